@@ -1823,6 +1823,94 @@ func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
 	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{27}
 }
 
+type PutMemberRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Member        *Member                `protobuf:"bytes,1,opt,name=member,proto3" json:"member,omitempty"` // id, addresses and version are read
+	FeatureLevel  uint32                 `protobuf:"varint,2,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutMemberRequest) Reset() {
+	*x = PutMemberRequest{}
+	mi := &file_farrier_v1_ring_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutMemberRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutMemberRequest) ProtoMessage() {}
+
+func (x *PutMemberRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_v1_ring_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutMemberRequest.ProtoReflect.Descriptor instead.
+func (*PutMemberRequest) Descriptor() ([]byte, []int) {
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *PutMemberRequest) GetMember() *Member {
+	if x != nil {
+		return x.Member
+	}
+	return nil
+}
+
+func (x *PutMemberRequest) GetFeatureLevel() uint32 {
+	if x != nil {
+		return x.FeatureLevel
+	}
+	return 0
+}
+
+type PutMemberResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PutMemberResponse) Reset() {
+	*x = PutMemberResponse{}
+	mi := &file_farrier_v1_ring_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PutMemberResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PutMemberResponse) ProtoMessage() {}
+
+func (x *PutMemberResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_v1_ring_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PutMemberResponse.ProtoReflect.Descriptor instead.
+func (*PutMemberResponse) Descriptor() ([]byte, []int) {
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{29}
+}
+
 type SaveSnapshotRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -1831,7 +1919,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[28]
+	mi := &file_farrier_v1_ring_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1843,7 +1931,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[28]
+	mi := &file_farrier_v1_ring_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1856,7 +1944,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{28}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{30}
 }
 
 type SaveSnapshotResponse struct {
@@ -1868,7 +1956,7 @@ type SaveSnapshotResponse struct {
 
 func (x *SaveSnapshotResponse) Reset() {
 	*x = SaveSnapshotResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[29]
+	mi := &file_farrier_v1_ring_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1880,7 +1968,7 @@ func (x *SaveSnapshotResponse) String() string {
 func (*SaveSnapshotResponse) ProtoMessage() {}
 
 func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[29]
+	mi := &file_farrier_v1_ring_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1893,7 +1981,7 @@ func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{29}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *SaveSnapshotResponse) GetChunk() []byte {
@@ -1912,7 +2000,7 @@ type RestoreSnapshotRequest struct {
 
 func (x *RestoreSnapshotRequest) Reset() {
 	*x = RestoreSnapshotRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[30]
+	mi := &file_farrier_v1_ring_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1924,7 +2012,7 @@ func (x *RestoreSnapshotRequest) String() string {
 func (*RestoreSnapshotRequest) ProtoMessage() {}
 
 func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[30]
+	mi := &file_farrier_v1_ring_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1937,7 +2025,7 @@ func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{30}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *RestoreSnapshotRequest) GetChunk() []byte {
@@ -1957,7 +2045,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[31]
+	mi := &file_farrier_v1_ring_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1969,7 +2057,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[31]
+	mi := &file_farrier_v1_ring_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1982,7 +2070,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{31}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RestoreSnapshotResponse) GetGeneration() uint64 {
@@ -2011,7 +2099,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[32]
+	mi := &file_farrier_v1_ring_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2023,7 +2111,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[32]
+	mi := &file_farrier_v1_ring_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2036,7 +2124,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{32}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CreateJoinTokenRequest) GetRole() string {
@@ -2077,7 +2165,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[33]
+	mi := &file_farrier_v1_ring_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2177,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[33]
+	mi := &file_farrier_v1_ring_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2190,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{33}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -2127,7 +2215,7 @@ type GetSettingsRequest struct {
 
 func (x *GetSettingsRequest) Reset() {
 	*x = GetSettingsRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[34]
+	mi := &file_farrier_v1_ring_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2139,7 +2227,7 @@ func (x *GetSettingsRequest) String() string {
 func (*GetSettingsRequest) ProtoMessage() {}
 
 func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[34]
+	mi := &file_farrier_v1_ring_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2152,7 +2240,7 @@ func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{34}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{36}
 }
 
 type GetSettingsResponse struct {
@@ -2164,7 +2252,7 @@ type GetSettingsResponse struct {
 
 func (x *GetSettingsResponse) Reset() {
 	*x = GetSettingsResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[35]
+	mi := &file_farrier_v1_ring_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2176,7 +2264,7 @@ func (x *GetSettingsResponse) String() string {
 func (*GetSettingsResponse) ProtoMessage() {}
 
 func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[35]
+	mi := &file_farrier_v1_ring_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2189,7 +2277,7 @@ func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
 func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{35}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *GetSettingsResponse) GetSettings() *Settings {
@@ -2209,7 +2297,7 @@ type UpdateSettingsRequest struct {
 
 func (x *UpdateSettingsRequest) Reset() {
 	*x = UpdateSettingsRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[36]
+	mi := &file_farrier_v1_ring_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2221,7 +2309,7 @@ func (x *UpdateSettingsRequest) String() string {
 func (*UpdateSettingsRequest) ProtoMessage() {}
 
 func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[36]
+	mi := &file_farrier_v1_ring_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2234,7 +2322,7 @@ func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettingsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{36}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *UpdateSettingsRequest) GetSettings() *Settings {
@@ -2260,7 +2348,7 @@ type UpdateSettingsResponse struct {
 
 func (x *UpdateSettingsResponse) Reset() {
 	*x = UpdateSettingsResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[37]
+	mi := &file_farrier_v1_ring_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2360,7 @@ func (x *UpdateSettingsResponse) String() string {
 func (*UpdateSettingsResponse) ProtoMessage() {}
 
 func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[37]
+	mi := &file_farrier_v1_ring_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2373,7 @@ func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettingsResponse.ProtoReflect.Descriptor instead.
 func (*UpdateSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{37}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *UpdateSettingsResponse) GetSettings() *Settings {
@@ -2319,7 +2407,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[38]
+	mi := &file_farrier_v1_ring_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2331,7 +2419,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[38]
+	mi := &file_farrier_v1_ring_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2344,7 +2432,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{38}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Settings) GetSessionTtl() *durationpb.Duration {
@@ -2460,7 +2548,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[39]
+	mi := &file_farrier_v1_ring_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2472,7 +2560,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[39]
+	mi := &file_farrier_v1_ring_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2485,7 +2573,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{39}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{41}
 }
 
 type ReadIndexResponse struct {
@@ -2497,7 +2585,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[40]
+	mi := &file_farrier_v1_ring_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2509,7 +2597,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[40]
+	mi := &file_farrier_v1_ring_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2522,7 +2610,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{40}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *ReadIndexResponse) GetIndex() uint64 {
@@ -2533,21 +2621,22 @@ func (x *ReadIndexResponse) GetIndex() uint64 {
 }
 
 type JoinRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Token         string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
-	CsrDer        []byte                 `protobuf:"bytes,2,opt,name=csr_der,json=csrDer,proto3" json:"csr_der,omitempty"`
-	RaftAddress   string                 `protobuf:"bytes,3,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"` // of a coordinator
-	ApiAddress    string                 `protobuf:"bytes,4,opt,name=api_address,json=apiAddress,proto3" json:"api_address,omitempty"`
-	RackAddress   string                 `protobuf:"bytes,5,opt,name=rack_address,json=rackAddress,proto3" json:"rack_address,omitempty"`
-	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
-	FeatureLevel  uint32                 `protobuf:"varint,7,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state              protoimpl.MessageState `protogen:"open.v1"`
+	Token              string                 `protobuf:"bytes,1,opt,name=token,proto3" json:"token,omitempty"`
+	CsrDer             []byte                 `protobuf:"bytes,2,opt,name=csr_der,json=csrDer,proto3" json:"csr_der,omitempty"`
+	RaftAddress        string                 `protobuf:"bytes,3,opt,name=raft_address,json=raftAddress,proto3" json:"raft_address,omitempty"` // of a coordinator
+	ApiAddress         string                 `protobuf:"bytes,4,opt,name=api_address,json=apiAddress,proto3" json:"api_address,omitempty"`
+	RackAddress        string                 `protobuf:"bytes,5,opt,name=rack_address,json=rackAddress,proto3" json:"rack_address,omitempty"`
+	Version            string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	FeatureLevel       uint32                 `protobuf:"varint,7,opt,name=feature_level,json=featureLevel,proto3" json:"feature_level,omitempty"`
+	IntermediateCsrDer []byte                 `protobuf:"bytes,8,opt,name=intermediate_csr_der,json=intermediateCsrDer,proto3" json:"intermediate_csr_der,omitempty"` // of an agent: for its ramdisk CA
+	unknownFields      protoimpl.UnknownFields
+	sizeCache          protoimpl.SizeCache
 }
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[41]
+	mi := &file_farrier_v1_ring_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2559,7 +2648,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[41]
+	mi := &file_farrier_v1_ring_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2572,7 +2661,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{41}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *JoinRequest) GetToken() string {
@@ -2624,6 +2713,13 @@ func (x *JoinRequest) GetFeatureLevel() uint32 {
 	return 0
 }
 
+func (x *JoinRequest) GetIntermediateCsrDer() []byte {
+	if x != nil {
+		return x.IntermediateCsrDer
+	}
+	return nil
+}
+
 type JoinResponse struct {
 	state                protoimpl.MessageState `protogen:"open.v1"`
 	ChainDer             [][]byte               `protobuf:"bytes,1,rep,name=chain_der,json=chainDer,proto3" json:"chain_der,omitempty"` // leaf first
@@ -2641,7 +2737,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[42]
+	mi := &file_farrier_v1_ring_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2653,7 +2749,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[42]
+	mi := &file_farrier_v1_ring_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2666,7 +2762,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{42}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *JoinResponse) GetChainDer() [][]byte {
@@ -2742,7 +2838,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[43]
+	mi := &file_farrier_v1_ring_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2754,7 +2850,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[43]
+	mi := &file_farrier_v1_ring_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2767,7 +2863,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{43}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RenewRequest) GetCsrDer() []byte {
@@ -2797,7 +2893,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[44]
+	mi := &file_farrier_v1_ring_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2809,7 +2905,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[44]
+	mi := &file_farrier_v1_ring_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2822,7 +2918,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{44}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *RenewResponse) GetChainDer() [][]byte {
@@ -2871,7 +2967,7 @@ type RebalanceResponse_Move struct {
 
 func (x *RebalanceResponse_Move) Reset() {
 	*x = RebalanceResponse_Move{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[45]
+	mi := &file_farrier_v1_ring_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2883,7 +2979,7 @@ func (x *RebalanceResponse_Move) String() string {
 func (*RebalanceResponse_Move) ProtoMessage() {}
 
 func (x *RebalanceResponse_Move) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[45]
+	mi := &file_farrier_v1_ring_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3064,7 +3160,11 @@ const file_farrier_v1_ring_proto_rawDesc = "" +
 	" \x01(\v2\x19.google.protobuf.DurationR\aelapsed\"%\n" +
 	"\x13RemoveMemberRequest\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\"\x16\n" +
-	"\x14RemoveMemberResponse\"\x15\n" +
+	"\x14RemoveMemberResponse\"c\n" +
+	"\x10PutMemberRequest\x12*\n" +
+	"\x06member\x18\x01 \x01(\v2\x12.farrier.v1.MemberR\x06member\x12#\n" +
+	"\rfeature_level\x18\x02 \x01(\rR\ffeatureLevel\"\x13\n" +
+	"\x11PutMemberResponse\"\x15\n" +
 	"\x13SaveSnapshotRequest\",\n" +
 	"\x14SaveSnapshotResponse\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\fR\x05chunk\".\n" +
@@ -3114,7 +3214,7 @@ const file_farrier_v1_ring_proto_rawDesc = "" +
 	"\x11ramdisk_heartbeat\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\x10ramdiskHeartbeat\"\x12\n" +
 	"\x10ReadIndexRequest\")\n" +
 	"\x11ReadIndexResponse\x12\x14\n" +
-	"\x05index\x18\x01 \x01(\x04R\x05index\"\xe2\x01\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\"\x94\x02\n" +
 	"\vJoinRequest\x12\x14\n" +
 	"\x05token\x18\x01 \x01(\tR\x05token\x12\x17\n" +
 	"\acsr_der\x18\x02 \x01(\fR\x06csrDer\x12!\n" +
@@ -3123,7 +3223,8 @@ const file_farrier_v1_ring_proto_rawDesc = "" +
 	"apiAddress\x12!\n" +
 	"\frack_address\x18\x05 \x01(\tR\vrackAddress\x12\x18\n" +
 	"\aversion\x18\x06 \x01(\tR\aversion\x12#\n" +
-	"\rfeature_level\x18\a \x01(\rR\ffeatureLevel\"\xa7\x02\n" +
+	"\rfeature_level\x18\a \x01(\rR\ffeatureLevel\x120\n" +
+	"\x14intermediate_csr_der\x18\b \x01(\fR\x12intermediateCsrDer\"\xa7\x02\n" +
 	"\fJoinResponse\x12\x1b\n" +
 	"\tchain_der\x18\x01 \x03(\fR\bchainDer\x12\x15\n" +
 	"\x06ca_der\x18\x02 \x01(\fR\x05caDer\x12\x1d\n" +
@@ -3156,11 +3257,12 @@ const file_farrier_v1_ring_proto_rawDesc = "" +
 	"\fUndrainAgent\x12\x1f.farrier.v1.UndrainAgentRequest\x1a .farrier.v1.UndrainAgentResponse\x12N\n" +
 	"\vRemoveAgent\x12\x1e.farrier.v1.RemoveAgentRequest\x1a\x1f.farrier.v1.RemoveAgentResponse2N\n" +
 	"\fWatchService\x12>\n" +
-	"\x05Watch\x12\x18.farrier.v1.WatchRequest\x1a\x19.farrier.v1.WatchResponse0\x012\xbc\x05\n" +
+	"\x05Watch\x12\x18.farrier.v1.WatchRequest\x1a\x19.farrier.v1.WatchResponse0\x012\x86\x06\n" +
 	"\x0eClusterService\x12P\n" +
 	"\n" +
 	"GetCluster\x12\x1d.farrier.v1.GetClusterRequest\x1a\x1e.farrier.v1.GetClusterResponse\"\x03\x90\x02\x01\x12Q\n" +
-	"\fRemoveMember\x12\x1f.farrier.v1.RemoveMemberRequest\x1a .farrier.v1.RemoveMemberResponse\x12S\n" +
+	"\fRemoveMember\x12\x1f.farrier.v1.RemoveMemberRequest\x1a .farrier.v1.RemoveMemberResponse\x12H\n" +
+	"\tPutMember\x12\x1c.farrier.v1.PutMemberRequest\x1a\x1d.farrier.v1.PutMemberResponse\x12S\n" +
 	"\fSaveSnapshot\x12\x1f.farrier.v1.SaveSnapshotRequest\x1a .farrier.v1.SaveSnapshotResponse0\x01\x12\\\n" +
 	"\x0fRestoreSnapshot\x12\".farrier.v1.RestoreSnapshotRequest\x1a#.farrier.v1.RestoreSnapshotResponse(\x01\x12Z\n" +
 	"\x0fCreateJoinToken\x12\".farrier.v1.CreateJoinTokenRequest\x1a#.farrier.v1.CreateJoinTokenResponse\x12S\n" +
@@ -3183,7 +3285,7 @@ func file_farrier_v1_ring_proto_rawDescGZIP() []byte {
 	return file_farrier_v1_ring_proto_rawDescData
 }
 
-var file_farrier_v1_ring_proto_msgTypes = make([]protoimpl.MessageInfo, 47)
+var file_farrier_v1_ring_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
 var file_farrier_v1_ring_proto_goTypes = []any{
 	(*ShowRingRequest)(nil),         // 0: farrier.v1.ShowRingRequest
 	(*ShowRingResponse)(nil),        // 1: farrier.v1.ShowRingResponse
@@ -3213,37 +3315,39 @@ var file_farrier_v1_ring_proto_goTypes = []any{
 	(*GetClusterResponse)(nil),      // 25: farrier.v1.GetClusterResponse
 	(*RemoveMemberRequest)(nil),     // 26: farrier.v1.RemoveMemberRequest
 	(*RemoveMemberResponse)(nil),    // 27: farrier.v1.RemoveMemberResponse
-	(*SaveSnapshotRequest)(nil),     // 28: farrier.v1.SaveSnapshotRequest
-	(*SaveSnapshotResponse)(nil),    // 29: farrier.v1.SaveSnapshotResponse
-	(*RestoreSnapshotRequest)(nil),  // 30: farrier.v1.RestoreSnapshotRequest
-	(*RestoreSnapshotResponse)(nil), // 31: farrier.v1.RestoreSnapshotResponse
-	(*CreateJoinTokenRequest)(nil),  // 32: farrier.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 33: farrier.v1.CreateJoinTokenResponse
-	(*GetSettingsRequest)(nil),      // 34: farrier.v1.GetSettingsRequest
-	(*GetSettingsResponse)(nil),     // 35: farrier.v1.GetSettingsResponse
-	(*UpdateSettingsRequest)(nil),   // 36: farrier.v1.UpdateSettingsRequest
-	(*UpdateSettingsResponse)(nil),  // 37: farrier.v1.UpdateSettingsResponse
-	(*Settings)(nil),                // 38: farrier.v1.Settings
-	(*ReadIndexRequest)(nil),        // 39: farrier.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),       // 40: farrier.v1.ReadIndexResponse
-	(*JoinRequest)(nil),             // 41: farrier.v1.JoinRequest
-	(*JoinResponse)(nil),            // 42: farrier.v1.JoinResponse
-	(*RenewRequest)(nil),            // 43: farrier.v1.RenewRequest
-	(*RenewResponse)(nil),           // 44: farrier.v1.RenewResponse
-	(*RebalanceResponse_Move)(nil),  // 45: farrier.v1.RebalanceResponse.Move
-	nil,                             // 46: farrier.v1.Event.FieldsEntry
-	(*timestamppb.Timestamp)(nil),   // 47: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 48: google.protobuf.Duration
-	(*Progress)(nil),                // 49: farrier.v1.Progress
-	(*fieldmaskpb.FieldMask)(nil),   // 50: google.protobuf.FieldMask
+	(*PutMemberRequest)(nil),        // 28: farrier.v1.PutMemberRequest
+	(*PutMemberResponse)(nil),       // 29: farrier.v1.PutMemberResponse
+	(*SaveSnapshotRequest)(nil),     // 30: farrier.v1.SaveSnapshotRequest
+	(*SaveSnapshotResponse)(nil),    // 31: farrier.v1.SaveSnapshotResponse
+	(*RestoreSnapshotRequest)(nil),  // 32: farrier.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil), // 33: farrier.v1.RestoreSnapshotResponse
+	(*CreateJoinTokenRequest)(nil),  // 34: farrier.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil), // 35: farrier.v1.CreateJoinTokenResponse
+	(*GetSettingsRequest)(nil),      // 36: farrier.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),     // 37: farrier.v1.GetSettingsResponse
+	(*UpdateSettingsRequest)(nil),   // 38: farrier.v1.UpdateSettingsRequest
+	(*UpdateSettingsResponse)(nil),  // 39: farrier.v1.UpdateSettingsResponse
+	(*Settings)(nil),                // 40: farrier.v1.Settings
+	(*ReadIndexRequest)(nil),        // 41: farrier.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),       // 42: farrier.v1.ReadIndexResponse
+	(*JoinRequest)(nil),             // 43: farrier.v1.JoinRequest
+	(*JoinResponse)(nil),            // 44: farrier.v1.JoinResponse
+	(*RenewRequest)(nil),            // 45: farrier.v1.RenewRequest
+	(*RenewResponse)(nil),           // 46: farrier.v1.RenewResponse
+	(*RebalanceResponse_Move)(nil),  // 47: farrier.v1.RebalanceResponse.Move
+	nil,                             // 48: farrier.v1.Event.FieldsEntry
+	(*timestamppb.Timestamp)(nil),   // 49: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 50: google.protobuf.Duration
+	(*Progress)(nil),                // 51: farrier.v1.Progress
+	(*fieldmaskpb.FieldMask)(nil),   // 52: google.protobuf.FieldMask
 }
 var file_farrier_v1_ring_proto_depIdxs = []int32{
 	2,  // 0: farrier.v1.ShowRingResponse.rings:type_name -> farrier.v1.Ring
 	3,  // 1: farrier.v1.Ring.members:type_name -> farrier.v1.RingMember
 	6,  // 2: farrier.v1.ExplainNodeResponse.candidates:type_name -> farrier.v1.RingCandidate
-	45, // 3: farrier.v1.RebalanceResponse.moves:type_name -> farrier.v1.RebalanceResponse.Move
-	47, // 4: farrier.v1.Agent.registered_at:type_name -> google.protobuf.Timestamp
-	48, // 5: farrier.v1.Agent.session_left:type_name -> google.protobuf.Duration
+	47, // 3: farrier.v1.RebalanceResponse.moves:type_name -> farrier.v1.RebalanceResponse.Move
+	49, // 4: farrier.v1.Agent.registered_at:type_name -> google.protobuf.Timestamp
+	50, // 5: farrier.v1.Agent.session_left:type_name -> google.protobuf.Duration
 	9,  // 6: farrier.v1.ListAgentsResponse.agents:type_name -> farrier.v1.Agent
 	9,  // 7: farrier.v1.DrainAgentResponse.agent:type_name -> farrier.v1.Agent
 	9,  // 8: farrier.v1.UndrainAgentResponse.agent:type_name -> farrier.v1.Agent
@@ -3253,67 +3357,70 @@ var file_farrier_v1_ring_proto_depIdxs = []int32{
 	18, // 12: farrier.v1.WatchResponse.compacted:type_name -> farrier.v1.Position
 	22, // 13: farrier.v1.WatchResponse.progress:type_name -> farrier.v1.NodeProgress
 	18, // 14: farrier.v1.Event.position:type_name -> farrier.v1.Position
-	47, // 15: farrier.v1.Event.at:type_name -> google.protobuf.Timestamp
-	46, // 16: farrier.v1.Event.fields:type_name -> farrier.v1.Event.FieldsEntry
-	49, // 17: farrier.v1.NodeProgress.progress:type_name -> farrier.v1.Progress
+	49, // 15: farrier.v1.Event.at:type_name -> google.protobuf.Timestamp
+	48, // 16: farrier.v1.Event.fields:type_name -> farrier.v1.Event.FieldsEntry
+	51, // 17: farrier.v1.NodeProgress.progress:type_name -> farrier.v1.Progress
 	23, // 18: farrier.v1.GetClusterResponse.members:type_name -> farrier.v1.Member
-	48, // 19: farrier.v1.GetClusterResponse.elapsed:type_name -> google.protobuf.Duration
-	48, // 20: farrier.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	47, // 21: farrier.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	38, // 22: farrier.v1.GetSettingsResponse.settings:type_name -> farrier.v1.Settings
-	38, // 23: farrier.v1.UpdateSettingsRequest.settings:type_name -> farrier.v1.Settings
-	50, // 24: farrier.v1.UpdateSettingsRequest.mask:type_name -> google.protobuf.FieldMask
-	38, // 25: farrier.v1.UpdateSettingsResponse.settings:type_name -> farrier.v1.Settings
-	48, // 26: farrier.v1.Settings.session_ttl:type_name -> google.protobuf.Duration
-	48, // 27: farrier.v1.Settings.deploy_callback_timeout:type_name -> google.protobuf.Duration
-	48, // 28: farrier.v1.Settings.clean_callback_timeout:type_name -> google.protobuf.Duration
-	48, // 29: farrier.v1.Settings.inspect_wait_timeout:type_name -> google.protobuf.Duration
-	48, // 30: farrier.v1.Settings.boot_attempt_ttl:type_name -> google.protobuf.Duration
-	48, // 31: farrier.v1.Settings.ramdisk_silence:type_name -> google.protobuf.Duration
-	48, // 32: farrier.v1.Settings.bmc_change_deadline:type_name -> google.protobuf.Duration
-	48, // 33: farrier.v1.Settings.step_deadline:type_name -> google.protobuf.Duration
-	48, // 34: farrier.v1.Settings.ramdisk_heartbeat:type_name -> google.protobuf.Duration
-	0,  // 35: farrier.v1.RingService.ShowRing:input_type -> farrier.v1.ShowRingRequest
-	4,  // 36: farrier.v1.RingService.ExplainNode:input_type -> farrier.v1.ExplainNodeRequest
-	7,  // 37: farrier.v1.RingService.Rebalance:input_type -> farrier.v1.RebalanceRequest
-	10, // 38: farrier.v1.AgentService.ListAgents:input_type -> farrier.v1.ListAgentsRequest
-	12, // 39: farrier.v1.AgentService.DrainAgent:input_type -> farrier.v1.DrainAgentRequest
-	14, // 40: farrier.v1.AgentService.UndrainAgent:input_type -> farrier.v1.UndrainAgentRequest
-	16, // 41: farrier.v1.AgentService.RemoveAgent:input_type -> farrier.v1.RemoveAgentRequest
-	19, // 42: farrier.v1.WatchService.Watch:input_type -> farrier.v1.WatchRequest
-	24, // 43: farrier.v1.ClusterService.GetCluster:input_type -> farrier.v1.GetClusterRequest
-	26, // 44: farrier.v1.ClusterService.RemoveMember:input_type -> farrier.v1.RemoveMemberRequest
-	28, // 45: farrier.v1.ClusterService.SaveSnapshot:input_type -> farrier.v1.SaveSnapshotRequest
-	30, // 46: farrier.v1.ClusterService.RestoreSnapshot:input_type -> farrier.v1.RestoreSnapshotRequest
-	32, // 47: farrier.v1.ClusterService.CreateJoinToken:input_type -> farrier.v1.CreateJoinTokenRequest
-	34, // 48: farrier.v1.ClusterService.GetSettings:input_type -> farrier.v1.GetSettingsRequest
-	36, // 49: farrier.v1.ClusterService.UpdateSettings:input_type -> farrier.v1.UpdateSettingsRequest
-	39, // 50: farrier.v1.ClusterService.ReadIndex:input_type -> farrier.v1.ReadIndexRequest
-	41, // 51: farrier.v1.JoinService.Join:input_type -> farrier.v1.JoinRequest
-	43, // 52: farrier.v1.JoinService.Renew:input_type -> farrier.v1.RenewRequest
-	1,  // 53: farrier.v1.RingService.ShowRing:output_type -> farrier.v1.ShowRingResponse
-	5,  // 54: farrier.v1.RingService.ExplainNode:output_type -> farrier.v1.ExplainNodeResponse
-	8,  // 55: farrier.v1.RingService.Rebalance:output_type -> farrier.v1.RebalanceResponse
-	11, // 56: farrier.v1.AgentService.ListAgents:output_type -> farrier.v1.ListAgentsResponse
-	13, // 57: farrier.v1.AgentService.DrainAgent:output_type -> farrier.v1.DrainAgentResponse
-	15, // 58: farrier.v1.AgentService.UndrainAgent:output_type -> farrier.v1.UndrainAgentResponse
-	17, // 59: farrier.v1.AgentService.RemoveAgent:output_type -> farrier.v1.RemoveAgentResponse
-	20, // 60: farrier.v1.WatchService.Watch:output_type -> farrier.v1.WatchResponse
-	25, // 61: farrier.v1.ClusterService.GetCluster:output_type -> farrier.v1.GetClusterResponse
-	27, // 62: farrier.v1.ClusterService.RemoveMember:output_type -> farrier.v1.RemoveMemberResponse
-	29, // 63: farrier.v1.ClusterService.SaveSnapshot:output_type -> farrier.v1.SaveSnapshotResponse
-	31, // 64: farrier.v1.ClusterService.RestoreSnapshot:output_type -> farrier.v1.RestoreSnapshotResponse
-	33, // 65: farrier.v1.ClusterService.CreateJoinToken:output_type -> farrier.v1.CreateJoinTokenResponse
-	35, // 66: farrier.v1.ClusterService.GetSettings:output_type -> farrier.v1.GetSettingsResponse
-	37, // 67: farrier.v1.ClusterService.UpdateSettings:output_type -> farrier.v1.UpdateSettingsResponse
-	40, // 68: farrier.v1.ClusterService.ReadIndex:output_type -> farrier.v1.ReadIndexResponse
-	42, // 69: farrier.v1.JoinService.Join:output_type -> farrier.v1.JoinResponse
-	44, // 70: farrier.v1.JoinService.Renew:output_type -> farrier.v1.RenewResponse
-	53, // [53:71] is the sub-list for method output_type
-	35, // [35:53] is the sub-list for method input_type
-	35, // [35:35] is the sub-list for extension type_name
-	35, // [35:35] is the sub-list for extension extendee
-	0,  // [0:35] is the sub-list for field type_name
+	50, // 19: farrier.v1.GetClusterResponse.elapsed:type_name -> google.protobuf.Duration
+	23, // 20: farrier.v1.PutMemberRequest.member:type_name -> farrier.v1.Member
+	50, // 21: farrier.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	49, // 22: farrier.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	40, // 23: farrier.v1.GetSettingsResponse.settings:type_name -> farrier.v1.Settings
+	40, // 24: farrier.v1.UpdateSettingsRequest.settings:type_name -> farrier.v1.Settings
+	52, // 25: farrier.v1.UpdateSettingsRequest.mask:type_name -> google.protobuf.FieldMask
+	40, // 26: farrier.v1.UpdateSettingsResponse.settings:type_name -> farrier.v1.Settings
+	50, // 27: farrier.v1.Settings.session_ttl:type_name -> google.protobuf.Duration
+	50, // 28: farrier.v1.Settings.deploy_callback_timeout:type_name -> google.protobuf.Duration
+	50, // 29: farrier.v1.Settings.clean_callback_timeout:type_name -> google.protobuf.Duration
+	50, // 30: farrier.v1.Settings.inspect_wait_timeout:type_name -> google.protobuf.Duration
+	50, // 31: farrier.v1.Settings.boot_attempt_ttl:type_name -> google.protobuf.Duration
+	50, // 32: farrier.v1.Settings.ramdisk_silence:type_name -> google.protobuf.Duration
+	50, // 33: farrier.v1.Settings.bmc_change_deadline:type_name -> google.protobuf.Duration
+	50, // 34: farrier.v1.Settings.step_deadline:type_name -> google.protobuf.Duration
+	50, // 35: farrier.v1.Settings.ramdisk_heartbeat:type_name -> google.protobuf.Duration
+	0,  // 36: farrier.v1.RingService.ShowRing:input_type -> farrier.v1.ShowRingRequest
+	4,  // 37: farrier.v1.RingService.ExplainNode:input_type -> farrier.v1.ExplainNodeRequest
+	7,  // 38: farrier.v1.RingService.Rebalance:input_type -> farrier.v1.RebalanceRequest
+	10, // 39: farrier.v1.AgentService.ListAgents:input_type -> farrier.v1.ListAgentsRequest
+	12, // 40: farrier.v1.AgentService.DrainAgent:input_type -> farrier.v1.DrainAgentRequest
+	14, // 41: farrier.v1.AgentService.UndrainAgent:input_type -> farrier.v1.UndrainAgentRequest
+	16, // 42: farrier.v1.AgentService.RemoveAgent:input_type -> farrier.v1.RemoveAgentRequest
+	19, // 43: farrier.v1.WatchService.Watch:input_type -> farrier.v1.WatchRequest
+	24, // 44: farrier.v1.ClusterService.GetCluster:input_type -> farrier.v1.GetClusterRequest
+	26, // 45: farrier.v1.ClusterService.RemoveMember:input_type -> farrier.v1.RemoveMemberRequest
+	28, // 46: farrier.v1.ClusterService.PutMember:input_type -> farrier.v1.PutMemberRequest
+	30, // 47: farrier.v1.ClusterService.SaveSnapshot:input_type -> farrier.v1.SaveSnapshotRequest
+	32, // 48: farrier.v1.ClusterService.RestoreSnapshot:input_type -> farrier.v1.RestoreSnapshotRequest
+	34, // 49: farrier.v1.ClusterService.CreateJoinToken:input_type -> farrier.v1.CreateJoinTokenRequest
+	36, // 50: farrier.v1.ClusterService.GetSettings:input_type -> farrier.v1.GetSettingsRequest
+	38, // 51: farrier.v1.ClusterService.UpdateSettings:input_type -> farrier.v1.UpdateSettingsRequest
+	41, // 52: farrier.v1.ClusterService.ReadIndex:input_type -> farrier.v1.ReadIndexRequest
+	43, // 53: farrier.v1.JoinService.Join:input_type -> farrier.v1.JoinRequest
+	45, // 54: farrier.v1.JoinService.Renew:input_type -> farrier.v1.RenewRequest
+	1,  // 55: farrier.v1.RingService.ShowRing:output_type -> farrier.v1.ShowRingResponse
+	5,  // 56: farrier.v1.RingService.ExplainNode:output_type -> farrier.v1.ExplainNodeResponse
+	8,  // 57: farrier.v1.RingService.Rebalance:output_type -> farrier.v1.RebalanceResponse
+	11, // 58: farrier.v1.AgentService.ListAgents:output_type -> farrier.v1.ListAgentsResponse
+	13, // 59: farrier.v1.AgentService.DrainAgent:output_type -> farrier.v1.DrainAgentResponse
+	15, // 60: farrier.v1.AgentService.UndrainAgent:output_type -> farrier.v1.UndrainAgentResponse
+	17, // 61: farrier.v1.AgentService.RemoveAgent:output_type -> farrier.v1.RemoveAgentResponse
+	20, // 62: farrier.v1.WatchService.Watch:output_type -> farrier.v1.WatchResponse
+	25, // 63: farrier.v1.ClusterService.GetCluster:output_type -> farrier.v1.GetClusterResponse
+	27, // 64: farrier.v1.ClusterService.RemoveMember:output_type -> farrier.v1.RemoveMemberResponse
+	29, // 65: farrier.v1.ClusterService.PutMember:output_type -> farrier.v1.PutMemberResponse
+	31, // 66: farrier.v1.ClusterService.SaveSnapshot:output_type -> farrier.v1.SaveSnapshotResponse
+	33, // 67: farrier.v1.ClusterService.RestoreSnapshot:output_type -> farrier.v1.RestoreSnapshotResponse
+	35, // 68: farrier.v1.ClusterService.CreateJoinToken:output_type -> farrier.v1.CreateJoinTokenResponse
+	37, // 69: farrier.v1.ClusterService.GetSettings:output_type -> farrier.v1.GetSettingsResponse
+	39, // 70: farrier.v1.ClusterService.UpdateSettings:output_type -> farrier.v1.UpdateSettingsResponse
+	42, // 71: farrier.v1.ClusterService.ReadIndex:output_type -> farrier.v1.ReadIndexResponse
+	44, // 72: farrier.v1.JoinService.Join:output_type -> farrier.v1.JoinResponse
+	46, // 73: farrier.v1.JoinService.Renew:output_type -> farrier.v1.RenewResponse
+	55, // [55:74] is the sub-list for method output_type
+	36, // [36:55] is the sub-list for method input_type
+	36, // [36:36] is the sub-list for extension type_name
+	36, // [36:36] is the sub-list for extension extendee
+	0,  // [0:36] is the sub-list for field type_name
 }
 
 func init() { file_farrier_v1_ring_proto_init() }
@@ -3334,7 +3441,7 @@ func file_farrier_v1_ring_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_farrier_v1_ring_proto_rawDesc), len(file_farrier_v1_ring_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   47,
+			NumMessages:   49,
 			NumExtensions: 0,
 			NumServices:   5,
 		},

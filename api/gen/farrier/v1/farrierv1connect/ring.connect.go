@@ -65,6 +65,9 @@ const (
 	// ClusterServiceRemoveMemberProcedure is the fully-qualified name of the ClusterService's
 	// RemoveMember RPC.
 	ClusterServiceRemoveMemberProcedure = "/farrier.v1.ClusterService/RemoveMember"
+	// ClusterServicePutMemberProcedure is the fully-qualified name of the ClusterService's PutMember
+	// RPC.
+	ClusterServicePutMemberProcedure = "/farrier.v1.ClusterService/PutMember"
 	// ClusterServiceSaveSnapshotProcedure is the fully-qualified name of the ClusterService's
 	// SaveSnapshot RPC.
 	ClusterServiceSaveSnapshotProcedure = "/farrier.v1.ClusterService/SaveSnapshot"
@@ -473,6 +476,9 @@ func (UnimplementedWatchServiceHandler) Watch(context.Context, *v1.WatchRequest,
 type ClusterServiceClient interface {
 	GetCluster(context.Context, *v1.GetClusterRequest) (*v1.GetClusterResponse, error)
 	RemoveMember(context.Context, *v1.RemoveMemberRequest) (*v1.RemoveMemberResponse, error)
+	// PutMember is for coordinators: it records where the caller answers. A caller that is not a voter becomes
+	// one as soon as the leader reaches it.
+	PutMember(context.Context, *v1.PutMemberRequest) (*v1.PutMemberResponse, error)
 	SaveSnapshot(context.Context, *v1.SaveSnapshotRequest) (*connect.ServerStreamForClient[v1.SaveSnapshotResponse], error)
 	RestoreSnapshot(context.Context) (*connect.ClientStreamForClientSimple[v1.RestoreSnapshotRequest, v1.RestoreSnapshotResponse], error)
 	// CreateJoinToken makes a one-use token for one name and role.
@@ -505,6 +511,12 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 			httpClient,
 			baseURL+ClusterServiceRemoveMemberProcedure,
 			connect.WithSchema(clusterServiceMethods.ByName("RemoveMember")),
+			connect.WithClientOptions(opts...),
+		),
+		putMember: connect.NewClient[v1.PutMemberRequest, v1.PutMemberResponse](
+			httpClient,
+			baseURL+ClusterServicePutMemberProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("PutMember")),
 			connect.WithClientOptions(opts...),
 		),
 		saveSnapshot: connect.NewClient[v1.SaveSnapshotRequest, v1.SaveSnapshotResponse](
@@ -551,6 +563,7 @@ func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts
 type clusterServiceClient struct {
 	getCluster      *connect.Client[v1.GetClusterRequest, v1.GetClusterResponse]
 	removeMember    *connect.Client[v1.RemoveMemberRequest, v1.RemoveMemberResponse]
+	putMember       *connect.Client[v1.PutMemberRequest, v1.PutMemberResponse]
 	saveSnapshot    *connect.Client[v1.SaveSnapshotRequest, v1.SaveSnapshotResponse]
 	restoreSnapshot *connect.Client[v1.RestoreSnapshotRequest, v1.RestoreSnapshotResponse]
 	createJoinToken *connect.Client[v1.CreateJoinTokenRequest, v1.CreateJoinTokenResponse]
@@ -571,6 +584,15 @@ func (c *clusterServiceClient) GetCluster(ctx context.Context, req *v1.GetCluste
 // RemoveMember calls farrier.v1.ClusterService.RemoveMember.
 func (c *clusterServiceClient) RemoveMember(ctx context.Context, req *v1.RemoveMemberRequest) (*v1.RemoveMemberResponse, error) {
 	response, err := c.removeMember.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// PutMember calls farrier.v1.ClusterService.PutMember.
+func (c *clusterServiceClient) PutMember(ctx context.Context, req *v1.PutMemberRequest) (*v1.PutMemberResponse, error) {
+	response, err := c.putMember.CallUnary(ctx, connect.NewRequest(req))
 	if response != nil {
 		return response.Msg, err
 	}
@@ -627,6 +649,9 @@ func (c *clusterServiceClient) ReadIndex(ctx context.Context, req *v1.ReadIndexR
 type ClusterServiceHandler interface {
 	GetCluster(context.Context, *v1.GetClusterRequest) (*v1.GetClusterResponse, error)
 	RemoveMember(context.Context, *v1.RemoveMemberRequest) (*v1.RemoveMemberResponse, error)
+	// PutMember is for coordinators: it records where the caller answers. A caller that is not a voter becomes
+	// one as soon as the leader reaches it.
+	PutMember(context.Context, *v1.PutMemberRequest) (*v1.PutMemberResponse, error)
 	SaveSnapshot(context.Context, *v1.SaveSnapshotRequest, *connect.ServerStream[v1.SaveSnapshotResponse]) error
 	RestoreSnapshot(context.Context, *connect.ClientStream[v1.RestoreSnapshotRequest]) (*v1.RestoreSnapshotResponse, error)
 	// CreateJoinToken makes a one-use token for one name and role.
@@ -655,6 +680,12 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 		ClusterServiceRemoveMemberProcedure,
 		svc.RemoveMember,
 		connect.WithSchema(clusterServiceMethods.ByName("RemoveMember")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServicePutMemberHandler := connect.NewUnaryHandlerSimple(
+		ClusterServicePutMemberProcedure,
+		svc.PutMember,
+		connect.WithSchema(clusterServiceMethods.ByName("PutMember")),
 		connect.WithHandlerOptions(opts...),
 	)
 	clusterServiceSaveSnapshotHandler := connect.NewServerStreamHandlerSimple(
@@ -700,6 +731,8 @@ func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.Handler
 			clusterServiceGetClusterHandler.ServeHTTP(w, r)
 		case ClusterServiceRemoveMemberProcedure:
 			clusterServiceRemoveMemberHandler.ServeHTTP(w, r)
+		case ClusterServicePutMemberProcedure:
+			clusterServicePutMemberHandler.ServeHTTP(w, r)
 		case ClusterServiceSaveSnapshotProcedure:
 			clusterServiceSaveSnapshotHandler.ServeHTTP(w, r)
 		case ClusterServiceRestoreSnapshotProcedure:
@@ -727,6 +760,10 @@ func (UnimplementedClusterServiceHandler) GetCluster(context.Context, *v1.GetClu
 
 func (UnimplementedClusterServiceHandler) RemoveMember(context.Context, *v1.RemoveMemberRequest) (*v1.RemoveMemberResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("farrier.v1.ClusterService.RemoveMember is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) PutMember(context.Context, *v1.PutMemberRequest) (*v1.PutMemberResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("farrier.v1.ClusterService.PutMember is not implemented"))
 }
 
 func (UnimplementedClusterServiceHandler) SaveSnapshot(context.Context, *v1.SaveSnapshotRequest, *connect.ServerStream[v1.SaveSnapshotResponse]) error {
