@@ -1,0 +1,51 @@
+package fault
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+)
+
+func TestEveryKindHasItsOwnText(t *testing.T) {
+	seen := map[string]Kind{}
+	for k := range endOfKinds {
+		text := k.String()
+		if text == "" {
+			t.Errorf("kind %d has no text", k)
+		}
+		if other, dup := seen[text]; dup {
+			t.Errorf("kinds %d and %d share %q", other, k, text)
+		}
+		seen[text] = k
+		if ParseKind(text) != k {
+			t.Errorf("ParseKind(%q) = %v", text, ParseKind(text))
+		}
+	}
+	if ParseKind("from a newer version") != Internal {
+		t.Error("unknown text is not Internal")
+	}
+}
+
+func TestWrapKeepsKindHelpAndDetail(t *testing.T) {
+	in := New(Locked, "acquire lock", "held by %s", "agent a").WithHelp("wait").WithDetail(&LockDetail{Token: 7})
+	out := Wrap("deploy web-1", fmt.Errorf("propose: %w", in))
+	var e *Error
+	if !errors.As(out, &e) || e.Kind != Locked || e.Help != "wait" {
+		t.Fatalf("got %+v", out)
+	}
+	if d, ok := e.Detail.(*LockDetail); !ok || d.Token != 7 {
+		t.Errorf("detail %+v", e.Detail)
+	}
+	if want := "deploy web-1: propose: acquire lock: held by agent a"; out.Error() != want {
+		t.Errorf("text %q, want %q", out.Error(), want)
+	}
+	if !Is(out, Locked) || Is(out, Busy) || Is(nil, Internal) {
+		t.Error("Is is wrong")
+	}
+	if Wrap("x", nil) != nil {
+		t.Error("Wrap(nil) is not nil")
+	}
+	if KindOf(errors.New("plain")) != Internal {
+		t.Error("an error without a kind is not Internal")
+	}
+}
