@@ -1,0 +1,196 @@
+package client
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+
+	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+	"github.com/farrier-project/farrier/pkg/retry"
+)
+
+// The headers of a request id, and the bounds of a call.
+const (
+	headerClient = "Farrier-Client"
+	headerSeq    = "Farrier-Seq"
+
+	// ServersFile is the file in a configuration directory that lists API addresses, one a line.
+	ServersFile = "servers"
+
+	defaultPatience = 15 * time.Second
+	maxMessage      = 16 << 20
+)
+
+// Config is what New needs.
+type Config struct {
+	Identity  *identity.Store // an operator's certificate
+	Addresses []string        // host:port of coordinators' APIs
+	// Patience is how long a call without a deadline of its own goes on trying while coordinators do not answer or
+	// have no leader. Default 15 s.
+	Patience time.Duration
+}
+
+// Client calls coordinators. It is safe for concurrent use.
+type Client struct {
+	Nodes   farrierv1connect.NodeServiceClient
+	Ports   farrierv1connect.PortServiceClient
+	Locks   farrierv1connect.LockServiceClient
+	Rings   farrierv1connect.RingServiceClient
+	Agents  farrierv1connect.AgentServiceClient
+	Cluster farrierv1connect.ClusterServiceClient
+
+	watch     farrierv1connect.WatchServiceClient
+	id        string // client session
+	seq       atomic.Uint64
+	patience  time.Duration
+	endpoints *endpoints
+	http      *http.Client
+}
+
+// Open makes a client from a configuration directory: an identity (key.pem, cert.pem, ca.pem) and the file `servers`.
+func Open(dir string) (*Client, error) {
+	store, err := identity.OpenStore(dir)
+	if err != nil {
+		return nil, fault.Wrap("open "+dir, err)
+	}
+	data, err := os.ReadFile(filepath.Join(dir, ServersFile))
+	if err != nil {
+		return nil, fault.New(fault.NotFound, "open "+dir, "%w", err).WithHelp("write the API addresses of the coordinators into %s, one a line", filepath.Join(dir, ServersFile))
+	}
+	return New(Config{Identity: store, Addresses: strings.Fields(string(data))})
+}
+
+// New makes a client. Close it when done.
+func New(cfg Config) (*Client, error) {
+	if cfg.Identity == nil || len(cfg.Addresses) == 0 {
+		return nil, fault.New(fault.Invalid, "make client", "it needs an identity and at least one address")
+	}
+	for _, a := range cfg.Addresses {
+		if _, _, err := net.SplitHostPort(a); err != nil {
+			return nil, fault.New(fault.Invalid, "make client", "address %q is not host:port", a)
+		}
+	}
+	if cfg.Patience == 0 {
+		cfg.Patience = defaultPatience
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // crypto/rand.Read never fails
+	transport := &http.Transport{
+		TLSClientConfig:     identity.ClientTLS(cfg.Identity, identity.RoleCoordinator),
+		DialContext:         (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 3 * time.Second,
+		ForceAttemptHTTP2:   true,
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
+		IdleConnTimeout:     time.Minute,
+	}
+	c := &Client{id: hex.EncodeToString(id[:]), patience: cfg.Patience, endpoints: &endpoints{addresses: cfg.Addresses},
+		http: &http.Client{Transport: transport}}
+	opts := []connect.ClientOption{connect.WithInterceptors(connect.UnaryInterceptorFunc(c.unary)), connect.WithReadMaxBytes(maxMessage)}
+	doer := doer{c}
+	const base = "https://farrier.invalid" // doer puts an address in its place
+	c.Nodes = farrierv1connect.NewNodeServiceClient(doer, base, opts...)
+	c.Ports = farrierv1connect.NewPortServiceClient(doer, base, opts...)
+	c.Locks = farrierv1connect.NewLockServiceClient(doer, base, opts...)
+	c.Rings = farrierv1connect.NewRingServiceClient(doer, base, opts...)
+	c.Agents = farrierv1connect.NewAgentServiceClient(doer, base, opts...)
+	c.Cluster = farrierv1connect.NewClusterServiceClient(doer, base, opts...)
+	c.watch = farrierv1connect.NewWatchServiceClient(doer, base, connect.WithReadMaxBytes(maxMessage))
+	return c, nil
+}
+
+// Close drops idle connections.
+func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// endpoints is the list of coordinators and the one in use.
+type endpoints struct {
+	mu        sync.Mutex
+	addresses []string
+	current   int
+}
+
+func (e *endpoints) pick() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return e.addresses[e.current]
+}
+
+// failed moves on, unless somebody else has.
+func (e *endpoints) failed(address string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.addresses[e.current] == address {
+		e.current = (e.current + 1) % len(e.addresses)
+	}
+}
+
+// doer sends a request to the endpoint in use.
+type doer struct{ c *Client }
+
+// Do implements connect.HTTPClient.
+func (d doer) Do(req *http.Request) (*http.Response, error) {
+	address := d.c.endpoints.pick()
+	req.URL.Host, req.Host = address, address
+	res, err := d.c.http.Do(req)
+	if err != nil {
+		if req.Context().Err() == nil {
+			d.c.endpoints.failed(address)
+		}
+		return nil, connect.NewError(connect.CodeUnavailable, err)
+	}
+	if res.StatusCode == http.StatusServiceUnavailable || res.StatusCode == http.StatusBadGateway {
+		d.c.endpoints.failed(address)
+	}
+	return res, nil
+}
+
+// unary gives a changing call its request id and repeats what may be repeated, until the caller's deadline or, without
+// one, until coordinators have not answered for as long as patience.
+func (c *Client) unary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		if req.Spec().IdempotencyLevel != connect.IdempotencyNoSideEffects {
+			req.Header().Set(headerClient, c.id)
+			req.Header().Set(headerSeq, strconv.FormatUint(c.seq.Add(1), 10))
+		}
+		_, bounded := ctx.Deadline()
+		var outage time.Time // when coordinators last stopped answering
+		for failures := 1; ; failures++ {
+			began := time.Now()
+			res, err := next(ctx, req)
+			if err == nil {
+				return res, nil
+			}
+			if !repeatable(Fault(err).Kind) {
+				return nil, err
+			}
+			if outage.IsZero() || time.Since(began) > c.patience { // that try was being worked on, not refused
+				outage = time.Now()
+			}
+			if !bounded && time.Since(outage) > c.patience || (retry.Backoff{}).Sleep(ctx, failures) != nil {
+				return nil, err
+			}
+		}
+	}
+}
+
+// repeatable tells whether another try may succeed. A repeated request id makes it safe.
+func repeatable(k fault.Kind) bool {
+	switch k {
+	case fault.NotLeader, fault.NoQuorum, fault.Unavailable:
+		return true
+	default:
+		return false
+	}
+}
