@@ -1,0 +1,163 @@
+package dhcp
+
+import (
+	"net/netip"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+
+	"github.com/farrier-project/farrier/agent/boot"
+	"github.com/farrier-project/farrier/agent/bootenv"
+	"github.com/farrier-project/farrier/agent/lease"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// answer handles a packet of port 67. A nil reply is silence.
+func (s *Server) answer(packet []byte, from netip.AddrPort, now time.Duration) ([]byte, netip.AddrPort) {
+	q, ok := parse(packet, from)
+	if !ok {
+		return nil, netip.AddrPort{}
+	}
+	m, _ := s.cfg.Table.ByMAC(q.mac)
+	ans := boot.Decide(s.cfg.Rack, boot.Request{MAC: q.mac, Client: q.client, Arch: q.arch}, m.Assignment(q.mac, now))
+	if ans.Serve == boot.Nothing {
+		return nil, netip.AddrPort{}
+	}
+	var reply *dhcpv4.DHCPv4
+	switch {
+	case s.cfg.Proxy:
+		reply = s.proxyOffer(&q, ans)
+	case q.typ == dhcpv4.MessageTypeDiscover:
+		reply = s.discover(&q, m, ans, now)
+	case q.typ == dhcpv4.MessageTypeRequest:
+		reply = s.request(&q, m, ans, now)
+	case q.typ == dhcpv4.MessageTypeInform:
+		reply = s.inform(&q, ans)
+	case q.typ == dhcpv4.MessageTypeDecline:
+		s.decline(&q, m, now)
+	case q.typ == dhcpv4.MessageTypeRelease:
+		s.mu.Lock()
+		s.pool.Release(q.mac, q.ciaddr)
+		s.mu.Unlock()
+	}
+	if reply == nil {
+		return nil, netip.AddrPort{}
+	}
+	s.noteBoot(&q, m)
+	return s.marshal(&q, reply)
+}
+
+// noteBoot reports firmware that starts again under a boot attempt which a ramdisk has used.
+func (s *Server) noteBoot(q *query, m *bootenv.Machine) {
+	if q.client != boot.Plain && m != nil && m.Boot != nil && m.Boot.Claimed && s.cfg.OnBoot != nil {
+		s.cfg.OnBoot(m.Boot.ID)
+	}
+}
+
+func (s *Server) leaseRequest(q *query, m *bootenv.Machine) lease.Request {
+	r := lease.Request{MAC: q.mac, Link: q.link(s.cfg.Server), Want: q.want, Reserved: func(ip netip.Addr) bool {
+		mac, held := s.cfg.Table.Reserved(ip)
+		return held && mac != q.mac || ip == s.cfg.Server
+	}}
+	if m != nil {
+		if p, ok := m.Port(q.mac); ok {
+			r.Fixed = p.IP
+		}
+	}
+	return r
+}
+
+func (s *Server) discover(q *query, m *bootenv.Machine, ans boot.Answer, now time.Duration) *dhcpv4.DHCPv4 {
+	s.mu.Lock()
+	g, err := s.pool.Offer(s.leaseRequest(q, m), now)
+	s.mu.Unlock()
+	if err != nil {
+		s.log.Warn("dhcp: no offer", "mac", q.mac.String(), "err", err)
+		return nil
+	}
+	s.log.Debug("dhcp: offer", "node", nodeName(m), "mac", q.mac.String(), "ip", g.IP, "client", q.client.String(), "serve", ans.Serve.String(), "file", ans.File, "why", ans.Why)
+	return s.lease(q, dhcpv4.MessageTypeOffer, g, ans)
+}
+
+func (s *Server) request(q *query, m *bootenv.Machine, ans boot.Answer, now time.Duration) *dhcpv4.DHCPv4 {
+	if q.server.IsValid() && q.server != s.cfg.Server {
+		s.mu.Lock()
+		s.pool.ReleaseOffer(q.mac, q.link(s.cfg.Server)) // it took another server's offer
+		s.mu.Unlock()
+		return nil
+	}
+	s.mu.Lock()
+	g, err := s.pool.Confirm(s.leaseRequest(q, m), now)
+	s.mu.Unlock()
+	switch {
+	case fault.Is(err, fault.Denied) && (m != nil || q.server.IsValid()):
+		s.log.Info("dhcp: refused", "node", nodeName(m), "mac", q.mac.String(), "ip", q.want)
+		nak := s.reply(q, dhcpv4.MessageTypeNak)
+		nak.SetBroadcast()
+		return nak
+	case err != nil:
+		// Neither ours nor an unknown machine's first choice: another server of the link may know better (RFC 2131
+		// section 4.3.2).
+		return nil
+	}
+	s.log.Info("dhcp: lease", "node", nodeName(m), "mac", q.mac.String(), "ip", g.IP, "client", q.client.String(), "serve", ans.Serve.String(), "file", ans.File, "why", ans.Why)
+	return s.lease(q, dhcpv4.MessageTypeAck, g, ans)
+}
+
+func (s *Server) inform(q *query, ans boot.Answer) *dhcpv4.DHCPv4 {
+	s.mu.Lock()
+	sub, ok := s.pool.Subnet(q.link(s.cfg.Server))
+	s.mu.Unlock()
+	if !ok || !q.ciaddr.IsValid() {
+		return nil
+	}
+	r := s.reply(q, dhcpv4.MessageTypeAck)
+	network(r, sub)
+	bootOptions(r, q, ans, s.self)
+	return r
+}
+
+func (s *Server) decline(q *query, m *bootenv.Machine, now time.Duration) {
+	s.mu.Lock()
+	changed := s.pool.Decline(q.mac, q.want, now)
+	s.mu.Unlock()
+	s.log.Warn("dhcp: address declined: somebody else on the link uses it", "node", nodeName(m), "mac", q.mac.String(), "ip", q.want, "quarantined", changed)
+}
+
+// proxyOffer answers PXE and HTTP boot clients without an address.
+func (s *Server) proxyOffer(q *query, ans boot.Answer) *dhcpv4.DHCPv4 {
+	if q.typ != dhcpv4.MessageTypeDiscover || ans.Serve != boot.Program && ans.Serve != boot.Script {
+		return nil
+	}
+	r := s.reply(q, dhcpv4.MessageTypeOffer)
+	bootOptions(r, q, ans, s.self)
+	proxyOptions(r, q)
+	return r
+}
+
+// answerBootServer handles a packet of port 4011.
+func (s *Server) answerBootServer(packet []byte, from netip.AddrPort, now time.Duration) ([]byte, netip.AddrPort) {
+	q, ok := parse(packet, from)
+	if !ok || q.client == boot.Plain || q.typ != dhcpv4.MessageTypeRequest && q.typ != dhcpv4.MessageTypeInform {
+		return nil, netip.AddrPort{}
+	}
+	m, _ := s.cfg.Table.ByMAC(q.mac)
+	ans := boot.Decide(s.cfg.Rack, boot.Request{MAC: q.mac, Client: q.client, Arch: q.arch}, m.Assignment(q.mac, now))
+	if ans.Serve != boot.Program && ans.Serve != boot.Script {
+		return nil, netip.AddrPort{}
+	}
+	s.noteBoot(&q, m)
+	s.log.Info("dhcp: boot server answer", "node", nodeName(m), "mac", q.mac.String(), "client", q.client.String(), "file", ans.File, "why", ans.Why)
+	r := s.reply(&q, dhcpv4.MessageTypeAck)
+	bootOptions(r, &q, ans, s.self)
+	proxyOptions(r, &q)
+	b, _ := s.marshal(&q, r)
+	return b, from
+}
+
+func nodeName(m *bootenv.Machine) string {
+	if m == nil {
+		return ""
+	}
+	return m.Node
+}

@@ -1,0 +1,175 @@
+package dhcp
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/netip"
+	"sync"
+	"time"
+
+	"github.com/farrier-project/farrier/agent/boot"
+	"github.com/farrier-project/farrier/agent/bootenv"
+	"github.com/farrier-project/farrier/agent/lease"
+	"github.com/farrier-project/farrier/pkg/clock"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// Defaults and bounds.
+const (
+	DefaultRate  = 1000 // packets a second
+	DefaultBurst = 4000 // packets: a rack that powers on at once
+	maxPacket    = 1500 // bytes, in and out
+	maxOptions   = 64
+	relayPort    = 67
+	clientPort   = 68
+	leaseRenew   = 2 // T1 is lease/2
+	minPacket    = 240
+)
+
+// Config is what a Server needs. Table, Subnets, Rack.HTTP and Server are required.
+type Config struct {
+	Table   *bootenv.Table
+	Subnets []lease.Subnet
+	Leases  []lease.Lease // from before a restart
+	Rack    boot.Rack
+	Server  netip.Addr // this agent's address on the boot network: server identifier and next server
+	// ReplyPort is where relays listen. Default 67. Machines of a lab that speak as relays use another.
+	ReplyPort uint16
+	// Proxy leaves addresses to another DHCP server, and answers boot options only (PXE 2.1, proxyDHCP).
+	Proxy bool
+	// Rate and Burst of the token bucket, in packets a second and packets. Defaults DefaultRate, DefaultBurst.
+	Rate, Burst int
+	Clock       clock.Clock // default clock.System
+	Log         *slog.Logger
+	// OnBoot is told when firmware or iPXE asks under a claimed boot attempt: the machine was restarted. Optional;
+	// it must not block.
+	OnBoot func(bootID string)
+}
+
+// Server answers DHCP. It is safe for concurrent use; one Server may serve several sockets.
+type Server struct {
+	cfg  Config
+	log  *slog.Logger
+	self net.IP
+
+	mu     sync.Mutex // guards pool and bucket
+	pool   *lease.Pool
+	bucket bucket
+}
+
+// New checks the configuration as a whole.
+func New(cfg Config) (*Server, error) {
+	if cfg.Table == nil || !cfg.Server.Is4() || cfg.Rack.HTTP == "" {
+		return nil, fault.New(fault.Invalid, "dhcp", "table, IPv4 server address and boot server URL are required")
+	}
+	if cfg.Clock == nil {
+		cfg.Clock = clock.System{}
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	if cfg.ReplyPort == 0 {
+		cfg.ReplyPort = relayPort
+	}
+	if cfg.Rate <= 0 {
+		cfg.Rate = DefaultRate
+	}
+	if cfg.Burst <= 0 {
+		cfg.Burst = DefaultBurst
+	}
+	pool, err := lease.New(cfg.Subnets)
+	if err != nil {
+		return nil, fault.Wrap("dhcp", err)
+	}
+	now := cfg.Clock.Boottime()
+	pool.Restore(cfg.Leases, now)
+	return &Server{cfg: cfg, log: cfg.Log, self: cfg.Server.AsSlice(), pool: pool,
+		bucket: bucket{rate: int64(cfg.Rate), burst: int64(cfg.Burst), tokens: int64(cfg.Burst) * nano, last: now}}, nil
+}
+
+// Leases lists the pool's leases, to be journalled and given back as Config.Leases.
+func (s *Server) Leases() []lease.Lease {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.pool.Leases()
+}
+
+// Serve answers on conn, port 67, until the context ends; it closes conn.
+func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
+	return s.loop(ctx, conn, s.answer)
+}
+
+// ServeProxy answers on conn, port 4011, where PXE firmware asks a boot server that gave it no address. It closes conn.
+func (s *Server) ServeProxy(ctx context.Context, conn net.PacketConn) error {
+	return s.loop(ctx, conn, s.answerBootServer)
+}
+
+type answerFunc func(packet []byte, from netip.AddrPort, now time.Duration) (reply []byte, to netip.AddrPort)
+
+func (s *Server) loop(ctx context.Context, conn net.PacketConn, answer answerFunc) error {
+	stop := context.AfterFunc(ctx, func() { conn.Close() })
+	defer stop()
+	defer conn.Close()
+	buf := make([]byte, maxPacket+1)
+	for {
+		n, addr, err := conn.ReadFrom(buf)
+		if ctx.Err() != nil {
+			return nil
+		}
+		if err != nil {
+			if errors.Is(err, net.ErrClosed) {
+				return fault.New(fault.Internal, "dhcp", "the socket was closed: %w", err)
+			}
+			s.log.Warn("dhcp: read failed", "err", err)
+			continue
+		}
+		from := addrPort(addr)
+		now := s.cfg.Clock.Boottime()
+		if n < minPacket || n > maxPacket || !from.IsValid() || !s.allow(now) {
+			continue
+		}
+		reply, to := answer(buf[:n], from, now)
+		if reply == nil {
+			continue
+		}
+		if _, err := conn.WriteTo(reply, net.UDPAddrFromAddrPort(to)); err != nil && ctx.Err() == nil {
+			s.log.Warn("dhcp: send failed", "to", to, "err", err)
+		}
+	}
+}
+
+func addrPort(a net.Addr) netip.AddrPort {
+	if u, ok := a.(*net.UDPAddr); ok {
+		ap := u.AddrPort()
+		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
+	}
+	return netip.AddrPort{}
+}
+
+func (s *Server) allow(now time.Duration) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.bucket.take(now)
+}
+
+// bucket is a token bucket in billionths of a packet.
+type bucket struct {
+	rate, burst, tokens int64
+	last                time.Duration
+}
+
+const nano = int64(time.Second)
+
+func (b *bucket) take(now time.Duration) bool {
+	if d := min(now-b.last, time.Minute); d > 0 {
+		b.tokens = min(b.tokens+int64(d)*b.rate, b.burst*nano)
+		b.last = now
+	}
+	if b.tokens < nano {
+		return false
+	}
+	b.tokens -= nano
+	return true
+}
