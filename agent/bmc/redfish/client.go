@@ -149,7 +149,24 @@ func (c *Client) authenticate(ctx context.Context, api *gofish.APIClient) error 
 		c.wire.setBasic(c.in.username, c.in.password)
 		return nil
 	}
-	auth, err := api.Service.CreateSession(c.in.username, c.in.password)
+	var root struct {
+		Links struct {
+			Sessions struct {
+				ID string `json:"@odata.id"`
+			}
+		}
+	}
+	if err := get(api, "/redfish/v1/", &root); err != nil {
+		return err
+	}
+	if root.Links.Sessions.ID == "" {
+		if c.in.auth == authSession {
+			return fault.New(fault.Unsupported, "open session", "the BMC has no sessions").WithHelp("set redfish_auth_type to basic")
+		}
+		c.wire.setBasic(c.in.username, c.in.password)
+		return nil
+	}
+	auth, err := schemas.CreateSession(api, root.Links.Sessions.ID, c.in.username, c.in.password)
 	if err == nil && (auth.Token == "" || auth.Session == "") {
 		err = fault.New(fault.Corrupt, "open session", "the BMC gave no token or no session URI")
 	}
