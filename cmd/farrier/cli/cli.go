@@ -1,0 +1,236 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/cmd/farrier/view"
+	"github.com/farrier-project/farrier/pkg/client"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+// Exit statuses. They are part of the interface.
+const (
+	ExitOK          = 0
+	ExitFailure     = 1 // anything without a status of its own
+	ExitUsage       = 2 // the command or a value in it is wrong
+	ExitNotFound    = 3
+	ExitConflict    = 4 // locked, illegal in this state, changed meanwhile, name taken
+	ExitUnavailable = 5 // no quorum, no answer, a deadline passed, no live agent, a limit reached
+	ExitDenied      = 6 // no certificate, or not allowed with it
+	ExitWorkFailed  = 7 // --wait: the work ended in failure
+)
+
+// app is what the commands share: the flags of the root and the streams.
+type app struct {
+	config  string
+	servers []string
+	output  string
+	timeout time.Duration
+
+	in       io.Reader
+	out, err io.Writer
+}
+
+// New is the root command without demo, which main adds.
+func New(version string, in io.Reader, out, errOut io.Writer) *cobra.Command {
+	a := &app{in: in, out: out, err: errOut}
+	root := &cobra.Command{
+		Use:           "farrier",
+		Short:         "Provision bare metal",
+		Long:          "farrier speaks to Farrier's coordinators.\n\nIt finds them, and the operator's certificate, in a configuration directory:\n--config, or $FARRIER_CONFIG, or ~/.config/farrier, or /etc/farrier/operator.\n\nExit status: 0 done, 1 failure, 2 wrong usage, 3 not found, 4 conflict (locked, illegal state, changed, taken),\n5 unavailable (no quorum, no answer, no live agent, limit), 6 denied, 7 the work that --wait waited for failed.",
+		Version:       version,
+		SilenceUsage:  true,
+		SilenceErrors: true,
+	}
+	root.SetIn(in)
+	root.SetOut(out)
+	root.SetErr(errOut)
+	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
+		return fault.New(fault.Invalid, c.CommandPath(), "%w", err).WithHelp("see `%s --help`", c.CommandPath())
+	})
+	f := root.PersistentFlags()
+	f.StringVar(&a.config, "config", "", "configuration directory (certificate and server list)")
+	f.StringSliceVar(&a.servers, "server", nil, "addresses of coordinators, instead of the configured ones")
+	f.StringVarP(&a.output, "output", "o", "table", "table, json or yaml")
+	f.DurationVar(&a.timeout, "timeout", 0, "give up after this time (default: only when coordinators do not answer)")
+	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
+	root.AddCommand(a.node(), a.port(), a.lock(), a.ring(), a.agent(), a.event(), a.coordinator(), a.setting(), a.operator())
+	return root
+}
+
+// noun makes a command that only groups others.
+func noun(use, short string, children ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c.AddCommand(children...)
+	return c
+}
+
+// exactly is cobra.ExactArgs with an error that says what to type.
+func exactly(n int) cobra.PositionalArgs {
+	return func(c *cobra.Command, args []string) error {
+		if len(args) == n {
+			return nil
+		}
+		return fault.New(fault.Invalid, c.CommandPath(), "%d arguments instead of %d", len(args), n).WithHelp("usage: %s", c.UseLine())
+	}
+}
+
+func (a *app) configDir() string {
+	if a.config != "" {
+		return a.config
+	}
+	if env := os.Getenv("FARRIER_CONFIG"); env != "" {
+		return env
+	}
+	if dir, err := os.UserConfigDir(); err == nil {
+		if own := filepath.Join(dir, "farrier"); exists(filepath.Join(own, client.ServersFile)) {
+			return own
+		}
+	}
+	return "/etc/farrier/operator"
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}
+
+func (a *app) connect() (*client.Client, error) {
+	dir := a.configDir()
+	if !exists(dir) {
+		return nil, fault.New(fault.NotFound, "find configuration", "%s does not exist", dir).
+			WithHelp("set FARRIER_CONFIG to the operator directory that `farrier-coordinator init` wrote (or that `farrier demo` printed)")
+	}
+	if len(a.servers) == 0 {
+		return client.Open(dir)
+	}
+	store, err := identity.OpenStore(dir)
+	if err != nil {
+		return nil, fault.Wrap("open "+dir, err)
+	}
+	return client.New(client.Config{Identity: store, Addresses: a.servers})
+}
+
+// run wraps a command's body: it opens and closes the client, applies --timeout and reads -o.
+func (a *app) run(body func(s *session, args []string) error) func(*cobra.Command, []string) error {
+	return func(c *cobra.Command, args []string) error {
+		format, err := view.ParseFormat(a.output)
+		if err != nil {
+			return err
+		}
+		cl, err := a.connect()
+		if err != nil {
+			return err
+		}
+		defer cl.Close()
+		ctx, cancel := c.Context(), func() {}
+		if a.timeout > 0 {
+			ctx, cancel = contextWithTimeout(ctx, a.timeout)
+		}
+		defer cancel()
+		s := &session{app: a, ctx: ctx, cmd: c, Client: cl, Printer: view.Printer{Out: a.out, Format: format, Color: colour(a.out)}}
+		if err := body(s, args); err != nil {
+			return client.Fault(err)
+		}
+		return nil
+	}
+}
+
+func colour(w io.Writer) bool { return terminal(w) && os.Getenv("NO_COLOR") == "" }
+
+func terminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	return ok && term.IsTerminal(int(f.Fd()))
+}
+
+// ExitCode is the status for an error of a command.
+func ExitCode(err error) int {
+	if err == nil {
+		return ExitOK
+	}
+	var w *workFailed
+	if errors.As(err, &w) {
+		return ExitWorkFailed
+	}
+	var f *fault.Error
+	if !errors.As(err, &f) {
+		if strings.HasPrefix(err.Error(), "unknown command") {
+			return ExitUsage
+		}
+		return ExitFailure
+	}
+	switch f.Kind {
+	case fault.Invalid, fault.TooLarge:
+		return ExitUsage
+	case fault.NotFound:
+		return ExitNotFound
+	case fault.Locked, fault.IllegalState, fault.VersionConflict, fault.Exists, fault.StaleToken:
+		return ExitConflict
+	case fault.NotLeader, fault.NoQuorum, fault.Unavailable, fault.Timeout, fault.NoAgent, fault.Busy, fault.UnknownOutcome:
+		return ExitUnavailable
+	case fault.Denied, fault.Unauthenticated, fault.Expired:
+		return ExitDenied
+	default:
+		return ExitFailure
+	}
+}
+
+// Report writes an error for people: what failed, the details, and what to do next.
+func Report(w io.Writer, err error) {
+	fmt.Fprintf(w, "farrier: %s\n", view.Clean(err.Error()))
+	var f *fault.Error
+	if !errors.As(err, &f) {
+		return
+	}
+	switch d := f.Detail.(type) {
+	case *fault.LockDetail:
+		fmt.Fprintf(w, "  holder   %s\n  purpose  %s\n  since    %s\n  token    %d\n  queued   %d\n", view.Clean(d.Holder), view.Clean(d.Purpose),
+			time.Unix(0, d.SinceUnixNano).Local().Format(time.DateTime), d.Token, d.Queued)
+	case *fault.StateDetail:
+		if len(d.LegalVerbs) > 0 {
+			fmt.Fprintf(w, "  legal now: %s\n", strings.Join(d.LegalVerbs, ", "))
+		}
+	}
+	if f.Help != "" {
+		fmt.Fprintf(w, "  → %s\n", view.Clean(f.Help))
+	}
+}
+
+// workFailed says that the work that --wait waited for failed.
+type workFailed struct{ node *farrierv1.Node }
+
+func (w *workFailed) Error() string {
+	reason := w.node.GetLastError()
+	if reason == "" {
+		reason = w.node.GetFlow().GetError()
+	}
+	return fmt.Sprintf("%s is %s: %s", title(w.node), w.node.GetProvisionState(), reason)
+}
+
+func title(n *farrierv1.Node) string {
+	if n.GetName() != "" {
+		return n.GetName()
+	}
+	return n.GetId()
+}
+
+// lockWait adds --lock-wait to a command and reads it.
+func lockWait(c *cobra.Command) func() *farrierv1.LockWait {
+	d := c.Flags().Duration("lock-wait", 3*time.Second, "how long to wait in the node's queue; 0: not at all")
+	patient := c.Flags().Bool("patient", false, "wait in the node's queue as long as it takes")
+	return func() *farrierv1.LockWait {
+		return &farrierv1.LockWait{Wait: durationpb.New(*d), Patient: *patient}
+	}
+}

@@ -1,0 +1,237 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// chunkSize is how much of a snapshot one message carries, in bytes.
+const chunkSize = 1 << 20
+
+func (a *app) coordinator() *cobra.Command {
+	members := &cobra.Command{Use: "members", Short: "Show the coordinators", Args: exactly(0)}
+	members.RunE = a.run(func(s *session, _ []string) error {
+		res, err := s.Cluster.GetCluster(s.ctx, &farrierv1.GetClusterRequest{})
+		if err != nil {
+			return err
+		}
+		return s.Message(res, func() {
+			var rows [][]string
+			for _, m := range res.GetMembers() {
+				role := "follower"
+				if m.GetLeader() {
+					role = "leader"
+				}
+				rows = append(rows, []string{m.GetId(), role, m.GetApiAddress(), m.GetRaftAddress(), m.GetRackAddress(), fmt.Sprintf("%d ms", m.GetLastContactMs()), m.GetVersion()})
+			}
+			s.Rows([]string{"MEMBER", "ROLE", "API", "RAFT", "RACK", "LAST CONTACT", "VERSION"}, rows)
+			s.say("\ncluster %s, term %d, applied %d of %d, generation %d, level %d", res.GetClusterId(), res.GetTerm(), res.GetAppliedIndex(), res.GetCommitIndex(), res.GetGeneration(), res.GetFeatureLevel())
+			for _, alarm := range res.GetAlarms() {
+				s.say("alarm: %s", alarm)
+			}
+		})
+	})
+	remove := &cobra.Command{Use: "remove MEMBER", Short: "Take a coordinator out of the cluster", Args: exactly(1)}
+	remove.RunE = a.run(func(s *session, args []string) error {
+		res, err := s.Cluster.RemoveMember(s.ctx, &farrierv1.RemoveMemberRequest{Id: args[0]})
+		if err != nil {
+			return err
+		}
+		return s.Message(res, func() { s.say("%s removed", args[0]) })
+	})
+	return noun("coordinator", "The coordinators themselves", members, remove, a.token("coordinator", false), noun("snapshot", "Backups of the state", a.snapshotSave(), a.snapshotRestore()))
+}
+
+func (a *app) snapshotSave() *cobra.Command {
+	c := &cobra.Command{Use: "save FILE", Short: "Write the state to a file (sealed secrets stay sealed)", Args: exactly(1)}
+	c.RunE = a.run(func(s *session, args []string) (err error) {
+		tmp, err := os.CreateTemp(filepath.Dir(args[0]), ".snapshot-*")
+		if err != nil {
+			return fault.New(fault.Invalid, "save snapshot", "%w", err)
+		}
+		defer os.Remove(tmp.Name())
+		defer tmp.Close()
+		stream, err := s.Cluster.SaveSnapshot(s.ctx, &farrierv1.SaveSnapshotRequest{})
+		if err != nil {
+			return err
+		}
+		defer stream.Close()
+		total := 0
+		for stream.Receive() {
+			n, err := tmp.Write(stream.Msg().GetChunk())
+			total += n
+			if err != nil {
+				return fault.Wrap("save snapshot", err)
+			}
+		}
+		if err := stream.Err(); err != nil {
+			return err
+		}
+		if err := errors.Join(tmp.Sync(), os.Rename(tmp.Name(), args[0])); err != nil {
+			return fault.Wrap("save snapshot", err)
+		}
+		s.say("%d bytes written to %s", total, args[0])
+		return nil
+	})
+	return c
+}
+
+func (a *app) snapshotRestore() *cobra.Command {
+	c := &cobra.Command{Use: "restore FILE --yes", Short: "Replace the state by a saved one: every session ends, every node is read before it is acted on", Args: exactly(1)}
+	yes := c.Flags().Bool("yes", false, "I know that what happened since the snapshot is lost")
+	c.RunE = a.run(func(s *session, args []string) error {
+		if !*yes {
+			return fault.New(fault.Invalid, "restore snapshot", "it replaces the state of the whole cluster").WithHelp("add --yes to do it")
+		}
+		file, err := os.Open(args[0])
+		if err != nil {
+			return fault.New(fault.Invalid, "restore snapshot", "%w", err)
+		}
+		defer file.Close()
+		stream, err := s.Cluster.RestoreSnapshot(s.ctx)
+		if err != nil {
+			return err
+		}
+		buf := make([]byte, chunkSize)
+		for {
+			n, err := io.ReadFull(file, buf)
+			if n > 0 {
+				if serr := stream.Send(&farrierv1.RestoreSnapshotRequest{Chunk: buf[:n]}); serr != nil {
+					break // CloseAndReceive has the reason
+				}
+			}
+			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+				break
+			}
+			if err != nil {
+				return fault.Wrap("restore snapshot", err)
+			}
+		}
+		res, err := stream.CloseAndReceive()
+		if err != nil {
+			return err
+		}
+		return s.Message(res, func() { s.say("restored: generation %d, %d nodes", res.GetGeneration(), res.GetNodes()) })
+	})
+	return c
+}
+
+// token makes join tokens for a role.
+func (a *app) token(role string, group bool) *cobra.Command {
+	c := &cobra.Command{Use: "token NAME", Short: "Make a one-use token with which " + article(role) + " joins", Args: exactly(1)}
+	ttl := c.Flags().Duration("ttl", 10*time.Minute, "how long the token is good")
+	g := ""
+	if group {
+		c.Flags().StringVar(&g, "group", "", "the agent's group")
+	}
+	c.RunE = a.run(func(s *session, args []string) error {
+		res, err := s.Cluster.CreateJoinToken(s.ctx, &farrierv1.CreateJoinTokenRequest{Role: role, Name: args[0], Group: g, Ttl: durationpb.New(*ttl)})
+		if err != nil {
+			return err
+		}
+		return s.Message(res, func() { fmt.Fprintln(s.Out, res.GetToken()) })
+	})
+	return c
+}
+
+func article(noun string) string {
+	if strings.ContainsAny(noun[:1], "aeiou") {
+		return "an " + noun
+	}
+	return "a " + noun
+}
+
+func (a *app) operator() *cobra.Command {
+	return noun("operator", "People's certificates", a.token("operator", false), a.operatorJoin())
+}
+
+func (a *app) setting() *cobra.Command {
+	show := &cobra.Command{Use: "show", Short: "Show the cluster's timeouts and limits", Args: exactly(0)}
+	show.RunE = a.run(func(s *session, _ []string) error {
+		res, err := s.Cluster.GetSettings(s.ctx, &farrierv1.GetSettingsRequest{})
+		if err != nil {
+			return err
+		}
+		return s.Message(res.GetSettings(), func() { s.Pairs(settingPairs(res.GetSettings())) })
+	})
+	set := &cobra.Command{Use: "set NAME=VALUE...", Short: "Change timeouts and limits", Args: cobra.MinimumNArgs(1)}
+	set.RunE = a.run(func(s *session, args []string) error {
+		settings, paths, err := parseSettings(args)
+		if err != nil {
+			return err
+		}
+		res, err := s.Cluster.UpdateSettings(s.ctx, &farrierv1.UpdateSettingsRequest{Settings: settings, Mask: &fieldmaskpb.FieldMask{Paths: paths}})
+		if err != nil {
+			return err
+		}
+		return s.Message(res.GetSettings(), func() { s.Pairs(settingPairs(res.GetSettings())) })
+	})
+	return noun("setting", "The cluster's timeouts and limits", show, set)
+}
+
+func settingPairs(st *farrierv1.Settings) [][2]string {
+	var out [][2]string
+	m := st.ProtoReflect()
+	for i := range m.Descriptor().Fields().Len() {
+		fd := m.Descriptor().Fields().Get(i)
+		value := fmt.Sprint(m.Get(fd).Interface())
+		if fd.Kind() == protoreflect.MessageKind {
+			value = m.Get(fd).Message().Interface().(*durationpb.Duration).AsDuration().String()
+		}
+		out = append(out, [2]string{string(fd.Name()), value})
+	}
+	return out
+}
+
+func parseSettings(args []string) (*farrierv1.Settings, []string, error) {
+	st := &farrierv1.Settings{}
+	m := st.ProtoReflect()
+	var paths []string
+	for _, arg := range args {
+		name, value, _ := strings.Cut(arg, "=")
+		fd := m.Descriptor().Fields().ByName(protoreflect.Name(name))
+		bad := func(why string) error {
+			return fault.New(fault.Invalid, "set "+name, "%s", why).WithHelp("see the names with `farrier setting show`")
+		}
+		if fd == nil {
+			return nil, nil, bad("there is no such setting")
+		}
+		switch fd.Kind() {
+		case protoreflect.MessageKind:
+			d, err := time.ParseDuration(value)
+			if err != nil {
+				return nil, nil, bad(fmt.Sprintf("%q is not a duration such as 30s", value))
+			}
+			m.Set(fd, protoreflect.ValueOfMessage(proto.Message(durationpb.New(d)).ProtoReflect()))
+		case protoreflect.Uint32Kind:
+			var n uint32
+			if _, err := fmt.Sscanf(value, "%d", &n); err != nil {
+				return nil, nil, bad(fmt.Sprintf("%q is not a number", value))
+			}
+			m.Set(fd, protoreflect.ValueOfUint32(n))
+		case protoreflect.BoolKind:
+			if value != "true" && value != "false" {
+				return nil, nil, bad(fmt.Sprintf("%q is not true or false", value))
+			}
+			m.Set(fd, protoreflect.ValueOfBool(value == "true"))
+		default:
+			m.Set(fd, protoreflect.ValueOfString(value))
+		}
+		paths = append(paths, name)
+	}
+	return st, paths, nil
+}

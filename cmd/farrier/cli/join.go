@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"fmt"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/pkg/client"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+// operatorJoin turns a token into a configuration directory.
+func (a *app) operatorJoin() *cobra.Command {
+	c := &cobra.Command{Use: "join TOKEN", Short: "Make a configuration directory from a token", Args: exactly(1)}
+	c.RunE = func(c *cobra.Command, args []string) error {
+		token, err := identity.ParseJoinToken(args[0])
+		if err != nil {
+			return err
+		}
+		if token.Role != identity.RoleOperator {
+			return fault.New(fault.Invalid, "join", "the token is for role %s", token.Role).WithHelp("make one with `farrier operator token NAME`")
+		}
+		dir := a.configDir()
+		store, err := identity.NewStore(dir)
+		if err != nil {
+			return err
+		}
+		csr, err := store.CSR()
+		if err != nil {
+			return err
+		}
+		res, err := joinAny(c, token, &farrierv1.JoinRequest{Token: args[0], CsrDer: csr, Version: c.Root().Version, FeatureLevel: 1})
+		if err != nil {
+			return err
+		}
+		if err := store.Put(res.GetChainDer(), res.GetCaDer()); err != nil {
+			return err
+		}
+		servers := res.GetApiAddresses()
+		if len(servers) == 0 {
+			servers = token.Addresses
+		}
+		if err := os.WriteFile(filepath.Join(dir, client.ServersFile), []byte(strings.Join(servers, "\n")+"\n"), 0o600); err != nil {
+			return fault.Wrap("join", err)
+		}
+		fmt.Fprintf(a.out, "joined as %s; configuration in %s\n", res.GetName(), dir)
+		return nil
+	}
+	return c
+}
+
+func joinAny(c *cobra.Command, token identity.JoinToken, req *farrierv1.JoinRequest) (*farrierv1.JoinResponse, error) {
+	h := &http.Client{Transport: &http.Transport{TLSClientConfig: identity.JoinTLS(token.CAHash), ForceAttemptHTTP2: true}}
+	defer h.CloseIdleConnections()
+	var last error
+	for _, address := range token.Addresses {
+		res, err := farrierv1connect.NewJoinServiceClient(h, "https://"+address).Join(c.Context(), req)
+		if err == nil {
+			return res, nil
+		}
+		last = client.Fault(err)
+		if !fault.Is(last, fault.Unavailable) && !fault.Is(last, fault.NotLeader) {
+			break
+		}
+	}
+	return nil, last
+}

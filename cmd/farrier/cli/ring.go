@@ -1,0 +1,220 @@
+package cli
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+)
+
+func (a *app) ring() *cobra.Command {
+	show := &cobra.Command{Use: "show", Short: "Show who owns how much, by group and hardware type", Args: exactly(0)}
+	group := show.Flags().String("group", "", "only this group")
+	show.RunE = a.run(func(s *session, _ []string) error {
+		res, err := s.Rings.ShowRing(s.ctx, &farrierv1.ShowRingRequest{Group: *group})
+		if err != nil {
+			return err
+		}
+		return s.Message(res, func() {
+			var rows [][]string
+			for _, r := range res.GetRings() {
+				for _, m := range r.GetMembers() {
+					rows = append(rows, []string{r.GetGroup(), r.GetDriver(), m.GetAgent(), fmt.Sprint(m.GetWeight()), fmt.Sprint(m.GetNodes()), liveness(m.GetLive(), m.GetDraining()), fmt.Sprint(r.GetEpoch())})
+				}
+			}
+			s.Rows([]string{"GROUP", "DRIVER", "AGENT", "WEIGHT", "NODES", "STATE", "EPOCH"}, rows)
+		})
+	})
+	explain := &cobra.Command{Use: "explain NODE", Short: "Say why a machine has the owner that it has", Args: exactly(1)}
+	explain.RunE = a.run(func(s *session, args []string) error {
+		res, err := s.Rings.ExplainNode(s.ctx, &farrierv1.ExplainNodeRequest{Node: args[0]})
+		if err != nil {
+			return err
+		}
+		return s.Message(res, func() {
+			s.say("%s is owned by %s: %s\n", args[0], first(res.GetAgent(), "nobody"), res.GetReason())
+			var rows [][]string
+			for i, c := range res.GetCandidates() {
+				rows = append(rows, []string{fmt.Sprint(i + 1), c.GetAgent(), fmt.Sprintf("%016x", c.GetHash()), fmt.Sprintf("%d of %d", c.GetLoad(), c.GetCap()), liveness(c.GetLive(), c.GetDraining()), c.GetVerdict()})
+			}
+			s.Rows([]string{"ORDER", "AGENT", "HASH", "LOAD", "STATE", "VERDICT"}, rows)
+		})
+	})
+	rebalance := &cobra.Command{Use: "rebalance", Short: "Move resting machines to where a new one would go", Args: exactly(0)}
+	rg := rebalance.Flags().String("group", "", "only this group")
+	limit := rebalance.Flags().Uint32("limit", 100, "at most this many")
+	dry := rebalance.Flags().Bool("dry-run", false, "only show the moves")
+	rebalance.RunE = a.run(func(s *session, _ []string) error {
+		res, err := s.Rings.Rebalance(s.ctx, &farrierv1.RebalanceRequest{Group: *rg, Limit: *limit, DryRun: *dry})
+		if err != nil {
+			return err
+		}
+		return s.Message(res, func() {
+			var rows [][]string
+			for _, m := range res.GetMoves() {
+				rows = append(rows, []string{m.GetNode(), m.GetFrom(), m.GetTo()})
+			}
+			s.Rows([]string{"NODE", "FROM", "TO"}, rows)
+			s.say("%d moves", len(rows))
+		})
+	})
+	return noun("ring", "Who owns which machine", show, explain, rebalance)
+}
+
+func liveness(live, draining bool) string {
+	switch {
+	case !live:
+		return "dead"
+	case draining:
+		return "draining"
+	default:
+		return "live"
+	}
+}
+
+func (a *app) agent() *cobra.Command {
+	list := &cobra.Command{Use: "list", Short: "List rack agents", Args: exactly(0)}
+	group := list.Flags().String("group", "", "only this group")
+	list.RunE = a.run(func(s *session, _ []string) error {
+		res, err := s.Agents.ListAgents(s.ctx, &farrierv1.ListAgentsRequest{Group: *group})
+		if err != nil {
+			return err
+		}
+		return s.Message(res, func() {
+			var rows [][]string
+			for _, g := range res.GetAgents() {
+				rows = append(rows, []string{g.GetName(), g.GetGroup(), g.GetState(), fmt.Sprint(g.GetNodes()), fmt.Sprint(g.GetFreeWorkers()), strings.Join(g.GetDrivers(), ","), fmt.Sprint(g.GetWeight()), ago(g.GetRegisteredAt()), g.GetVersion(), g.GetAlarm()})
+			}
+			s.Rows([]string{"AGENT", "GROUP", "STATE", "NODES", "FREE", "DRIVERS", "WEIGHT", "SINCE", "VERSION", "ALARM"}, rows)
+		})
+	})
+	one := func(use, short string, call func(s *session, name string) (*farrierv1.Agent, string, error)) *cobra.Command {
+		c := &cobra.Command{Use: use + " AGENT", Short: short, Args: exactly(1)}
+		c.RunE = a.run(func(s *session, args []string) error {
+			g, told, err := call(s, args[0])
+			if err != nil {
+				return err
+			}
+			return s.Message(g, func() { s.say("%s: %s", args[0], told) })
+		})
+		return c
+	}
+	return noun("agent", "Rack agents", list,
+		one("drain", "Hand an agent's machines over to others of its group, and give it no new ones", func(s *session, name string) (*farrierv1.Agent, string, error) {
+			res, err := s.Agents.DrainAgent(s.ctx, &farrierv1.DrainAgentRequest{Agent: name})
+			return res.GetAgent(), fmt.Sprintf("draining, %d machines are moving", res.GetMoving()), err
+		}),
+		one("undrain", "Let an agent take machines again", func(s *session, name string) (*farrierv1.Agent, string, error) {
+			res, err := s.Agents.UndrainAgent(s.ctx, &farrierv1.UndrainAgentRequest{Agent: name})
+			return res.GetAgent(), "takes machines again", err
+		}),
+		one("remove", "End an agent's session and forget it", func(s *session, name string) (*farrierv1.Agent, string, error) {
+			res, err := s.Agents.RemoveAgent(s.ctx, &farrierv1.RemoveAgentRequest{Agent: name})
+			return &farrierv1.Agent{Name: name}, fmt.Sprintf("removed, %d machines moved", res.GetMoved()), err
+		}),
+		a.token("agent", true))
+}
+
+func (a *app) lock() *cobra.Command {
+	list := &cobra.Command{Use: "list", Short: "Show who holds which machine, why, and since when", Args: exactly(0)}
+	node := list.Flags().String("node", "", "only this machine")
+	list.RunE = a.run(func(s *session, _ []string) error {
+		res, err := s.Locks.ListLocks(s.ctx, &farrierv1.ListLocksRequest{Node: *node})
+		if err != nil {
+			return err
+		}
+		return s.Message(res, func() {
+			var rows [][]string
+			for _, l := range res.GetLocks() {
+				rows = append(rows, []string{first(l.GetNodeName(), l.GetNode()), l.GetHolder(), l.GetPurpose(), ago(l.GetSince()), fmt.Sprint(l.GetToken()), fmt.Sprint(l.GetQueued())})
+			}
+			s.Rows([]string{"NODE", "HOLDER", "PURPOSE", "HELD", "TOKEN", "QUEUED"}, rows)
+		})
+	})
+	brk := &cobra.Command{Use: "break NODE --reason TEXT", Short: "Take a lock from its holder: work behind it goes on under a new token, the old one is refused", Args: exactly(1)}
+	reason := brk.Flags().String("reason", "", "why; recorded")
+	token := brk.Flags().Uint64("token", 0, "only if the lock still has this token")
+	brk.RunE = a.run(func(s *session, args []string) error {
+		res, err := s.Locks.BreakLock(s.ctx, &farrierv1.BreakLockRequest{Node: args[0], Token: *token, Reason: *reason})
+		if err != nil {
+			return err
+		}
+		return s.Message(res, func() {
+			if l := res.GetLock(); l.GetToken() != 0 {
+				s.say("%s: broken; the work goes on with %s under token %d", args[0], l.GetHolder(), l.GetToken())
+			} else {
+				s.say("%s: broken; the lock is free", args[0])
+			}
+		})
+	})
+	acquire := &cobra.Command{Use: "acquire NODE --purpose TEXT", Short: "Hold a machine, so that nothing else acts on it", Args: exactly(1)}
+	purpose := acquire.Flags().String("purpose", "", "what others are told")
+	wait := lockWait(acquire)
+	acquire.RunE = a.run(func(s *session, args []string) error {
+		res, err := s.Locks.AcquireLock(s.ctx, &farrierv1.AcquireLockRequest{Node: args[0], Purpose: *purpose, Wait: wait()})
+		if err != nil {
+			return err
+		}
+		return s.Message(res.GetLock(), func() {
+			s.say("%s is yours, token %d; release it with: farrier lock release %s --token %d", args[0], res.GetLock().GetToken(), args[0], res.GetLock().GetToken())
+		})
+	})
+	release := &cobra.Command{Use: "release NODE --token N", Short: "Let go of a machine", Args: exactly(1)}
+	rtoken := release.Flags().Uint64("token", 0, "the token of the lock")
+	release.RunE = a.run(func(s *session, args []string) error {
+		res, err := s.Locks.ReleaseLock(s.ctx, &farrierv1.ReleaseLockRequest{Node: args[0], Token: *rtoken})
+		if err != nil {
+			return err
+		}
+		return s.Message(res, func() { s.say("%s released", args[0]) })
+	})
+	return noun("lock", "Exclusive locks on machines", list, brk, acquire, release)
+}
+
+func (a *app) port() *cobra.Command {
+	list := &cobra.Command{Use: "list", Short: "List ports", Args: exactly(0)}
+	node := list.Flags().String("node", "", "only of this machine")
+	list.RunE = a.run(func(s *session, _ []string) error {
+		all := &farrierv1.ListPortsResponse{}
+		for token := ""; ; {
+			res, err := s.Ports.ListPorts(s.ctx, &farrierv1.ListPortsRequest{Node: *node, PageSize: 500, PageToken: token})
+			if err != nil {
+				return err
+			}
+			all.Ports = append(all.Ports, res.GetPorts()...)
+			if token = res.GetNextPageToken(); token == "" {
+				break
+			}
+		}
+		return s.Message(all, func() {
+			var rows [][]string
+			for _, p := range all.GetPorts() {
+				rows = append(rows, []string{p.GetAddress(), p.GetIp(), fmt.Sprint(p.GetPxeEnabled()), p.GetName(), p.GetNode(), p.GetId()})
+			}
+			s.Rows([]string{"MAC", "IP", "PXE", "NAME", "NODE", "ID"}, rows)
+		})
+	})
+	create := &cobra.Command{Use: "create NODE MAC", Short: "Add a port to a machine", Args: exactly(2)}
+	ip := create.Flags().String("ip", "", "reserve this address")
+	pxe := create.Flags().Bool("pxe", true, "boot from this port")
+	wait := lockWait(create)
+	create.RunE = a.run(func(s *session, args []string) error {
+		res, err := s.Ports.CreatePort(s.ctx, &farrierv1.CreatePortRequest{Port: &farrierv1.Port{Node: args[0], Address: args[1], Ip: *ip, PxeEnabled: *pxe}, Wait: wait()})
+		if err != nil {
+			return err
+		}
+		return s.Message(res.GetPort(), func() { s.say("port %s added to %s", res.GetPort().GetAddress(), args[0]) })
+	})
+	del := &cobra.Command{Use: "delete PORT", Short: "Remove a port, by id or MAC", Args: exactly(1)}
+	dwait := lockWait(del)
+	del.RunE = a.run(func(s *session, args []string) error {
+		res, err := s.Ports.DeletePort(s.ctx, &farrierv1.DeletePortRequest{Port: args[0], Wait: dwait()})
+		if err != nil {
+			return err
+		}
+		return s.Message(res, func() { s.say("port %s removed", args[0]) })
+	})
+	return noun("port", "Network interfaces of machines", list, create, del)
+}
