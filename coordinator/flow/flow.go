@@ -47,7 +47,7 @@ type Flow struct {
 	Status Status
 	Steps  []Step // phase one is fixed at opening, phase two at first contact
 	Cur    int    // the step in work
-	Phase  uint8  // 1 or 2
+	Phase  uint8  // 1 or 2; 0 while it waits for a concurrency limit
 	Manual bool   // a manual clean ends in manageable
 
 	Boot  Boot   // the open boot attempt; zero when none
@@ -72,7 +72,10 @@ type Step struct {
 	Args            map[string]string
 	SecretArgs      []string // names of the instance's sealed fields to unseal for the executor: user_data, network_data
 
+	Cleanup bool // best effort after a failure: its own failure is skipped
+
 	Status  Status
+	Tries   uint32  // attempts since the step was last pending
 	Attempt Attempt // the open or last one
 	Error   string
 	Facts   map[string]string
