@@ -253,6 +253,7 @@ func stepProto(s *flow.Step) *pb.FlowStep {
 		Interface: s.Interface, Name: s.Name, Class: uint32(s.Class), Executor: uint32(s.Executor),
 		Abortable: s.Abortable, Args: s.Args, SecretArgs: s.SecretArgs, Status: uint32(s.Status), Error: s.Error,
 		Facts: s.Facts, StartedAt: unixNano(s.StartedAt), EndedAt: unixNano(s.EndedAt),
+		Cleanup: s.Cleanup, Tries: s.Tries,
 	}
 	if a := s.Attempt; a != (flow.Attempt{}) {
 		m.Attempt = &pb.Attempt{
@@ -270,6 +271,7 @@ func stepOf(m *pb.FlowStep) flow.Step {
 		Executor: step.Executor(m.GetExecutor()), Abortable: m.GetAbortable(), Args: m.GetArgs(),
 		SecretArgs: m.GetSecretArgs(), Status: flow.Status(m.GetStatus()), Error: m.GetError(), Facts: m.GetFacts(),
 		StartedAt: timeOf(m.GetStartedAt()), EndedAt: timeOf(m.GetEndedAt()),
+		Cleanup: m.GetCleanup(), Tries: m.GetTries(),
 		Attempt: flow.Attempt{
 			N: a.GetN(), Open: a.GetOpen(), Token: lock.Token(a.GetToken()), Deadline: dur(a.GetDeadline()),
 			NotBefore: dur(a.GetNotBefore()), Resumed: a.GetResumed(), Boot: a.GetBoot(),

@@ -1043,6 +1043,8 @@ type FlowStep struct {
 	Facts         map[string]string      `protobuf:"bytes,11,rep,name=facts,proto3" json:"facts,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	StartedAt     int64                  `protobuf:"varint,12,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	EndedAt       int64                  `protobuf:"varint,13,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	Cleanup       bool                   `protobuf:"varint,14,opt,name=cleanup,proto3" json:"cleanup,omitempty"`
+	Tries         uint32                 `protobuf:"varint,15,opt,name=tries,proto3" json:"tries,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1164,6 +1166,20 @@ func (x *FlowStep) GetStartedAt() int64 {
 func (x *FlowStep) GetEndedAt() int64 {
 	if x != nil {
 		return x.EndedAt
+	}
+	return 0
+}
+
+func (x *FlowStep) GetCleanup() bool {
+	if x != nil {
+		return x.Cleanup
+	}
+	return false
+}
+
+func (x *FlowStep) GetTries() uint32 {
+	if x != nil {
+		return x.Tries
 	}
 	return 0
 }
@@ -1720,7 +1736,7 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xba\x04\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xea\x04\n" +
 	"\bFlowStep\x12\x1c\n" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -1737,7 +1753,9 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"\x05facts\x18\v \x03(\v2'.farrier.raftlog.v1.FlowStep.FactsEntryR\x05facts\x12\x1d\n" +
 	"\n" +
 	"started_at\x18\f \x01(\x03R\tstartedAt\x12\x19\n" +
-	"\bended_at\x18\r \x01(\x03R\aendedAt\x1a7\n" +
+	"\bended_at\x18\r \x01(\x03R\aendedAt\x12\x18\n" +
+	"\acleanup\x18\x0e \x01(\bR\acleanup\x12\x14\n" +
+	"\x05tries\x18\x0f \x01(\rR\x05tries\x1a7\n" +
 	"\tArgsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
