@@ -20,7 +20,7 @@ func (s *State) ordered(o Order) {
 	switch {
 	case n.phase != idle && n.order.Ref == o.Ref:
 		s.again(n, o)
-	case n.phase == idle && n.rec.Ref == o.Ref && n.rec.Outcome != nil:
+	case n.phase == idle && n.rec.is(o) && n.rec.Outcome != nil:
 		n.rec.Confirmed = false
 		s.emit(Report{*n.rec.Outcome})
 	case n.phase == idle:
@@ -76,14 +76,14 @@ func (s *State) accept(n *slot, o Order) {
 		return
 	}
 	rec := Record{Ref: o.Ref, RanUnder: o.Token}
-	if n.rec.Ref == o.Ref { // begun before, and no outcome known
+	if n.rec.is(o) { // begun before, and no outcome known
 		o.Resumed = true
 		rec.Intents = n.rec.Intents
 	}
 	n.rec, n.order, n.current, n.next = rec, o, true, nil
 	if isRamdisk(o) {
 		n.phase = delivered
-		s.save(o.Node, true)
+		s.save(o.Node, false) // the ramdisk itself runs an attempt at most once, and keeps the highest token
 		s.emit(Deliver{o})
 		return
 	}

@@ -51,6 +51,13 @@ type (
 	Finished struct{ Outcome Outcome }
 	// Intending says that the attempt is about to begin an effect.
 	Intending struct{ Ref Ref }
+	// Granted says that the agent asked for the node's lock and got it under a token.
+	Granted struct {
+		Node  string
+		Token uint64
+	}
+	// Resized changes how many bmc and agent steps may run at once.
+	Resized struct{ Workers int }
 	// Ticked lets time pass.
 	Ticked struct{}
 )
@@ -70,6 +77,8 @@ func (Cancelled) event()  {}
 func (Confirmed) event()  {}
 func (Finished) event()   {}
 func (Intending) event()  {}
+func (Granted) event()    {}
+func (Resized) event()    {}
 func (Ticked) event()     {}
 
 // Effect is one thing to do, in the order given. The set is closed.

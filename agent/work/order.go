@@ -78,3 +78,7 @@ type Record struct {
 	Outcome   *Outcome
 	Confirmed bool
 }
+
+// is tells whether the record is of this very attempt. After a restore or recovery of the coordinators flow
+// numbers may come again; the generation, in the high 16 bits of a token, tells the flows apart.
+func (r Record) is(o Order) bool { return r.Ref == o.Ref && r.RanUnder>>48 == o.Token>>48 }

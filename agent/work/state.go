@@ -87,6 +87,10 @@ func (s *State) Step(now time.Duration, ev Event) []Effect {
 		s.finished(e.Outcome)
 	case Intending:
 		s.intending(e.Ref)
+	case Granted:
+		s.granted(e)
+	case Resized:
+		s.workers = max(e.Workers, 1)
 	case Ticked:
 	}
 	s.pump(now)
@@ -109,6 +113,18 @@ func (s *State) May(now time.Duration, ref Ref) error {
 		return fault.New(fault.Aborted, "begin effect", "the attempt is over")
 	case n.order.Token < n.token:
 		return fault.New(fault.StaleToken, "begin effect", "token %d is older than %d", n.order.Token, n.token)
+	case now >= s.lease.until:
+		return fault.New(fault.Expired, "begin effect", "the session has not been renewed in time")
+	}
+	return nil
+}
+
+// MayHold tells whether a holder of the node's lock, who is not running an order, may begin an effect now: nil, or
+// Expired or StaleToken as in May.
+func (s *State) MayHold(now time.Duration, node string, token uint64) error {
+	switch {
+	case token < s.Token(node):
+		return fault.New(fault.StaleToken, "begin effect", "token %d is older than %d", token, s.Token(node))
 	case now >= s.lease.until:
 		return fault.New(fault.Expired, "begin effect", "the session has not been renewed in time")
 	}
@@ -244,6 +260,13 @@ func (s *State) assigned(e Assigned) {
 	if e.Token > n.token {
 		n.token = e.Token
 		s.save(e.Node, false)
+	}
+}
+
+func (s *State) granted(e Granted) {
+	if n := s.node(e.Node); n != nil && e.Token > n.token {
+		n.token = e.Token
+		s.save(e.Node, true)
 	}
 }
 

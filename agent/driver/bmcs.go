@@ -1,0 +1,289 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"maps"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/farrier-project/farrier/agent/bmc"
+	"github.com/farrier-project/farrier/agent/journal"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// The bounds of the BMC queues.
+const (
+	DefaultGap    = 100 * time.Millisecond // between two turns at one BMC; none for simulated ones
+	MaxWaiting    = 64                     // behind one BMC
+	maxClosing    = 4096                   // clients that wait to be closed; more are left to the BMC's own timeout
+	closeWait     = 5 * time.Second
+	closersAtOnce = 16
+)
+
+// BMCs gives turns at the BMCs of an agent. It is safe for concurrent use.
+type BMCs struct {
+	types Types
+	log   *slog.Logger
+	gap   time.Duration
+	store *journal.Journal
+	done  chan *held // to be closed
+
+	mu     sync.Mutex // guards lines, fences and what they hold, except clients' calls
+	lines  map[string]*line
+	nodes  map[string]*held  // clients by node
+	fences map[string]string // URI of the last session by node, as the journal has it
+}
+
+// line is the queue of one BMC.
+type line struct {
+	busy    bool
+	ended   time.Time // of the last turn
+	waiting []chan struct{}
+}
+
+// held is a client kept between turns. It is used only within a turn.
+type held struct {
+	line   string
+	driver string
+	info   map[string]string
+	client bmc.Client
+	fenced bool
+}
+
+// NewBMCs makes the queues. gap 0 means DefaultGap. The journal gives back and keeps the sessions' URIs.
+func NewBMCs(types Types, store *journal.Journal, gap time.Duration, log *slog.Logger) (*BMCs, error) {
+	if gap == 0 {
+		gap = DefaultGap
+	}
+	b := &BMCs{
+		types: types, log: log, gap: gap, store: store, done: make(chan *held, maxClosing),
+		lines: make(map[string]*line), nodes: make(map[string]*held), fences: make(map[string]string),
+	}
+	err := store.Each(journal.Fences, func(node string, uri []byte) error {
+		b.fences[node] = string(uri)
+		return nil
+	})
+	return b, err
+}
+
+// Turn waits for the node's BMC and calls fn with its client. Busy: too many wait already. fn's ctx is the
+// caller's; fence must be called before an effect.
+func (b *BMCs) Turn(ctx context.Context, driver string, t bmc.Target, fn func(ctx context.Context, c bmc.Client, fence func(context.Context) error) error) error {
+	typ, ok := b.types[driver]
+	if !ok {
+		return fault.New(fault.Unsupported, "open bmc", "this agent has no hardware type %q", driver)
+	}
+	key := lineOf(driver, t)
+	if err := b.enter(ctx, key, typ.Simulated); err != nil {
+		return err
+	}
+	defer b.leave(key)
+	h, err := b.client(typ, t)
+	if err != nil {
+		return err
+	}
+	return fn(ctx, h.client, func(ctx context.Context) error { return b.fence(ctx, t.Node, h) })
+}
+
+// lineOf is the queue's key: one BMC may manage several machines.
+func lineOf(driver string, t bmc.Target) string {
+	if addr := t.DriverInfo["redfish_address"]; addr != "" && driver == "redfish" {
+		return driver + " " + strings.TrimRight(strings.ToLower(addr), "/")
+	}
+	return driver + " " + t.Node
+}
+
+func (b *BMCs) enter(ctx context.Context, key string, simulated bool) error {
+	b.mu.Lock()
+	l := b.lines[key]
+	if l == nil {
+		l = &line{}
+		b.lines[key] = l
+	}
+	if l.busy {
+		if len(l.waiting) >= MaxWaiting {
+			b.mu.Unlock()
+			return fault.New(fault.Busy, "wait for the BMC", "%d others wait for it already", MaxWaiting)
+		}
+		turn := make(chan struct{})
+		l.waiting = append(l.waiting, turn)
+		b.mu.Unlock()
+		select {
+		case <-turn:
+		case <-ctx.Done():
+			b.abandon(key, turn)
+			return fault.New(fault.KindOf(context.Cause(ctx)), "wait for the BMC", "%w", context.Cause(ctx))
+		}
+		b.mu.Lock()
+	}
+	l.busy = true
+	rest := b.gap - time.Since(l.ended)
+	b.mu.Unlock()
+	if simulated || rest <= 0 {
+		return nil
+	}
+	timer := time.NewTimer(rest)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		b.leave(key)
+		return fault.New(fault.KindOf(context.Cause(ctx)), "wait for the BMC", "%w", context.Cause(ctx))
+	}
+}
+
+// abandon leaves the queue. If the turn came in the same moment it is handed on.
+func (b *BMCs) abandon(key string, turn chan struct{}) {
+	b.mu.Lock()
+	l := b.lines[key]
+	for i, w := range l.waiting {
+		if w == turn {
+			l.waiting = append(l.waiting[:i], l.waiting[i+1:]...)
+			b.mu.Unlock()
+			return
+		}
+	}
+	b.mu.Unlock()
+	b.leave(key)
+}
+
+func (b *BMCs) leave(key string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	l := b.lines[key]
+	l.ended = time.Now()
+	if len(l.waiting) == 0 {
+		l.busy = false
+		return
+	}
+	next := l.waiting[0]
+	l.waiting = l.waiting[1:]
+	close(next) // busy stays: the turn is handed over
+}
+
+// client is the node's client, made afresh when driver_info has changed. It is called within a turn.
+func (b *BMCs) client(typ Type, t bmc.Target) (*held, error) {
+	b.mu.Lock()
+	h := b.nodes[t.Node]
+	b.mu.Unlock()
+	if h != nil && h.driver == typ.Name && maps.Equal(h.info, t.DriverInfo) {
+		return h, nil
+	}
+	c, err := typ.Factory.Open(t)
+	if err != nil {
+		return nil, err
+	}
+	fresh := &held{line: lineOf(typ.Name, t), driver: typ.Name, info: t.DriverInfo, client: c}
+	b.mu.Lock()
+	b.nodes[t.Node] = fresh
+	b.mu.Unlock()
+	if h != nil {
+		b.retire(h)
+	}
+	return fresh, nil
+}
+
+// fence ends the session that an earlier owner, or an earlier life of this agent, may have open.
+func (b *BMCs) fence(ctx context.Context, node string, h *held) error {
+	f, ok := h.client.(bmc.Fencer)
+	if !ok || h.fenced {
+		return nil
+	}
+	var previous []string
+	b.mu.Lock()
+	if uri := b.fences[node]; uri != "" {
+		previous = append(previous, uri)
+	}
+	b.mu.Unlock()
+	fenced, err := f.Fence(ctx, previous, func(uri string) error {
+		err := b.store.Put(journal.Entry{Table: journal.Fences, Key: node, Value: []byte(uri)}).Wait()
+		if err == nil {
+			b.mu.Lock()
+			b.fences[node] = uri
+			b.mu.Unlock()
+		}
+		return err
+	})
+	if err != nil {
+		return fault.Wrap("open BMC session", err)
+	}
+	if !fenced {
+		b.log.Warn("the BMC has no sessions: a late request of an earlier owner cannot be refused", "node", node)
+	}
+	h.fenced = true
+	return nil
+}
+
+// Forget closes the node's client soon.
+func (b *BMCs) Forget(node string) {
+	b.mu.Lock()
+	h := b.nodes[node]
+	delete(b.nodes, node)
+	b.mu.Unlock()
+	if h != nil {
+		b.retire(h)
+	}
+}
+
+func (b *BMCs) retire(h *held) {
+	select {
+	case b.done <- h:
+	default:
+		b.log.Warn("too many BMC sessions to close: this one is left to time out")
+	}
+}
+
+// Run closes the clients that are done with, and all of them when ctx ends.
+func (b *BMCs) Run(ctx context.Context) error {
+	for {
+		select {
+		case h := <-b.done:
+			b.close(ctx, h)
+		case <-ctx.Done():
+			return errors.Join(ctx.Err(), b.closeAll(context.WithoutCancel(ctx)))
+		}
+	}
+}
+
+// close waits for the client's turn, since its calls come one at a time, and closes it whether that came or not.
+func (b *BMCs) close(ctx context.Context, h *held) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWait)
+	defer cancel()
+	if b.enter(ctx, h.line, true) == nil {
+		defer b.drop(h.line)
+	}
+	if err := h.client.Close(ctx); err != nil {
+		b.log.Warn("BMC session not closed", "err", err)
+	}
+}
+
+// drop leaves the line and forgets it when nobody else is in it.
+func (b *BMCs) drop(key string) {
+	b.leave(key)
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if l := b.lines[key]; l != nil && !l.busy {
+		delete(b.lines, key)
+	}
+}
+
+func (b *BMCs) closeAll(ctx context.Context) error {
+	b.mu.Lock()
+	all := b.nodes
+	b.nodes = make(map[string]*held)
+	b.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, closeWait)
+	defer cancel()
+	var g errgroup.Group
+	g.SetLimit(closersAtOnce)
+	for _, h := range all {
+		g.Go(func() error { b.close(ctx, h); return nil })
+	}
+	return g.Wait()
+}

@@ -1,0 +1,70 @@
+package driver
+
+import "github.com/farrier-project/farrier/pkg/step"
+
+// interfaces is what both hardware types offer; they differ in who carries it out.
+func interfaces(bmcName, bootName, ramdiskName string) []Interface {
+	return []Interface{
+		{Power, bmcName, powerSteps()},
+		{Management, bmcName, managementSteps()},
+		{Boot, bootName, bootSteps()},
+		{Inspect, ramdiskName, inspectSteps()},
+		{Deploy, ramdiskName, deploySteps()},
+	}
+}
+
+func powerSteps() []Step {
+	soft := Arg{Name: "soft_timeout", Description: "how long the operating system may take, as a duration; default 30s"}
+	return []Step{
+		{Name: "power_on", Executor: step.BMC, Class: step.Set},
+		{Name: "power_off", Executor: step.BMC, Class: step.Set},
+		{Name: "soft_power_off", Executor: step.BMC, Class: step.Set, Args: []Arg{soft}},
+		{Name: "reboot", Executor: step.BMC, Class: step.Onceish},
+		{Name: "soft_reboot", Executor: step.BMC, Class: step.Onceish, Args: []Arg{soft}},
+	}
+}
+
+func managementSteps() []Step {
+	return []Step{
+		{Name: "set_boot_device", Executor: step.BMC, Class: step.Set, Args: []Arg{
+			{Name: "device", Description: "pxe, disk, cdrom, bios, uefihttp or none", Required: true},
+			{Name: "persistent", Description: "true: until changed; false: for the next boot only (default)"},
+			{Name: "boot_mode", Description: "bios or uefi; default as it is"},
+		}},
+		{Name: "verify", Executor: step.BMC, Class: step.Read},
+	}
+}
+
+func bootSteps() []Step {
+	return []Step{
+		{Name: "prepare", Executor: step.Agent, Class: step.Set},
+		{Name: "wait_ramdisk", Executor: step.Wait, Class: step.Read, Abortable: true},
+		{Name: "teardown", Executor: step.Agent, Class: step.Set},
+	}
+}
+
+func inspectSteps() []Step {
+	return []Step{{Name: "inventory", Executor: step.Ramdisk, Class: step.Read, Abortable: true}}
+}
+
+func deploySteps() []Step {
+	disk := Arg{Name: "disk_id", Description: "stable id of the disk, as deploy.select_disk found it", Required: true}
+	return []Step{
+		{Name: "erase_devices_metadata", Executor: step.Ramdisk, Class: step.Converging, Priority: 99, Abortable: true},
+		{Name: "erase_devices", Executor: step.Ramdisk, Class: step.Converging, Priority: 10, Abortable: true, Args: []Arg{
+			{Name: "method", Description: "auto, discard, overwrite or metadata; default auto"},
+		}},
+		{Name: "select_disk", Executor: step.Ramdisk, Class: step.Read, Args: []Arg{
+			{Name: "min_bytes", Description: "smallest size of the disk"},
+			{Name: "hint.*", Description: "root device hints"},
+		}},
+		{Name: "write_image", Executor: step.Ramdisk, Class: step.Converging, Args: []Arg{
+			{Name: "url", Description: "where the agent fetches the image", Required: true},
+			{Name: "sha256", Description: "hex digest of the file", Required: true},
+			{Name: "format", Description: "raw, raw.gz or raw.zst", Required: true},
+			disk,
+		}},
+		{Name: "write_config_drive", Executor: step.Ramdisk, Class: step.Converging, Args: []Arg{disk}},
+		{Name: "tear_down_agent", Executor: step.Ramdisk, Class: step.Set},
+	}
+}
