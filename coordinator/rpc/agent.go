@@ -1,0 +1,92 @@
+package rpc
+
+import (
+	"context"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/state"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// agentService implements AgentService.
+type agentService struct{ *API }
+
+// ListAgents implements AgentService.
+func (s agentService) ListAgents(ctx context.Context, req *farrierv1.ListAgentsRequest) (*farrierv1.ListAgentsResponse, error) {
+	v, err := s.read(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	out := &farrierv1.ListAgentsResponse{}
+	v.Agents(func(x *state.Agent) bool {
+		if req.GetGroup() == "" || req.GetGroup() == x.Group {
+			out.Agents = append(out.Agents, s.agentOut(v, x))
+		}
+		return true
+	})
+	return out, nil
+}
+
+func (a *API) agentOut(v *state.View, x *state.Agent) *farrierv1.Agent {
+	out := &farrierv1.Agent{Name: x.Name, Group: x.Group, Drivers: x.Drivers, Weight: x.Weight, State: "dead", Session: x.Session,
+		Incarnation: x.Incarnation, Nodes: uint64(max(v.NodesWith(x.Name), 0)), Version: x.Version, RegisteredAt: stamp(x.RegisteredAt),
+		Address: x.HTTPURL, Alarm: x.Alarm}
+	if se, ok := v.Session(x.Session); ok && x.Session != "" {
+		out.State, out.FreeWorkers = "live", a.Progress.FreeWorkers(x.Name)
+		out.SessionLeft = durationpb.New(max(se.Deadline-v.Elapsed(), 0).Round(time.Millisecond))
+	}
+	if x.Draining {
+		out.State = "draining"
+	}
+	return out
+}
+
+func findAgent(v *state.View, name string) (*state.Agent, error) {
+	x, ok := v.Agent(name)
+	if !ok {
+		return nil, fault.New(fault.NotFound, "find agent", "there is no agent %q", clip(name)).WithHelp("`farrier agent list` shows the agents")
+	}
+	return x, nil
+}
+
+// drain starts or ends draining, and answers how many nodes are on their way.
+func (a *API) drain(ctx context.Context, name string, on bool) (*farrierv1.Agent, uint64, error) {
+	if _, err := findAgent(a.Reader.View(), name); err != nil {
+		return nil, 0, err
+	}
+	res, err := a.propose(ctx, command.SetDrain{Agent: name, On: on})
+	if err != nil {
+		return nil, 0, err
+	}
+	v := a.Reader.View()
+	x, err := findAgent(v, name)
+	if err != nil {
+		return nil, 0, err
+	}
+	return a.agentOut(v, x), res.Count, nil
+}
+
+// DrainAgent implements AgentService.
+func (s agentService) DrainAgent(ctx context.Context, req *farrierv1.DrainAgentRequest) (*farrierv1.DrainAgentResponse, error) {
+	x, moving, err := s.drain(ctx, req.GetAgent(), true)
+	return &farrierv1.DrainAgentResponse{Agent: x, Moving: moving}, fault.Wrap("drain agent", err)
+}
+
+// UndrainAgent implements AgentService.
+func (s agentService) UndrainAgent(ctx context.Context, req *farrierv1.UndrainAgentRequest) (*farrierv1.UndrainAgentResponse, error) {
+	x, _, err := s.drain(ctx, req.GetAgent(), false)
+	return &farrierv1.UndrainAgentResponse{Agent: x}, fault.Wrap("undrain agent", err)
+}
+
+// RemoveAgent implements AgentService.
+func (s agentService) RemoveAgent(ctx context.Context, req *farrierv1.RemoveAgentRequest) (*farrierv1.RemoveAgentResponse, error) {
+	if _, err := findAgent(s.Reader.View(), req.GetAgent()); err != nil {
+		return nil, fault.Wrap("remove agent", err)
+	}
+	res, err := s.propose(ctx, command.RemoveAgent{Agent: req.GetAgent()})
+	return &farrierv1.RemoveAgentResponse{Moved: res.Count}, fault.Wrap("remove agent", err)
+}

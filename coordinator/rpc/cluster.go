@@ -1,0 +1,213 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/state"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+// clusterService implements ClusterService.
+type clusterService struct{ *API }
+
+// snapshotChunk is the size of one message of a snapshot, in bytes.
+const snapshotChunk = 1 << 20
+
+// GetCluster implements ClusterService. It answers without a quorum too, from what this member knows.
+func (s clusterService) GetCluster(ctx context.Context, _ *farrierv1.GetClusterRequest) (*farrierv1.GetClusterResponse, error) {
+	v := s.Reader.View()
+	c := v.Cluster()
+	term, _ := s.Reader.Leading()
+	lead, _, _ := s.Reader.Leader()
+	servers, err := s.Cluster.Servers()
+	if err != nil {
+		return nil, fault.Wrap("read members", err)
+	}
+	out := &farrierv1.GetClusterResponse{ClusterId: c.ID, Leader: lead, Term: term, CommitIndex: s.Commit(), AppliedIndex: v.Index(),
+		Generation: uint64(c.Generation), FeatureLevel: c.Level, Elapsed: durationpb.New(v.Elapsed())}
+	known := map[string]bool{}
+	for _, x := range servers {
+		m, _ := memberByID(v, x.ID)
+		known[x.ID] = true
+		out.Members = append(out.Members, &farrierv1.Member{Id: x.ID, RaftAddress: x.RaftAddress, ApiAddress: m.APIAddress, RackAddress: m.RackAddress,
+			Leader: x.ID == lead, Voter: x.Voter, LastContactMs: uint64(max(x.LastContact.Milliseconds(), 0)), Version: m.Version})
+	}
+	v.Members(func(m *command.Member) bool {
+		if !known[m.ID] {
+			out.Members = append(out.Members, memberOut(m))
+			out.Alarms = append(out.Alarms, m.ID+" has joined and is not a voter yet: it was not reached at "+m.RaftAddress)
+		}
+		return true
+	})
+	if len(servers) == 1 {
+		out.Alarms = append(out.Alarms, "one coordinator only: when it is lost, so is the cluster; join two more")
+	}
+	v.Alarms(func(x *state.Alarm) bool {
+		out.Alarms = append(out.Alarms, x.Text)
+		return true
+	})
+	return out, nil
+}
+
+func memberOut(m *command.Member) *farrierv1.Member {
+	return &farrierv1.Member{Id: m.ID, RaftAddress: m.RaftAddress, ApiAddress: m.APIAddress, RackAddress: m.RackAddress, Version: m.Version}
+}
+
+// RemoveMember implements ClusterService. A coordinator may remove itself only; it does so before it rejoins.
+func (s clusterService) RemoveMember(ctx context.Context, req *farrierv1.RemoveMemberRequest) (*farrierv1.RemoveMemberResponse, error) {
+	const op = "remove member"
+	c := callerOf(ctx)
+	if c.Role == identity.RoleCoordinator && c.Name != req.GetId() {
+		return nil, fault.New(fault.Denied, op, "a coordinator removes itself only")
+	}
+	servers, err := s.Cluster.Servers()
+	if err != nil {
+		return nil, fault.Wrap(op, err)
+	}
+	voter := false
+	for _, x := range servers {
+		voter = voter || x.ID == req.GetId()
+	}
+	_, member := memberByID(s.Reader.View(), req.GetId())
+	switch {
+	case !voter && !member:
+		return nil, fault.New(fault.NotFound, op, "there is no member %q", clip(req.GetId())).WithHelp("`farrier coordinator members` lists them")
+	case voter && len(servers) == 1:
+		return nil, fault.New(fault.Denied, op, "%s is the last member", req.GetId()).WithHelp("join another one first")
+	}
+	if _, err := s.propose(ctx, command.RemoveMember{ID: req.GetId()}); err != nil && !fault.Is(err, fault.NotFound) {
+		return nil, fault.Wrap(op, err)
+	}
+	if voter {
+		err = s.Cluster.RemoveServer(ctx, req.GetId())
+	}
+	return &farrierv1.RemoveMemberResponse{}, fault.Wrap(op, err)
+}
+
+// PutMember implements ClusterService. A coordinator says where it answers.
+func (s clusterService) PutMember(ctx context.Context, req *farrierv1.PutMemberRequest) (*farrierv1.PutMemberResponse, error) {
+	const op = "put member"
+	m := command.Member{ID: req.GetMember().GetId(), RaftAddress: req.GetMember().GetRaftAddress(), APIAddress: req.GetMember().GetApiAddress(),
+		RackAddress: req.GetMember().GetRackAddress(), Version: req.GetMember().GetVersion(), Level: req.GetFeatureLevel()}
+	if c := callerOf(ctx); c.Name != m.ID {
+		return nil, fault.New(fault.Denied, op, "%s speaks for itself only, not for %q", c.Name, clip(m.ID))
+	}
+	err := s.checkMember(m)
+	if err == nil {
+		_, err = s.propose(ctx, command.PutMember{Member: m})
+	}
+	return &farrierv1.PutMemberResponse{}, fault.Wrap(op, err)
+}
+
+// checkMember checks a coordinator's level and addresses.
+func (a *API) checkMember(m command.Member) error {
+	level := a.Reader.View().Cluster().Level
+	if m.Level < level {
+		return fault.New(fault.Version, "", "the cluster is at feature level %d, and %s speaks %d", level, m.ID, m.Level).
+			WithHelp("install the release that the other coordinators run")
+	}
+	if m.Level > level+1 {
+		return fault.New(fault.Version, "", "the cluster is at feature level %d, and %s is newer: %d", level, m.ID, m.Level).
+			WithHelp("upgrade one feature level at a time")
+	}
+	for field, addr := range map[string]string{"raft_address": m.RaftAddress, "api_address": m.APIAddress, "rack_address": m.RackAddress} {
+		host, port, err := net.SplitHostPort(addr)
+		if err != nil || host == "" || port == "" || port == "0" || len(addr) > maxName {
+			return invalid(field, "%q is not host:port", clip(addr))
+		}
+		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
+			return invalid(field, "%s is every address: others could not reach it", addr).WithHelp("set the advertised addresses in the configuration")
+		}
+	}
+	return nil
+}
+
+// SaveSnapshot implements ClusterService.
+func (s clusterService) SaveSnapshot(ctx context.Context, _ *farrierv1.SaveSnapshotRequest, stream *connect.ServerStream[farrierv1.SaveSnapshotResponse]) error {
+	w := &chunks{send: func(p []byte) error {
+		return send(ctx, func() error { return stream.Send(&farrierv1.SaveSnapshotResponse{Chunk: p}) })
+	}}
+	err := s.Cluster.SaveSnapshot(ctx, w)
+	if err == nil {
+		err = w.flush()
+	}
+	return fault.Wrap("save snapshot", err)
+}
+
+// chunks is a Writer that sends messages of bounded size.
+type chunks struct {
+	send func([]byte) error
+	buf  []byte
+}
+
+func (c *chunks) Write(p []byte) (int, error) {
+	n := len(p)
+	for len(p) > 0 {
+		room := min(snapshotChunk-len(c.buf), len(p))
+		c.buf, p = append(c.buf, p[:room]...), p[room:]
+		if len(c.buf) == snapshotChunk {
+			if err := c.flush(); err != nil {
+				return n - len(p), err
+			}
+		}
+	}
+	return n, nil
+}
+
+func (c *chunks) flush() error {
+	if len(c.buf) == 0 {
+		return nil
+	}
+	err := c.send(c.buf)
+	c.buf = c.buf[:0]
+	return err
+}
+
+// RestoreSnapshot implements ClusterService: the state becomes the snapshot's, under a new generation, so that no
+// token or session of before holds.
+func (s clusterService) RestoreSnapshot(ctx context.Context, stream *connect.ClientStream[farrierv1.RestoreSnapshotRequest]) (*farrierv1.RestoreSnapshotResponse, error) {
+	err := s.Cluster.RestoreSnapshot(ctx, &received{stream: stream})
+	if err != nil {
+		return nil, fault.Wrap("restore snapshot", err)
+	}
+	v := s.Reader.View()
+	s.Log.Warn("state was restored from a snapshot", "actor", actorOf(callerOf(ctx)), "generation", v.Cluster().Generation)
+	return &farrierv1.RestoreSnapshotResponse{Generation: uint64(v.Cluster().Generation), Nodes: uint64(max(v.NodeCount(), 0))}, nil
+}
+
+// received reads the chunks of a client's stream.
+type received struct {
+	stream *connect.ClientStream[farrierv1.RestoreSnapshotRequest]
+	rest   []byte
+}
+
+func (r *received) Read(p []byte) (int, error) {
+	for len(r.rest) == 0 {
+		if !r.stream.Receive() {
+			if err := r.stream.Err(); err != nil && !errors.Is(err, io.EOF) {
+				return 0, fmt.Errorf("the upload was cut: %w", err)
+			}
+			return 0, io.EOF
+		}
+		r.rest = r.stream.Msg().GetChunk()
+	}
+	n := copy(p, r.rest)
+	r.rest = r.rest[n:]
+	return n, nil
+}
+
+// ReadIndex implements ClusterService.
+func (s clusterService) ReadIndex(ctx context.Context, _ *farrierv1.ReadIndexRequest) (*farrierv1.ReadIndexResponse, error) {
+	index, err := s.Reader.ReadIndex(ctx)
+	return &farrierv1.ReadIndexResponse{Index: index}, fault.Wrap("read index", err)
+}

@@ -1,0 +1,75 @@
+package rpc
+
+import (
+	"context"
+	"crypto/sha256"
+	"errors"
+	"log/slog"
+
+	"connectrpc.com/connect"
+	"google.golang.org/protobuf/proto"
+
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// edge is the interceptor around every handler: it gives a request with an id its digest, and every error its
+// wire form.
+type edge struct{ log *slog.Logger }
+
+// WrapUnary implements connect.Interceptor.
+func (e *edge) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
+	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+		ctx, err := withDigest(ctx, req)
+		if err != nil {
+			return nil, e.out(req.Spec(), err)
+		}
+		res, err := next(ctx, req)
+		if err != nil {
+			return nil, e.out(req.Spec(), err)
+		}
+		return res, nil
+	}
+}
+
+// WrapStreamingClient implements connect.Interceptor.
+func (*edge) WrapStreamingClient(next connect.StreamingClientFunc) connect.StreamingClientFunc {
+	return next
+}
+
+// WrapStreamingHandler implements connect.Interceptor.
+func (e *edge) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.StreamingHandlerFunc {
+	return func(ctx context.Context, conn connect.StreamingHandlerConn) error {
+		if err := next(ctx, conn); err != nil {
+			return e.out(conn.Spec(), err)
+		}
+		return nil
+	}
+}
+
+func (e *edge) out(spec connect.Spec, err error) error {
+	ce := new(connect.Error)
+	if !errors.As(err, &ce) && !errors.Is(err, context.Canceled) && fault.KindOf(err) == fault.Internal {
+		e.log.Error("request failed", "method", spec.Procedure, "err", err)
+	}
+	out := ToConnect(err)
+	if fault.Is(err, fault.NotLeader) {
+		out.Meta().Set(HeaderKind, fault.NotLeader.String())
+	}
+	return out
+}
+
+// withDigest completes the request id: a repeat is known by its id and must have the same digest.
+func withDigest(ctx context.Context, req connect.AnyRequest) (context.Context, error) {
+	id := requestOf(ctx)
+	m, ok := req.Any().(proto.Message)
+	if id.IsZero() || !ok {
+		return ctx, nil
+	}
+	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "read request", "%w", err)
+	}
+	sum := sha256.Sum256(append([]byte(req.Spec().Procedure+"\x00"), data...))
+	id.Digest = [16]byte(sum[:16])
+	return context.WithValue(ctx, requestKey{}, id), nil
+}

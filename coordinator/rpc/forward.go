@@ -1,0 +1,298 @@
+package rpc
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/http/httputil"
+	"sync"
+	"time"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// anonymousActor names a caller without a certificate in HeaderActor.
+const anonymousActor = "anonymous"
+
+// leaderPoll is how often a request that waits for a leader looks again.
+const leaderPoll = 20 * time.Millisecond
+
+// Forwarder finds the leader and sends requests on to it. An attempt at a member that no longer leads ends when
+// the new leader is known, however silent the old one is.
+type Forwarder struct {
+	self      string
+	reader    Reader
+	transport http.RoundTripper
+	wait      time.Duration
+	log       *slog.Logger
+
+	mu    sync.Mutex // guards era and end
+	era   context.Context
+	end   context.CancelFunc
+	index coalesced
+}
+
+func newForwarder(cfg Config) *Forwarder {
+	f := &Forwarder{self: cfg.ID, reader: cfg.Reader, transport: cfg.Transport, wait: cfg.LeaderWait, log: cfg.Log}
+	f.era, f.end = context.WithCancel(context.Background())
+	return f
+}
+
+// Run follows the leadership until ctx ends.
+func (f *Forwarder) Run(ctx context.Context, changes Changes) error {
+	wake, stop := changes.Subscribe()
+	defer stop()
+	last, _, _ := f.reader.Leader()
+	for {
+		select {
+		case <-ctx.Done():
+			f.turn(true)
+			return nil
+		case <-wake:
+		}
+		id, _, known := f.reader.Leader()
+		if !known || id == last {
+			continue
+		}
+		last = id
+		f.turn(false)
+	}
+}
+
+// turn ends all attempts at the leader of before.
+func (f *Forwarder) turn(closing bool) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.end()
+	if !closing {
+		f.era, f.end = context.WithCancel(context.Background())
+	}
+}
+
+func (f *Forwarder) current() context.Context {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.era
+}
+
+// route waits for a leader. It is local if this member leads. A request that another member sent on is never sent
+// on again.
+func (f *Forwarder) route(ctx context.Context, forwarded bool) (local bool, err error) {
+	if _, ok := f.reader.Leading(); ok {
+		return true, nil
+	}
+	id, _, known := f.reader.Leader()
+	if forwarded && known && id != f.self {
+		return false, f.notLeader()
+	}
+	_, err = f.leader(ctx, time.Now().Add(f.wait))
+	if errors.Is(err, errLocal) {
+		return true, nil
+	}
+	if err == nil && forwarded {
+		return false, f.notLeader()
+	}
+	return false, err
+}
+
+var errLocal = errors.New("this member leads")
+
+func (f *Forwarder) notLeader() error {
+	e := fault.New(fault.NotLeader, "", "%s does not lead", f.self)
+	if id, _, known := f.reader.Leader(); known && id != f.self {
+		if m, ok := memberByID(f.reader.View(), id); ok {
+			return e.WithDetail(&fault.LeaderDetail{Address: m.APIAddress})
+		}
+	}
+	return e
+}
+
+// leader waits until a leader is known, and answers its member record, or errLocal.
+func (f *Forwarder) leader(ctx context.Context, until time.Time) (command.Member, error) {
+	tick := time.NewTicker(leaderPoll)
+	defer tick.Stop()
+	for {
+		if _, ok := f.reader.Leading(); ok {
+			return command.Member{}, errLocal
+		}
+		if id, _, known := f.reader.Leader(); known && id != f.self {
+			if m, ok := memberByID(f.reader.View(), id); ok {
+				return m, nil
+			}
+		}
+		if time.Now().After(until) {
+			return command.Member{}, fault.New(fault.NoQuorum, "find leader", "no coordinator leads, as seen from %s for %v", f.self, f.wait)
+		}
+		select {
+		case <-ctx.Done():
+			return command.Member{}, ctx.Err()
+		case <-tick.C:
+		}
+	}
+}
+
+// serve sends the request on and its answer back.
+func (f *Forwarder) serve(w http.ResponseWriter, r *http.Request, c Caller, m method, refuse func(http.ResponseWriter, *http.Request, error)) {
+	proxy := &httputil.ReverseProxy{
+		Rewrite: func(p *httputil.ProxyRequest) {
+			p.Out.URL.Scheme, p.Out.URL.Host = "https", "leader" // each attempt sets the address
+			p.Out.Host = ""
+			p.Out.Header.Del(HeaderActorGroup)
+			p.Out.Header.Set(HeaderActor, actorOf(c))
+			if c.Group != "" {
+				p.Out.Header.Set(HeaderActorGroup, c.Group)
+			}
+			p.Out.GetBody = r.GetBody
+		},
+		Transport:     attempts{f: f, repeat: m.readOnly || !requestOf(r.Context()).IsZero(), streams: m.streams},
+		FlushInterval: -1,
+		ErrorHandler:  refuse,
+		ErrorLog:      slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
+	}
+	proxy.ServeHTTP(w, r)
+}
+
+func actorOf(c Caller) string {
+	if c.Anonymous {
+		return anonymousActor
+	}
+	return c.Actor()
+}
+
+// attempts is a round trip to whoever leads. A request that surely was not executed is tried again until the
+// wait is over; one that may have been only if a repeat is harmless.
+type attempts struct {
+	f       *Forwarder
+	repeat  bool // a read, or a write with a request id
+	streams bool
+}
+
+// RoundTrip implements http.RoundTripper.
+func (a attempts) RoundTrip(req *http.Request) (*http.Response, error) {
+	until := time.Now().Add(a.f.wait)
+	for {
+		m, err := a.f.leader(req.Context(), until)
+		if errors.Is(err, errLocal) { // this member became the leader meanwhile: the caller tries again, and finds it
+			return nil, fault.New(fault.NotLeader, "send request on", "the leader changed while the request was on its way")
+		}
+		if err != nil {
+			return nil, err
+		}
+		res, err := a.once(req, m)
+		again := err == nil && res.Header.Get(HeaderKind) == fault.NotLeader.String()
+		if err == nil && !again {
+			return res, nil
+		}
+		if err != nil && req.Context().Err() != nil {
+			return nil, req.Context().Err()
+		}
+		if err != nil && !notSent(err) && !a.repeat {
+			return nil, fault.New(fault.UnknownOutcome, "send request to leader "+m.ID, "%w", err)
+		}
+		if a.streams || time.Now().After(until) {
+			if again {
+				return res, nil
+			}
+			return nil, fault.New(fault.Unavailable, "send request to leader "+m.ID, "%w", err).
+				WithHelp("the leader does not answer: `farrier coordinator members` shows who is there")
+		}
+		if again {
+			_ = res.Body.Close()
+		}
+		select {
+		case <-req.Context().Done():
+			return nil, req.Context().Err()
+		case <-time.After(leaderPoll):
+		}
+	}
+}
+
+// once is one attempt. It ends early when another leader is known.
+func (a attempts) once(req *http.Request, m command.Member) (*http.Response, error) {
+	ctx, cancel := context.WithCancel(req.Context())
+	stop := context.AfterFunc(a.f.current(), cancel)
+	out := req.Clone(ctx)
+	out.URL.Host = m.APIAddress
+	if req.GetBody != nil {
+		body, err := req.GetBody()
+		if err != nil {
+			cancel()
+			return nil, err
+		}
+		out.Body = body
+	}
+	res, err := a.f.transport.RoundTrip(out)
+	if err != nil {
+		stop()
+		cancel()
+		return nil, err
+	}
+	res.Body = &endingBody{ReadCloser: res.Body, end: func() { stop(); cancel() }}
+	return res, nil
+}
+
+// endingBody ends its attempt when it is closed.
+type endingBody struct {
+	io.ReadCloser
+	end func()
+}
+
+func (b *endingBody) Close() error {
+	defer b.end()
+	return b.ReadCloser.Close()
+}
+
+// notSent tells whether the request surely did not reach the other side.
+func notSent(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && op.Op == "dial"
+}
+
+// coalesced shares one call among those that arrived before it began.
+type coalesced struct {
+	mu   sync.Mutex // guards next
+	next *sharedCall
+	turn sync.Mutex // held by the call in work
+}
+
+type sharedCall struct {
+	done  chan struct{}
+	value uint64
+	err   error
+}
+
+// do joins the next call, which has not begun, or makes it. fn runs under the context of the caller that makes
+// it; who joined tries again on its own if that one left.
+func (c *coalesced) do(ctx context.Context, fn func(context.Context) (uint64, error)) (uint64, error) {
+	for {
+		c.mu.Lock()
+		call, mine := c.next, false
+		if call == nil {
+			call, mine = &sharedCall{done: make(chan struct{})}, true
+			c.next = call
+		}
+		c.mu.Unlock()
+		if mine {
+			c.turn.Lock()
+			c.mu.Lock()
+			c.next = nil // from here on, who arrives needs a later call
+			c.mu.Unlock()
+			call.value, call.err = fn(ctx)
+			c.turn.Unlock()
+			close(call.done)
+			return call.value, call.err
+		}
+		select {
+		case <-ctx.Done():
+			return 0, ctx.Err()
+		case <-call.done:
+		}
+		if call.err == nil || !errors.Is(call.err, context.Canceled) && !errors.Is(call.err, context.DeadlineExceeded) {
+			return call.value, call.err
+		}
+	}
+}

@@ -1,0 +1,247 @@
+package rpc
+
+import (
+	"context"
+	"crypto/subtle"
+	"encoding/hex"
+	"net"
+	"time"
+
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/state"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+// Bounds of join tokens. TTLs count in replicated time.
+const (
+	defaultTokenTTL = 10 * time.Minute
+	maxTokenTTL     = 24 * time.Hour
+	maxCSR          = 8 << 10 // bytes
+)
+
+// CreateJoinToken implements ClusterService. The cluster stores the secret's hash; the secret is in the answer
+// only. With a request id it is derived from it, so that a repeat answers the same token.
+func (s clusterService) CreateJoinToken(ctx context.Context, req *farrierv1.CreateJoinTokenRequest) (*farrierv1.CreateJoinTokenResponse, error) {
+	t, ttl, err := s.newToken(ctx, req)
+	if err == nil {
+		_, err = s.propose(ctx, command.CreateJoinToken{ID: t.ID, Role: string(t.Role), Name: t.Name, Group: t.Group, Hash: t.Hash(), TTL: ttl})
+	}
+	if err != nil {
+		return nil, fault.Wrap("create join token", err)
+	}
+	return &farrierv1.CreateJoinTokenResponse{Token: t.Encode(), ExpiresAt: timestamppb.New(s.Clock.Now().Add(ttl))}, nil
+}
+
+func (a *API) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenRequest) (t identity.JoinToken, ttl time.Duration, err error) {
+	role := identity.Role(req.GetRole())
+	switch role {
+	case identity.RoleCoordinator, identity.RoleAgent, identity.RoleOperator:
+	default:
+		return t, 0, invalid("role", "%q cannot join", clip(req.GetRole())).WithHelp("the roles are coordinator, agent, operator")
+	}
+	if err := checkName("name", req.GetName()); err != nil {
+		return t, 0, err
+	}
+	group := req.GetGroup()
+	switch {
+	case role == identity.RoleAgent && group == "":
+		group = defaultGroup
+	case role != identity.RoleAgent && group != "":
+		return t, 0, invalid("group", "only an agent has a group")
+	}
+	if group != "" {
+		if err := checkName("group", group); err != nil {
+			return t, 0, err
+		}
+	}
+	ttl = defaultTokenTTL
+	if req.GetTtl() != nil {
+		ttl = req.GetTtl().AsDuration()
+	}
+	if ttl <= 0 || ttl > maxTokenTTL {
+		return t, 0, invalid("ttl", "%v is not between 1 ns and %v", ttl, maxTokenTTL)
+	}
+	v := a.Reader.View()
+	ca, err := a.authority(v)
+	if err != nil {
+		return t, 0, err
+	}
+	t = identity.NewJoinToken(ca.Hash(), role, req.GetName(), group, addresses(v, apiAddress))
+	if id := requestOf(ctx); !id.IsZero() {
+		data := append([]byte(actorOf(callerOf(ctx))+"\x00"+id.Client+"\x00"), id.Digest[:]...)
+		sum := a.Keyring.Derive("join token", append(data, byte(id.Seq), byte(id.Seq>>8), byte(id.Seq>>16), byte(id.Seq>>24),
+			byte(id.Seq>>32), byte(id.Seq>>40), byte(id.Seq>>48), byte(id.Seq>>56)))
+		t.ID, t.Secret = hex.EncodeToString(sum[:8]), sum[8:24]
+	}
+	return t, ttl, nil
+}
+
+// authority is the cluster's CA, unsealed.
+func (a *API) authority(v *state.View) (*identity.CA, error) {
+	c := v.Cluster()
+	key, err := a.Keyring.Open(c.CAKey.KeyID, c.CAKey.Box, "ca")
+	if err != nil {
+		return nil, fault.Wrap("unseal CA", err)
+	}
+	return identity.LoadCA(c.CACert, key)
+}
+
+func apiAddress(m *command.Member) string  { return m.APIAddress }
+func rackAddress(m *command.Member) string { return m.RackAddress }
+
+// addresses lists one address of each member, in the order of their ids.
+func addresses(v *state.View, get func(*command.Member) string) []string {
+	var out []string
+	v.Members(func(m *command.Member) bool {
+		if get(m) != "" {
+			out = append(out, get(m))
+		}
+		return true
+	})
+	return out
+}
+
+// joinService implements JoinService.
+type joinService struct{ *API }
+
+// Join implements JoinService. The token is used up before anything is issued; a join that is cut after that
+// needs a new token.
+func (s joinService) Join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.JoinResponse, error) {
+	out, err := s.join(ctx, req)
+	if err != nil {
+		s.Log.Warn("a join was refused", "err", err)
+		return nil, fault.Wrap("join", err)
+	}
+	s.Log.Info("joined", "name", out.GetName(), "group", out.GetGroup(), "version", req.GetVersion())
+	return out, nil
+}
+
+func (a *API) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.JoinResponse, error) {
+	v := a.Reader.View()
+	t, err := a.checkToken(v, req.GetToken())
+	if err != nil {
+		return nil, err
+	}
+	if err := a.checkJoin(v, t, req); err != nil {
+		return nil, err
+	}
+	ca, err := a.authority(v)
+	if err != nil {
+		return nil, err
+	}
+	if _, err := a.propose(ctx, command.UseJoinToken{ID: t.ID, Hash: t.Hash(), Role: string(t.Role)}); err != nil {
+		return nil, err
+	}
+	peer := identity.Peer{Cluster: v.Cluster().ID, Role: t.Role, Name: t.Name, Group: t.Group}
+	out := &farrierv1.JoinResponse{CaDer: ca.CertDER(), ClusterId: peer.Cluster, Name: t.Name, Group: t.Group}
+	if out.ChainDer, err = ca.Issue(req.GetCsrDer(), peer, hostsOf(req), a.CertificateTTL); err != nil {
+		return nil, err
+	}
+	switch t.Role {
+	case identity.RoleAgent:
+		if out.IntermediateChainDer, err = ca.IssueIntermediate(req.GetIntermediateCsrDer(), peer, a.CertificateTTL); err != nil {
+			return nil, err
+		}
+	case identity.RoleCoordinator:
+		if _, err := a.propose(ctx, command.PutMember{Member: memberOf(t.Name, req)}); err != nil {
+			return nil, err
+		}
+		out.Keyring = a.Keyring.Marshal()
+		v = a.Reader.View()
+	}
+	out.RackAddresses, out.ApiAddresses = addresses(v, rackAddress), addresses(v, apiAddress)
+	return out, nil
+}
+
+// checkToken finds the token that the request carries. A wrong secret is told from a used or expired token by
+// nobody who does not have the secret.
+func (a *API) checkToken(v *state.View, text string) (identity.JoinToken, error) {
+	t, err := identity.ParseJoinToken(text)
+	if err != nil {
+		return t, err
+	}
+	kept, ok := v.JoinToken(t.ID)
+	if !ok {
+		return t, fault.New(fault.Expired, "check token", "the join token has expired or was used").
+			WithHelp("make a new one: farrier %s token %s", t.Role, t.Name)
+	}
+	if hash := t.Hash(); subtle.ConstantTimeCompare(hash[:], kept.Hash[:]) != 1 {
+		return t, fault.New(fault.Unauthenticated, "check token", "the join token's secret is wrong").
+			WithHelp("paste the whole token, as it was printed")
+	}
+	t.Role, t.Name, t.Group = identity.Role(kept.Role), kept.Name, kept.Group // what the cluster wrote down holds
+	return t, nil
+}
+
+// checkJoin checks all that could fail after the token was used.
+func (a *API) checkJoin(v *state.View, t identity.JoinToken, req *farrierv1.JoinRequest) error {
+	if n := len(req.GetCsrDer()); n == 0 || n > maxCSR || len(req.GetIntermediateCsrDer()) > maxCSR {
+		return invalid("csr_der", "a certificate request of at most %d bytes is needed", maxCSR)
+	}
+	switch t.Role {
+	case identity.RoleAgent:
+		if level := v.Cluster().Level; req.GetFeatureLevel() > level {
+			return fault.New(fault.Version, "", "the cluster is at feature level %d, and agent %s is newer: %d", level, t.Name, req.GetFeatureLevel()).
+				WithHelp("upgrade the coordinators first")
+		}
+		if len(req.GetIntermediateCsrDer()) == 0 {
+			return invalid("intermediate_csr_der", "an agent needs a ramdisk CA")
+		}
+	case identity.RoleCoordinator:
+		return a.checkMember(memberOf(t.Name, req))
+	}
+	return nil
+}
+
+func memberOf(name string, req *farrierv1.JoinRequest) command.Member {
+	return command.Member{ID: name, RaftAddress: req.GetRaftAddress(), APIAddress: req.GetApiAddress(),
+		RackAddress: req.GetRackAddress(), Version: req.GetVersion(), Level: req.GetFeatureLevel()}
+}
+
+// hostsOf are the names under which a joining coordinator is reached.
+func hostsOf(req *farrierv1.JoinRequest) []string {
+	var hosts []string
+	for _, a := range []string{req.GetApiAddress(), req.GetRackAddress()} {
+		if host, _, err := net.SplitHostPort(a); err == nil {
+			hosts = append(hosts, host)
+		}
+	}
+	return hosts
+}
+
+// Renew implements JoinService. The new certificate has the role, name and group of the old one.
+func (s joinService) Renew(ctx context.Context, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
+	out, err := s.renew(callerOf(ctx), req)
+	return out, fault.Wrap("renew certificate", err)
+}
+
+func (a *API) renew(c Caller, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
+	if n := len(req.GetCsrDer()); n == 0 || n > maxCSR || len(req.GetIntermediateCsrDer()) > maxCSR {
+		return nil, invalid("csr_der", "a certificate request of at most %d bytes is needed", maxCSR)
+	}
+	v := a.Reader.View()
+	ca, err := a.authority(v)
+	if err != nil {
+		return nil, err
+	}
+	peer := identity.Peer{Cluster: v.Cluster().ID, Role: c.Role, Name: c.Name, Group: c.Group}
+	var hosts []string
+	if m, ok := memberByID(v, c.Name); ok && c.Role == identity.RoleCoordinator {
+		hosts = hostsOf(&farrierv1.JoinRequest{ApiAddress: m.APIAddress, RackAddress: m.RackAddress})
+	}
+	out := &farrierv1.RenewResponse{CaDer: ca.CertDER(), RackAddresses: addresses(v, rackAddress), ApiAddresses: addresses(v, apiAddress)}
+	if out.ChainDer, err = ca.Issue(req.GetCsrDer(), peer, hosts, a.CertificateTTL); err != nil {
+		return nil, err
+	}
+	if len(req.GetIntermediateCsrDer()) > 0 {
+		if c.Role != identity.RoleAgent {
+			return nil, fault.New(fault.Denied, "", "only an agent has a ramdisk CA")
+		}
+		out.IntermediateChainDer, err = ca.IssueIntermediate(req.GetIntermediateCsrDer(), peer, a.CertificateTTL)
+	}
+	return out, err
+}

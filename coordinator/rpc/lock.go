@@ -1,0 +1,105 @@
+package rpc
+
+import (
+	"context"
+	"strings"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/lock"
+	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// lockService implements LockService.
+type lockService struct{ *API }
+
+// ListLocks implements LockService.
+func (s lockService) ListLocks(ctx context.Context, req *farrierv1.ListLocksRequest) (*farrierv1.ListLocksResponse, error) {
+	v, err := s.read(ctx, false)
+	if err != nil {
+		return nil, err
+	}
+	out := &farrierv1.ListLocksResponse{}
+	if req.GetNode() != "" {
+		n, err := resolve(v, req.GetNode())
+		if err != nil {
+			return nil, err
+		}
+		if l := s.lockOut(n); l != nil {
+			out.Locks = append(out.Locks, l)
+		}
+		return out, nil
+	}
+	v.Held(func(n *node.Node) bool {
+		out.Locks = append(out.Locks, s.lockOut(n))
+		return true
+	})
+	return out, nil
+}
+
+// BreakLock implements LockService.
+func (s lockService) BreakLock(ctx context.Context, req *farrierv1.BreakLockRequest) (*farrierv1.BreakLockResponse, error) {
+	n, err := resolve(s.Reader.View(), req.GetNode())
+	if err == nil {
+		err = checkText("reason", req.GetReason(), maxText)
+	}
+	if err == nil && strings.TrimSpace(req.GetReason()) == "" {
+		err = invalid("reason", "say why: it is recorded with your name")
+	}
+	if err == nil {
+		_, err = s.propose(ctx, command.BreakLock{Node: n.ID, Token: lock.Token(req.GetToken()), Reason: req.GetReason()})
+	}
+	if err != nil {
+		return nil, fault.Wrap("break lock", err)
+	}
+	return &farrierv1.BreakLockResponse{Lock: s.lockNow(n.ID)}, nil
+}
+
+func (a *API) lockNow(id node.ID) *farrierv1.Lock {
+	if n, ok := a.Reader.View().Node(id); ok {
+		return a.lockOut(n)
+	}
+	return nil
+}
+
+// AcquireLock implements LockService. The lock belongs to the caller's client session: the header Farrier-Client
+// names it.
+func (s lockService) AcquireLock(ctx context.Context, req *farrierv1.AcquireLockRequest) (*farrierv1.AcquireLockResponse, error) {
+	n, err := resolve(s.Reader.View(), req.GetNode())
+	if err == nil {
+		err = checkText("purpose", req.GetPurpose(), maxName)
+	}
+	id := requestOf(ctx)
+	if err == nil && id.IsZero() {
+		err = invalid(HeaderClient, "a lock belongs to a client session, and the request names none").
+			WithHelp("send the headers %s and %s, as the Go client does", HeaderClient, HeaderSequence)
+	}
+	if err != nil {
+		return nil, fault.Wrap("acquire lock", err)
+	}
+	res, err := s.queue(ctx, command.AcquireLock{Node: n.ID, Session: id.Client, Holder: actorOf(callerOf(ctx)), Task: "operator", Purpose: req.GetPurpose()}, req.GetWait())
+	if err != nil {
+		return nil, fault.Wrap("acquire lock", err)
+	}
+	l := s.lockNow(n.ID)
+	if l.GetToken() != uint64(res.Token) { // a repeat, and the lock is another's by now
+		return nil, fault.New(fault.Expired, "acquire lock", "the lock was granted and is gone again")
+	}
+	return &farrierv1.AcquireLockResponse{Lock: l}, nil
+}
+
+// ReleaseLock implements LockService. Who holds the token may release.
+func (s lockService) ReleaseLock(ctx context.Context, req *farrierv1.ReleaseLockRequest) (*farrierv1.ReleaseLockResponse, error) {
+	n, err := resolve(s.Reader.View(), req.GetNode())
+	if err == nil && req.GetToken() == 0 {
+		err = invalid("token", "name the token that AcquireLock gave")
+	}
+	if err == nil && n.Lock.Flow != 0 {
+		err = fault.New(fault.Denied, "", "the lock is the flow's, not an operator's").WithHelp("`farrier lock break` takes it")
+	}
+	if err == nil {
+		_, err = s.propose(ctx, command.ReleaseLock{Node: n.ID, Token: lock.Token(req.GetToken())})
+	}
+	return &farrierv1.ReleaseLockResponse{}, fault.Wrap("release lock", err)
+}

@@ -1,0 +1,202 @@
+package rpc
+
+import (
+	"context"
+	"maps"
+	"slices"
+	"strings"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/lifecycle"
+	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/state"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// powerTargets are the texts that SetPowerState takes, Ironic's.
+var powerTargets = []string{"power on", "power off", "rebooting", "soft power off", "soft rebooting"} // read-only
+
+// SetProvisionState implements NodeService.
+func (s nodeService) SetProvisionState(ctx context.Context, req *farrierv1.SetProvisionStateRequest) (*farrierv1.SetProvisionStateResponse, error) {
+	id, err := s.provision(ctx, req)
+	if err != nil {
+		return nil, fault.Wrap(clip(req.GetVerb()), err)
+	}
+	out, err := s.show(string(id))
+	return &farrierv1.SetProvisionStateResponse{Node: out}, err
+}
+
+func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateRequest) (node.ID, error) {
+	verb, ok := lifecycle.ParseVerb(req.GetVerb())
+	if !ok {
+		return "", invalid("verb", "there is no verb %q", clip(req.GetVerb())).WithHelp("the verbs are %s", verbNames())
+	}
+	v := a.Reader.View()
+	n, err := resolve(v, req.GetNode())
+	if err != nil {
+		return "", err
+	}
+	body := command.Provision{Node: n.ID, Verb: verb.String()}
+	if verb != lifecycle.Deploy && verb != lifecycle.Rebuild && req.GetDeploy() != nil {
+		return "", invalid("deploy", "it goes with active and rebuild only")
+	}
+	if verb != lifecycle.Clean && len(req.GetCleanSteps()) > 0 {
+		return "", invalid("clean_steps", "they go with clean only")
+	}
+	if err := legal(n, verb); err != nil {
+		return "", err
+	}
+	switch verb {
+	case lifecycle.Manage:
+		err = credentials(n)
+	case lifecycle.Deploy, lifecycle.Rebuild:
+		body.Instance, err = a.instance(n, verb, req.GetDeploy())
+	case lifecycle.Clean:
+		if len(req.GetCleanSteps()) == 0 {
+			return "", invalid("clean_steps", "say which steps to run").
+				WithHelp("deploy.erase_devices and deploy.erase_devices_metadata; the automated clean is the verb provide")
+		}
+		body.CleanSteps, err = checkCleanSteps(req.GetCleanSteps())
+	}
+	if err == nil {
+		err = reachable(v, n, verb)
+	}
+	if err == nil {
+		_, err = a.queue(ctx, body, req.GetWait())
+	}
+	return n.ID, err
+}
+
+// legal refuses early what Apply would refuse at a node that nobody works on, so that a wrong verb is named
+// before wrong arguments are.
+func legal(n *node.Node, verb lifecycle.Verb) error {
+	if n.Lock.Held() {
+		return nil
+	}
+	if _, _, ok := lifecycle.NextVerb(n.Provision, verb); ok {
+		return nil
+	}
+	var names []string
+	for _, x := range lifecycle.LegalVerbs(n.Provision) {
+		names = append(names, x.String())
+	}
+	e := fault.New(fault.IllegalState, "", "node %s is %s", nodeLabel(n), n.Provision).
+		WithDetail(&fault.StateDetail{State: n.Provision.String(), LegalVerbs: names})
+	if len(names) == 0 {
+		return e.WithHelp("nothing may be asked of it now: wait for the work to end")
+	}
+	return e.WithHelp("legal now: %s", strings.Join(names, ", "))
+}
+
+// reachable is an error if nobody could do the work that the verb starts. Verbs that only stop or release work
+// need nobody.
+func reachable(v *state.View, n *node.Node, verb lifecycle.Verb) error {
+	if verb == lifecycle.Abort || verb == lifecycle.Unhold || n.Owner != "" {
+		return nil
+	}
+	return requireAgent(v, n.Group, n.Driver)
+}
+
+// required are the driver_info keys without which a hardware type cannot reach its BMC.
+var required = map[string][]string{ // read-only
+	"redfish": {"redfish_address", "redfish_username", "redfish_password"},
+}
+
+// credentials refuses to manage a node whose driver_info cannot work.
+func credentials(n *node.Node) error {
+	for _, key := range required[n.Driver] {
+		_, sealed := n.Secrets[key]
+		if n.DriverInfo[key] == "" && !sealed {
+			return invalid("node.driver_info."+key, "driver %s needs it, and it is missing", n.Driver).
+				WithHelp("farrier node set %s --driver-info %s=...", nodeLabel(n), key)
+		}
+	}
+	return nil
+}
+
+// instance checks the arguments of a deploy and seals what is secret. What a rebuild does not name stays.
+func (a *API) instance(n *node.Node, verb lifecycle.Verb, args *farrierv1.DeployArgs) (*node.Instance, error) {
+	if verb == lifecycle.Rebuild && args == nil {
+		return nil, nil
+	}
+	var out node.Instance
+	if verb == lifecycle.Rebuild {
+		out = n.Instance
+	}
+	if verb == lifecycle.Deploy || args.GetImage() != nil {
+		url, sha, format, err := checkImage(args.GetImage())
+		if err != nil {
+			return nil, err
+		}
+		out.ImageURL, out.ImageSHA, out.ImageFmt = url, sha, format
+	}
+	if err := checkHints(args.GetRootDeviceHints()); err != nil {
+		return nil, err
+	}
+	if err := checkHostname("deploy.hostname", args.GetHostname()); err != nil {
+		return nil, err
+	}
+	if err := checkMap("deploy.meta_data", args.GetMetaData(), maxMetaData); err != nil {
+		return nil, err
+	}
+	if len(args.GetRootDeviceHints()) > 0 {
+		out.RootDeviceHints = maps.Clone(args.GetRootDeviceHints())
+	}
+	if args.GetHostname() != "" {
+		out.Hostname = args.GetHostname()
+	}
+	if len(args.GetMetaData()) > 0 {
+		out.MetaData = maps.Clone(args.GetMetaData())
+	}
+	return &out, a.sealData(n.ID, &out, args)
+}
+
+func (a *API) sealData(id node.ID, out *node.Instance, args *farrierv1.DeployArgs) (err error) {
+	if err := checkBlob("deploy.user_data", args.GetUserData()); err != nil {
+		return err
+	}
+	if err := checkNetworkData(args.GetNetworkData()); err != nil {
+		return err
+	}
+	if data := args.GetUserData(); len(data) > 0 {
+		if out.UserData, err = seal(a.Keyring, id, "user_data", data); err != nil {
+			return err
+		}
+	}
+	if data := args.GetNetworkData(); len(data) > 0 {
+		out.NetworkData, err = seal(a.Keyring, id, "network_data", data)
+	}
+	return err
+}
+
+// SetPowerState implements NodeService.
+func (s nodeService) SetPowerState(ctx context.Context, req *farrierv1.SetPowerStateRequest) (*farrierv1.SetPowerStateResponse, error) {
+	v := s.Reader.View()
+	n, err := resolve(v, req.GetNode())
+	if err == nil && !slices.Contains(powerTargets, req.GetTarget()) {
+		err = invalid("target", "%q is not a power target", clip(req.GetTarget())).WithHelp("the targets are %s", strings.Join(powerTargets, ", "))
+	}
+	if err == nil {
+		err = credentials(n)
+	}
+	if err == nil && n.Owner == "" {
+		err = requireAgent(v, n.Group, n.Driver)
+	}
+	if err == nil {
+		_, err = s.queue(ctx, command.SetPower{Node: n.ID, Target: req.GetTarget()}, req.GetWait())
+	}
+	if err != nil {
+		return nil, fault.Wrap("set power", err)
+	}
+	out, err := s.show(string(n.ID))
+	return &farrierv1.SetPowerStateResponse{Node: out}, err
+}
+
+func verbNames() string {
+	var names []string
+	for _, v := range lifecycle.Verbs() {
+		names = append(names, v.String())
+	}
+	return strings.Join(names, ", ")
+}

@@ -1,0 +1,162 @@
+package rpc
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"connectrpc.com/connect"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/state"
+	"github.com/farrier-project/farrier/pkg/clock"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+	"github.com/farrier-project/farrier/pkg/secret"
+)
+
+// Level is the highest feature level that this build speaks.
+const Level = 1
+
+// Proposer puts commands in the log. It answers once they are applied here; each has its own result, whose Err is
+// the command's refusal. The error is of the proposal as a whole: NotLeader, NoQuorum, UnknownOutcome.
+type Proposer interface {
+	Propose(ctx context.Context, cmds ...command.Command) ([]command.Result, error)
+}
+
+// Queue proposes what may meet a held lock.
+type Queue interface {
+	// ProposeQueued proposes cmd, and on fault.Locked waits in the node's queue for its turn, up to wait. A
+	// negative wait lasts as long as ctx.
+	ProposeQueued(ctx context.Context, cmd command.Command, wait time.Duration) (command.Result, error)
+	// Queued is how many callers wait for the node; zero on a member that does not lead.
+	Queued(id node.ID) int
+}
+
+// Reader reads the replicated state.
+type Reader interface {
+	View() *state.View
+	// ReadIndex is the index that a linearizable read must wait for. Leader only.
+	ReadIndex(ctx context.Context) (uint64, error)
+	WaitApplied(ctx context.Context, index uint64) error
+	// Leading tells whether this member leads and has applied its term's barrier.
+	Leading() (term uint64, ok bool)
+	Leader() (id, raftAddress string, known bool)
+}
+
+// Changes wakes its receiver after each applied entry and each change of leader. Wake-ups are coalesced.
+type Changes interface {
+	// Subscribe returns the wake-up channel and how to end it.
+	Subscribe() (c <-chan struct{}, stop func())
+}
+
+// Cluster looks after the members of the Raft configuration.
+type Cluster interface {
+	Servers() ([]Server, error)
+	AddVoter(ctx context.Context, id, raftAddress string) error
+	RemoveServer(ctx context.Context, id string) error
+	SaveSnapshot(ctx context.Context, w io.Writer) error
+	RestoreSnapshot(ctx context.Context, r io.Reader) error
+}
+
+// Server is one member of the Raft configuration.
+type Server struct {
+	ID, RaftAddress string
+	Voter           bool
+	LastContact     time.Duration // since the newest answer, by the leader's clock; 0 unknown
+}
+
+// Progress is the leader's memory of what runs: the newest progress of steps, and agents' free workers.
+type Progress interface {
+	// Progress is what the node's running step last said of itself.
+	Progress(id node.ID) (flow.ID, int, *farrierv1.Progress, bool)
+	// FreeWorkers is what the agent last advertised.
+	FreeWorkers(agent string) uint32
+}
+
+// Config is what the API needs. All fields but those with a default must be set.
+type Config struct {
+	ID       string // this member's name
+	Version  string // of the build
+	Reader   Reader
+	Proposer Proposer
+	Queue    Queue
+	Changes  Changes
+	Cluster  Cluster
+	Progress Progress
+	// Rebalance names the moves that would bring resting nodes where new ones would go.
+	Rebalance func(v *state.View, group string, limit int) []command.Move
+	// Commit is the log's commit index, for people.
+	Commit    func() uint64
+	Keyring   *secret.Keyring
+	Identity  *identity.Store
+	Transport http.RoundTripper // to other coordinators' APIs, with this member's certificate
+	Clock     clock.Clock
+	Log       *slog.Logger
+	// LeaderWait is how long a request waits for a leader before it fails with no_quorum. Default 5 s.
+	LeaderWait time.Duration
+	// CertificateTTL is the life of certificates that Join and Renew issue. Default identity.LeafTTL.
+	CertificateTTL time.Duration
+	// MaxWatchers bounds the open Watch streams. Default 4,096.
+	MaxWatchers int
+}
+
+// API serves the services. It is safe for concurrent use.
+type API struct {
+	Config
+	forward  *Forwarder
+	watchers atomic.Int64
+}
+
+// New checks the table of methods and builds the API.
+func New(cfg Config) (*API, error) {
+	if err := checkTable(table); err != nil {
+		return nil, err
+	}
+	if cfg.LeaderWait == 0 {
+		cfg.LeaderWait = 5 * time.Second
+	}
+	if cfg.CertificateTTL == 0 {
+		cfg.CertificateTTL = identity.LeafTTL
+	}
+	if cfg.MaxWatchers == 0 {
+		cfg.MaxWatchers = 4096
+	}
+	return &API{Config: cfg, forward: newForwarder(cfg)}, nil
+}
+
+// Forwarder is the way to the leader; the server room runs it.
+func (a *API) Forwarder() *Forwarder { return a.forward }
+
+// Handler serves the public services on the API listener.
+func (a *API) Handler() http.Handler {
+	opts := []connect.HandlerOption{
+		connect.WithInterceptors(&edge{log: a.Log}),
+		connect.WithCompressMinBytes(32 << 10),
+		connect.WithReadMaxBytes(maxBulkBody),
+		connect.WithRecover(a.recover),
+	}
+	mux := http.NewServeMux()
+	mux.Handle(fc.NewNodeServiceHandler(nodeService{a}, opts...))
+	mux.Handle(fc.NewPortServiceHandler(portService{a}, opts...))
+	mux.Handle(fc.NewLockServiceHandler(lockService{a}, opts...))
+	mux.Handle(fc.NewRingServiceHandler(ringService{a}, opts...))
+	mux.Handle(fc.NewAgentServiceHandler(agentService{a}, opts...))
+	mux.Handle(fc.NewWatchServiceHandler(watchService{a}, opts...))
+	mux.Handle(fc.NewClusterServiceHandler(clusterService{a}, opts...))
+	mux.Handle(fc.NewJoinServiceHandler(joinService{a}, opts...))
+	return newGate(a, mux)
+}
+
+// recover turns a panic of one handler into an internal error of one call.
+func (a *API) recover(_ context.Context, spec connect.Spec, _ http.Header, p any) error {
+	a.Log.Error("a handler panicked", "method", spec.Procedure, "err", p)
+	return fault.New(fault.Internal, spec.Procedure, "panic: %v", p)
+}

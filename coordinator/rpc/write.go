@@ -1,0 +1,79 @@
+package rpc
+
+import (
+	"context"
+	"crypto/rand"
+	"net/http"
+	"time"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// Waits for a held lock.
+const (
+	defaultLockWait = 3 * time.Second
+	maxLockWait     = time.Hour
+)
+
+// doer is a RoundTripper as Connect clients want it.
+type doer struct{ rt http.RoundTripper }
+
+// Do implements connect.HTTPClient.
+func (d doer) Do(r *http.Request) (*http.Response, error) { return d.rt.RoundTrip(r) }
+
+// command stamps a body with all that Apply may not find out for itself.
+func (a *API) command(ctx context.Context, body command.Body) command.Command {
+	c := a.Reader.View().Cluster()
+	h := command.Header{Cluster: c.ID, At: a.Clock.Now(), Actor: actorOf(callerOf(ctx)), Request: requestOf(ctx), Level: c.Level}
+	_, _ = rand.Read(h.Seed[:]) // crypto/rand.Read never fails
+	return command.Command{Header: h, Body: body}
+}
+
+// propose puts one command in the log and answers its result.
+func (a *API) propose(ctx context.Context, body command.Body) (command.Result, error) {
+	return a.proposeCommand(ctx, a.command(ctx, body))
+}
+
+func (a *API) proposeCommand(ctx context.Context, cmd command.Command) (command.Result, error) {
+	res, err := a.Proposer.Propose(ctx, cmd)
+	if err != nil {
+		return command.Result{}, err
+	}
+	if len(res) != 1 {
+		return command.Result{}, fault.New(fault.Internal, "propose", "%d results for one command", len(res))
+	}
+	return res[0], res[0].Err
+}
+
+// queue puts a command in the log that may have to wait for the node's lock.
+func (a *API) queue(ctx context.Context, body command.Body, w *farrierv1.LockWait) (command.Result, error) {
+	wait, err := lockWait(w)
+	if err != nil {
+		return command.Result{}, err
+	}
+	res, err := a.Queue.ProposeQueued(ctx, a.command(ctx, body), wait)
+	if err != nil {
+		return command.Result{}, err
+	}
+	return res, res.Err
+}
+
+// lockWait reads how long a caller waits for a lock: negative is as long as it stays.
+func lockWait(w *farrierv1.LockWait) (time.Duration, error) {
+	switch {
+	case w.GetPatient():
+		return -1, nil
+	case w.GetWait() == nil:
+		return defaultLockWait, nil
+	}
+	if err := w.GetWait().CheckValid(); err != nil {
+		return 0, invalid("wait", "%w", err)
+	}
+	d := w.GetWait().AsDuration()
+	if d < 0 || d > maxLockWait {
+		return 0, invalid("wait", "%v is not between 0 and %v", d, maxLockWait)
+	}
+	return d, nil
+}
