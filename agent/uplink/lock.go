@@ -1,0 +1,136 @@
+package uplink
+
+import (
+	"context"
+	"errors"
+	"slices"
+	"sync"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
+	"github.com/farrier-project/farrier/agent/task"
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// maxCalls bounds the lock calls that wait for an answer.
+const maxCalls = 4096
+
+// calls are the lock requests and releases that wait for an answer. They are sent again on each stream of the same
+// session; the coordinators answer a repeat as they did the first.
+type calls struct {
+	out *outbox
+
+	mu   sync.Mutex // guards last and open
+	last uint64
+	open map[uint64]*call
+}
+
+type call struct {
+	message *farrierv1.AgentMessage
+	reply   chan *farrierv1.LockReply // one, ever
+}
+
+func (c *calls) init(out *outbox) { c.out, c.open = out, make(map[uint64]*call) }
+
+// do sends what make returns and waits for the answer.
+func (c *calls) do(ctx context.Context, build func(id uint64) *farrierv1.AgentMessage) (*farrierv1.LockReply, error) {
+	c.mu.Lock()
+	if len(c.open) >= maxCalls {
+		c.mu.Unlock()
+		return nil, fault.New(fault.Busy, "ask for a lock", "%d calls wait already", maxCalls)
+	}
+	c.last++
+	id := c.last
+	k := &call{message: build(id), reply: make(chan *farrierv1.LockReply, 1)}
+	c.open[id] = k
+	c.mu.Unlock()
+	c.out.add(k.message)
+	defer func() {
+		c.mu.Lock()
+		delete(c.open, id)
+		c.mu.Unlock()
+	}()
+	select {
+	case r := <-k.reply:
+		return r, errorOf(r.GetError())
+	case <-ctx.Done():
+		return nil, fault.New(fault.UnknownOutcome, "ask for a lock", "no answer: %w", context.Cause(ctx))
+	}
+}
+
+func (c *calls) answer(r *farrierv1.LockReply) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if k := c.open[r.GetCall()]; k != nil {
+		delete(c.open, r.GetCall())
+		k.reply <- r
+	}
+}
+
+func (c *calls) repeat() {
+	c.mu.Lock()
+	ids := make([]uint64, 0, len(c.open))
+	for id := range c.open {
+		ids = append(ids, id)
+	}
+	slices.Sort(ids)
+	messages := make([]*farrierv1.AgentMessage, 0, len(ids))
+	for _, id := range ids {
+		messages = append(messages, c.open[id].message)
+	}
+	c.mu.Unlock()
+	for _, m := range messages {
+		c.out.add(m)
+	}
+}
+
+// failAll answers every open call: the session that asked is over, and so is any lock it may have got.
+func (c *calls) failAll(why string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	for id, k := range c.open {
+		delete(c.open, id)
+		k.reply <- &farrierv1.LockReply{Call: id, Error: &farrierv1.ErrorDetail{Kind: fault.Expired.String(), Message: why}}
+	}
+}
+
+// errorOf is the typed error that a detail describes, nil for nil.
+func errorOf(d *farrierv1.ErrorDetail) error {
+	if d == nil {
+		return nil
+	}
+	e := &fault.Error{Kind: fault.ParseKind(d.GetKind()), Err: errors.New(d.GetMessage()), Help: d.GetHelp()}
+	if l := d.GetLock(); l != nil {
+		e.Detail = &fault.LockDetail{
+			Node: l.GetNode(), Holder: l.GetHolder(), Session: l.GetSession(), Task: l.GetTask(), Purpose: l.GetPurpose(),
+			Token: l.GetToken(), SinceUnixNano: l.GetSince().AsTime().UnixNano(), Queued: l.GetQueued(),
+		}
+	}
+	return e
+}
+
+// Lock implements task.Locker.
+func (u *Uplink) Lock(ctx context.Context, node, name, purpose string, w task.Wait) (uint64, error) {
+	r, err := u.calls.do(ctx, func(id uint64) *farrierv1.AgentMessage {
+		return &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_LockRequest{LockRequest: &farrierv1.LockRequest{
+			Call: id, Node: node, Task: name, Purpose: purpose,
+			Wait: &farrierv1.LockWait{Wait: durationpb.New(w.For), Patient: w.Patient},
+		}}}
+	})
+	if err != nil {
+		return 0, err
+	}
+	if r.GetToken() == 0 {
+		return 0, fault.New(fault.Internal, "ask for a lock", "granted without a token")
+	}
+	return r.GetToken(), nil
+}
+
+// Unlock implements task.Locker.
+func (u *Uplink) Unlock(ctx context.Context, node string, token uint64) error {
+	_, err := u.calls.do(ctx, func(id uint64) *farrierv1.AgentMessage {
+		return &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_LockRelease{LockRelease: &farrierv1.LockRelease{Call: id, Node: node, Token: token}}}
+	})
+	return err
+}

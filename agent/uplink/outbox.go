@@ -1,0 +1,183 @@
+package uplink
+
+import (
+	"io"
+	"sync"
+
+	"github.com/farrier-project/farrier/agent/work"
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+)
+
+var errEOF = io.EOF // Send's word for "the server has closed: Receive tells why"
+
+// Bounds of what is remembered.
+const (
+	maxEdges   = 8       // of one node
+	maxPending = 400_000 // messages for one stream; the stream would be stale long before
+)
+
+// outbox holds what goes up next. While no stream is open, outcomes are dropped: the next hello says them.
+type outbox struct {
+	wake chan struct{}
+
+	mu       sync.Mutex // guards all fields below
+	ready    bool
+	messages []*farrierv1.AgentMessage
+	progress map[string]*farrierv1.StepProgress // newest by node
+	edges    map[string][]*farrierv1.Edge       // by node, oldest first: said again on each stream
+	free     *farrierv1.Capacity                // newest
+}
+
+func (o *outbox) init() {
+	o.wake = make(chan struct{}, 1)
+	o.progress = make(map[string]*farrierv1.StepProgress)
+	o.edges = make(map[string][]*farrierv1.Edge)
+}
+
+func (o *outbox) poke() {
+	select {
+	case o.wake <- struct{}{}:
+	default:
+	}
+}
+
+// open begins to collect for a new stream.
+func (o *outbox) open() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ready = true
+	o.messages, o.free = nil, nil
+}
+
+func (o *outbox) close() {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	o.ready = false
+	o.messages, o.free = nil, nil
+	clear(o.progress)
+}
+
+func (o *outbox) add(m *farrierv1.AgentMessage) {
+	o.mu.Lock()
+	if o.ready && len(o.messages) < maxPending {
+		o.messages = append(o.messages, m)
+	}
+	o.mu.Unlock()
+	o.poke()
+}
+
+// take removes at most n messages.
+func (o *outbox) take(n int) []*farrierv1.AgentMessage {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	k := min(n, len(o.messages))
+	batch := o.messages[:k:k]
+	o.messages = o.messages[k:]
+	if len(o.messages) == 0 {
+		o.messages = nil
+		if o.free != nil {
+			batch = append(batch, &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_Capacity{Capacity: o.free}})
+			o.free = nil
+		}
+		for node, p := range o.progress {
+			if len(batch) >= n {
+				break
+			}
+			batch = append(batch, &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_Progress{Progress: p}})
+			delete(o.progress, node)
+		}
+	}
+	return batch
+}
+
+// repeatEdges says every remembered edge again.
+func (o *outbox) repeatEdges() {
+	o.mu.Lock()
+	for _, all := range o.edges {
+		for _, e := range all {
+			o.messages = append(o.messages, &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_Edge{Edge: e}})
+		}
+	}
+	o.mu.Unlock()
+	o.poke()
+}
+
+// settle forgets the edges of a node's earlier boot attempts.
+func (o *outbox) settle(node, boot string) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	kept := o.edges[node][:0:0]
+	for _, e := range o.edges[node] {
+		if e.BootId == boot && boot != "" {
+			kept = append(kept, e)
+		}
+	}
+	if len(kept) == 0 {
+		delete(o.edges, node)
+		return
+	}
+	o.edges[node] = kept
+}
+
+// Edge says that something happened to a machine.
+type Edge struct {
+	Node, BootID, Kind, KeyHash, Detail string
+	Flow                                uint64
+}
+
+// Edge sends e up, now and on each later stream until the node has another boot attempt.
+func (u *Uplink) Edge(e Edge) {
+	m := &farrierv1.Edge{Node: e.Node, Flow: e.Flow, BootId: e.BootID, Kind: e.Kind, KeyHash: e.KeyHash, Detail: e.Detail}
+	u.out.mu.Lock()
+	all := u.out.edges[e.Node]
+	for i, old := range all {
+		if old.Kind == e.Kind && old.BootId == e.BootID {
+			all = append(all[:i:i], all[i+1:]...)
+			break
+		}
+	}
+	if len(all) >= maxEdges {
+		all = all[1:]
+	}
+	u.out.edges[e.Node] = append(all, m)
+	u.out.mu.Unlock()
+	u.out.add(&farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_Edge{Edge: m}})
+}
+
+// Report implements task.Sink.
+func (u *Uplink) Report(o work.Outcome) {
+	u.out.add(&farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_Outcome{Outcome: toOutcome(o)}})
+}
+
+// TornDown implements task.Sink.
+func (u *Uplink) TornDown(node string, epoch uint64) {
+	u.out.settle(node, "")
+	u.out.add(&farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_TeardownDone{TeardownDone: &farrierv1.TeardownDone{Node: node, Epoch: epoch}}})
+}
+
+// Capacity implements task.Sink. Only the newest counts.
+func (u *Uplink) Capacity(free int) {
+	u.out.mu.Lock()
+	if u.out.ready {
+		u.out.free = &farrierv1.Capacity{FreeWorkers: uint32(max(free, 0))}
+	}
+	u.out.mu.Unlock()
+	u.out.poke()
+}
+
+// Progress is what a running step says of itself.
+type Progress struct {
+	Done, Total, Rate, Skipped uint64
+	Text                       string
+}
+
+// Progress sends p up with the next batch; of one node only the newest.
+func (u *Uplink) Progress(ref work.Ref, token uint64, p Progress) {
+	u.out.mu.Lock()
+	defer u.out.mu.Unlock()
+	if u.out.ready {
+		u.out.progress[ref.Node] = &farrierv1.StepProgress{Ref: toRef(ref, token), Progress: &farrierv1.Progress{
+			Done: p.Done, Total: p.Total, Rate: p.Rate, Text: p.Text, Skipped: p.Skipped,
+		}}
+	}
+}

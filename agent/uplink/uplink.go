@@ -1,0 +1,245 @@
+package uplink
+
+import (
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/farrier-project/farrier/agent/task"
+	"github.com/farrier-project/farrier/agent/work"
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/pkg/clock"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/retry"
+)
+
+// Times and bounds of a stream.
+const (
+	DefaultRenew = 500 * time.Millisecond // until the coordinator says otherwise
+	GreetWait    = 3 * time.Second        // from dialling to welcome or redirect
+	StaleAfter   = 3 * time.Second        // without an acknowledged renewal the stream is given up
+	maxRedirects = 4                      // in a row, before back-off
+	maxBatch     = 512                    // messages in one ConnectRequest
+	maxMessage   = 8 << 20                // bytes of one ConnectResponse
+	summaryEvery = time.Second
+)
+
+// Config is what an Uplink needs.
+type Config struct {
+	Agent, Group string
+	Drivers      []string
+	Weight       uint32
+	Version      string
+	Level        uint32 // feature level spoken
+	RamdiskURL   string
+	HTTPURL      string
+	RamdiskPin   string
+	JournalID    [16]byte
+	Incarnation  uint64
+	Addresses    []string // of coordinators' rack listeners, host:port
+	TLS          *tls.Config
+	Clock        clock.Clock
+	Log          *slog.Logger
+	Backoff      retry.Backoff // default 100 ms to 1 s
+
+	// Heartbeats says how many ramdisks beat since it was last asked, and which. Optional.
+	Heartbeats func() (beats uint32, boots []string)
+	// Welcomed is told the ramdisks' heartbeat and silence of this cluster. Optional.
+	Welcomed func(heartbeat, silence time.Duration)
+	// Group is told the live agents of the group, this one included. Optional.
+	GroupChanged func([]GroupAgent)
+}
+
+// GroupAgent is one live agent of the group.
+type GroupAgent struct{ Name, RamdiskURL, HTTPURL, RamdiskPin string }
+
+// Uplink is the agent's side of the stream.
+type Uplink struct {
+	cfg   Config
+	http  *http.Client
+	out   outbox
+	calls calls
+	seq   uint64 // of renewals; used by the sender only
+}
+
+// New makes an Uplink. Run must be running for anything to go up.
+func New(cfg Config) *Uplink {
+	if cfg.Backoff.Base == 0 {
+		cfg.Backoff = retry.Backoff{Base: 100 * time.Millisecond, Max: time.Second}
+	}
+	dialer := &net.Dialer{Timeout: GreetWait}
+	u := &Uplink{cfg: cfg, http: &http.Client{Transport: &http.Transport{
+		TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true, DialContext: dialer.DialContext,
+		TLSHandshakeTimeout: GreetWait, MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second,
+	}}}
+	u.out.init()
+	u.calls.init(&u.out)
+	return u
+}
+
+// Run keeps a stream to the leader until ctx ends.
+func (u *Uplink) Run(ctx context.Context, m *task.Manager) error {
+	if len(u.cfg.Addresses) == 0 {
+		return fault.New(fault.Invalid, "connect", "no coordinator's address is known").
+			WithHelp("name them in the agent's configuration under coordinators")
+	}
+	defer u.http.CloseIdleConnections()
+	next, failures, redirects := 0, 0, 0
+	addr := u.cfg.Addresses[0]
+	for {
+		welcomed, leader, err := u.stream(ctx, addr, m)
+		u.out.close()
+		m.Handle(work.Lost{})
+		if ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if welcomed {
+			failures, redirects = 0, 0
+			u.cfg.Log.Warn("stream to the leader lost", "coordinator", addr, "err", err)
+		}
+		if leader != "" && leader != addr && redirects < maxRedirects {
+			redirects++
+			addr = leader
+			continue
+		}
+		redirects = 0
+		failures++
+		if !welcomed && (failures == 1 || failures%20 == 0) {
+			u.cfg.Log.Info("no session yet", "coordinator", addr, "failures", failures, "err", err)
+		}
+		addr = u.cfg.Addresses[next%len(u.cfg.Addresses)]
+		next++
+		if u.cfg.Backoff.Sleep(ctx, failures) != nil {
+			return ctx.Err()
+		}
+	}
+}
+
+var errRedirected = errors.New("this coordinator does not lead")
+
+// stream is one stream's life.
+func (u *Uplink) stream(ctx context.Context, addr string, m *task.Manager) (welcomed bool, leader string, err error) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	client := farrierv1connect.NewRackServiceClient(u.http, "https://"+addr, connect.WithReadMaxBytes(maxMessage))
+	greet := time.AfterFunc(GreetWait, func() {
+		cancel(fault.New(fault.Timeout, "connect", "no answer from %s within %v", addr, GreetWait))
+	})
+	defer greet.Stop()
+	s, err := client.Connect(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	u.out.open()
+	m.Handle(work.Greeted{})
+	hello := &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_Hello{Hello: u.hello(m.Holding())}}
+	if err := s.Send(&farrierv1.ConnectRequest{Messages: []*farrierv1.AgentMessage{hello}}); err != nil && !errors.Is(err, errEOF) {
+		return false, "", err
+	}
+	first, err := s.Receive()
+	if err != nil {
+		return false, "", causeOf(ctx, err)
+	}
+	greet.Stop()
+	in := &inbound{u: u, m: m, started: make(chan time.Duration, 1)}
+	if err := in.take(first); err != nil {
+		return false, in.leader, err
+	}
+	if !in.welcomed {
+		return false, "", fault.New(fault.Internal, "connect", "%s answered hello with neither welcome nor redirect", addr)
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		for {
+			res, err := s.Receive()
+			if err != nil {
+				return err
+			}
+			if err := in.take(res); err != nil {
+				return err
+			}
+		}
+	})
+	g.Go(func() error {
+		err := u.send(ctx, m, in, s.Send)
+		cancel(err) // ends Receive
+		return err
+	})
+	err = g.Wait()
+	return true, in.leader, causeOf(ctx, err)
+}
+
+// causeOf prefers why the context ended over what ending it looked like.
+func causeOf(ctx context.Context, err error) error {
+	if cause := context.Cause(ctx); cause != nil && cause != context.Canceled {
+		return cause
+	}
+	return err
+}
+
+// send writes batches and renewals until the stream breaks or goes stale.
+func (u *Uplink) send(ctx context.Context, m *task.Manager, in *inbound, send func(*farrierv1.ConnectRequest) error) error {
+	renew := time.NewTicker(in.renewEvery)
+	defer renew.Stop()
+	summary := time.NewTicker(summaryEvery)
+	defer summary.Stop()
+	in.acked.Store(int64(u.cfg.Clock.Boottime()))
+	for {
+		var batch []*farrierv1.AgentMessage
+		select {
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-u.out.wake:
+		case <-summary.C:
+			batch = u.summary()
+		case <-renew.C:
+			if since := u.cfg.Clock.Boottime() - time.Duration(in.acked.Load()); since > StaleAfter {
+				return fault.New(fault.Unavailable, "renew session", "no renewal was acknowledged for %v", since.Round(time.Millisecond))
+			}
+			u.seq++
+			m.Handle(work.Renewing{Seq: u.seq})
+			batch = []*farrierv1.AgentMessage{{Body: &farrierv1.AgentMessage_Renew{Renew: &farrierv1.Renew{Seq: u.seq}}}}
+		}
+		for batch = append(batch, u.out.take(maxBatch)...); len(batch) > 0; batch = u.out.take(maxBatch) {
+			if err := send(&farrierv1.ConnectRequest{Messages: batch}); err != nil {
+				return err
+			}
+		}
+	}
+}
+
+func (u *Uplink) summary() []*farrierv1.AgentMessage {
+	if u.cfg.Heartbeats == nil {
+		return nil
+	}
+	beats, boots := u.cfg.Heartbeats()
+	if beats == 0 {
+		return nil
+	}
+	return []*farrierv1.AgentMessage{{Body: &farrierv1.AgentMessage_Heartbeats{Heartbeats: &farrierv1.HeartbeatSummary{Beats: beats, Boots: boots}}}}
+}
+
+func (u *Uplink) hello(h task.Holding) *farrierv1.Hello {
+	hello := &farrierv1.Hello{
+		Agent: u.cfg.Agent, JournalId: u.cfg.JournalID[:], Incarnation: u.cfg.Incarnation, Group: u.cfg.Group,
+		Drivers: slices.Clone(u.cfg.Drivers), Weight: u.cfg.Weight, Version: u.cfg.Version, FeatureLevel: u.cfg.Level,
+		RamdiskUrl: u.cfg.RamdiskURL, HttpUrl: u.cfg.HTTPURL, RamdiskPin: u.cfg.RamdiskPin,
+		FreeWorkers: uint32(h.Free), Session: h.Session,
+	}
+	for _, o := range h.Unconfirmed {
+		hello.Outcomes = append(hello.Outcomes, toOutcome(o))
+	}
+	for _, o := range h.Open {
+		hello.Running = append(hello.Running, toRef(o.Ref, o.Token))
+	}
+	return hello
+}
