@@ -8,6 +8,7 @@ import (
 	"syscall"
 
 	"github.com/farrier-project/farrier/cmd/farrier/cli"
+	"github.com/farrier-project/farrier/cmd/farrier/demo"
 )
 
 // version is set by the linker.
@@ -17,6 +18,7 @@ func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	root := cli.New(version, os.Stdin, os.Stdout, os.Stderr)
+	root.AddCommand(demo.Command())
 	err := root.ExecuteContext(ctx)
 	if err != nil {
 		cli.Report(os.Stderr, err)

@@ -1,0 +1,282 @@
+package demo
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/test/lab/image"
+	"github.com/farrier-project/farrier/test/lab/machine"
+	"github.com/farrier-project/farrier/test/lab/site"
+)
+
+// Options say how the demonstration runs.
+type Options struct {
+	Dir      string        // everything it writes; default .farrier-demo
+	Bin      string        // directory of the binaries; default that of the running program
+	Machines int           // 1 to 16; default 4
+	Timeout  time.Duration // for all machines to become active; default 120 s
+	Stay     bool          // go on until the context ends
+	Out      io.Writer
+}
+
+const (
+	maxMachines = 16
+	tailLines   = 5 // of each log, on failure
+)
+
+// Run is the demonstration. It returns when every machine is active and its disk compared, or, with Stay, when ctx
+// ends after that; nothing it started is left running.
+func Run(ctx context.Context, o Options) error {
+	o, err := o.complete()
+	if err != nil {
+		return err
+	}
+	release, err := claim(o.Dir)
+	if err != nil {
+		return err
+	}
+	defer release()
+	d := &demo{o: o, began: time.Now(), dir: filepath.Join(o.Dir, "run")}
+	d.say("Farrier demonstration: real daemons, simulated machines. Everything it writes is in %s", d.dir)
+	if err := d.binaries(ctx); err != nil {
+		return err
+	}
+	d.began = time.Now()
+	s, err := site.Start(ctx, site.Config{
+		Dir: d.dir, Bin: o.Bin, Images: filepath.Join(o.Dir, "images"), Machines: o.Machines,
+		OnStart: d.started, OnMachine: d.machineEvent,
+	})
+	if err != nil {
+		return fault.Wrap("start the demonstration", fault.New(fault.Unavailable, "", "%w", err).WithHelp("the logs are in %s", d.dir))
+	}
+	d.site = s
+	defer s.Close()
+	if err := d.story(ctx); err != nil {
+		return err
+	}
+	d.next()
+	if o.Stay {
+		return d.stay(ctx)
+	}
+	return nil
+}
+
+func (o Options) complete() (Options, error) {
+	if o.Dir == "" {
+		o.Dir = ".farrier-demo"
+	}
+	dir, err := filepath.Abs(o.Dir)
+	if err != nil {
+		return o, fault.New(fault.Invalid, "demo", "%w", err)
+	}
+	o.Dir = dir
+	if o.Bin == "" {
+		exe, err := os.Executable()
+		if err != nil {
+			return o, fault.New(fault.Unavailable, "find own program", "%w", err)
+		}
+		o.Bin = filepath.Dir(exe)
+	}
+	if o.Machines == 0 {
+		o.Machines = 4
+	}
+	if o.Machines < 1 || o.Machines > maxMachines {
+		return o, fault.New(fault.Invalid, "demo", "%d machines is not between 1 and %d", o.Machines, maxMachines)
+	}
+	if o.Timeout == 0 {
+		o.Timeout = 120 * time.Second
+	}
+	return o, nil
+}
+
+// claim takes the directory for this process and clears what an earlier run left in it, but for the image.
+func claim(dir string) (release func(), err error) {
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		return nil, fault.New(fault.Invalid, "make demo directory", "%w", err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o644)
+	if err != nil {
+		return nil, fault.New(fault.Invalid, "lock demo directory", "%w", err)
+	}
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		lock.Close()
+		return nil, fault.New(fault.Busy, "lock demo directory", "another demonstration runs in %s", dir).WithHelp("end it, or choose another directory with --dir")
+	}
+	run := filepath.Join(dir, "run")
+	if err := errors.Join(os.RemoveAll(run), os.MkdirAll(run, 0o755)); err != nil {
+		lock.Close()
+		return nil, fault.New(fault.Invalid, "clear demo directory", "%w", err)
+	}
+	return func() { lock.Close() }, nil
+}
+
+// binaries finds the daemons beside this program, and builds them when this is a checkout with Go.
+func (d *demo) binaries(ctx context.Context) error {
+	packages := map[string]string{"farrier-coordinator": "./coordinator", "farrier-agent": "./agent", "farrier-ramdisk": "./ramdisk-agent"}
+	for name, pkg := range packages {
+		path := filepath.Join(d.o.Bin, name)
+		if _, err := os.Stat(path); err == nil {
+			continue
+		}
+		began := time.Now()
+		cmd := exec.CommandContext(ctx, "go", "build", "-trimpath", "-o", path, pkg)
+		cmd.Dir = filepath.Dir(d.o.Bin)
+		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+		if out, err := cmd.CombinedOutput(); err != nil {
+			return fault.New(fault.NotFound, "find "+name, "it is not in %s and cannot be built: %w: %.400s", d.o.Bin, err, out).
+				WithHelp("run `make build`, or name the directory of the binaries with --bin")
+		}
+		d.say("built %s in %s", name, seconds(time.Since(began)))
+	}
+	return nil
+}
+
+// story takes every machine from unknown to active and compares its disk with the image.
+func (d *demo) story(ctx context.Context) error {
+	ctx, cancel := context.WithTimeoutCause(ctx, d.o.Timeout, fmt.Errorf("not every machine was active within %s", d.o.Timeout))
+	defer cancel()
+	list, err := d.site.Client.Nodes.ListNodes(ctx, &farrierv1.ListNodesRequest{PageSize: 1})
+	if err != nil {
+		return err
+	}
+	d.watch(list.GetIndex())
+	var g errgroup.Group
+	for _, m := range d.site.Machines {
+		g.Go(func() error {
+			if err := d.deploy(ctx, m); err != nil {
+				cancel() // one failure is enough to stop
+				return d.explain(m, err)
+			}
+			return nil
+		})
+	}
+	return g.Wait()
+}
+
+// verbs take a machine from enroll to active; each is over when the node reaches ok or failed.
+var verbs = []struct{ verb, ok, failed string }{ // read-only
+	{"manage", "manageable", "enroll"},
+	{"inspect", "manageable", "inspect failed"},
+	{"provide", "available", "clean failed"},
+	{"active", "active", "deploy failed"},
+}
+
+func (d *demo) deploy(ctx context.Context, m *site.Machine) error {
+	began := time.Now()
+	states := d.follow(m.Name)
+	_, err := d.site.Client.Nodes.CreateNode(ctx, &farrierv1.CreateNodeRequest{Node: &farrierv1.Node{
+		Name: m.Name, Driver: "redfish", Group: "rack1", DriverInfo: m.BMC.DriverInfo(),
+		Ports: []*farrierv1.Port{{Address: m.MAC, Ip: m.IP.String(), PxeEnabled: true}},
+	}})
+	if err != nil {
+		return err
+	}
+	for _, v := range verbs {
+		req := &farrierv1.SetProvisionStateRequest{Node: m.Name, Verb: v.verb}
+		if v.verb == "active" {
+			req.Deploy = &farrierv1.DeployArgs{
+				Image:    &farrierv1.Image{Url: d.site.ImageURL, Sha256: d.site.Image.SHA256, Format: "raw"},
+				Hostname: m.Name, UserData: []byte("#cloud-config\nhostname: " + m.Name + "\n"),
+			}
+		}
+		if _, err := d.site.Client.Nodes.SetProvisionState(ctx, req); err != nil {
+			return err
+		}
+		if err := until(ctx, states, v.ok, v.failed); err != nil {
+			return fmt.Errorf("%s: %w", v.verb, err)
+		}
+	}
+	d.line(m.Name, "active", "after "+seconds(time.Since(began))+", "+seconds(time.Since(d.began))+" from the start of the daemons", 0)
+	return d.compare(ctx, m)
+}
+
+func until(ctx context.Context, states <-chan string, ok, failed string) error {
+	for {
+		select {
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		case s := <-states:
+			switch s {
+			case ok:
+				return nil
+			case failed, "error":
+				return errFailed
+			}
+		}
+	}
+}
+
+var errFailed = errors.New("the work failed")
+
+// compare waits until the machine has booted its disk, then compares every byte of it with the image.
+func (d *demo) compare(ctx context.Context, m *site.Machine) error {
+	if err := m.WaitState(ctx, "disk"); err != nil {
+		return err
+	}
+	began := time.Now()
+	n, err := image.CompareDisk(d.site.Image.Path, m.DiskPath())
+	if err != nil {
+		return fmt.Errorf("the disk is not the image: %w", err)
+	}
+	d.line(m.Name, "disk", fmt.Sprintf("equals the image, byte for byte (%d MiB compared)", n>>20), time.Since(began))
+	return nil
+}
+
+// explain adds to a failure what the node says and where to look.
+func (d *demo) explain(m *site.Machine, cause error) error {
+	if errors.Is(cause, context.Canceled) {
+		return fault.New(fault.Aborted, "deploy "+m.Name, "stopped: another machine failed, or the demonstration was ended")
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	defer cancel()
+	text := ""
+	res, err := d.site.Client.Nodes.GetNode(ctx, &farrierv1.GetNodeRequest{Node: m.Name})
+	if err == nil {
+		n := res.GetNode()
+		text = fmt.Sprintf("; it is %q", n.GetProvisionState())
+		if n.GetLastError() != "" {
+			text += ", last error: " + n.GetLastError()
+		}
+		if f := n.GetFlow(); f.GetState() == "open" && int(f.GetCurrent()) < len(f.GetSteps()) {
+			st := f.GetSteps()[f.GetCurrent()]
+			text += fmt.Sprintf("; it stood at step %s.%s (%s, attempt %d)", st.GetInterface(), st.GetName(), st.GetState(), st.GetAttempt())
+		}
+	} else {
+		text = "; no coordinator answers: " + err.Error()
+	}
+	d.tails(m)
+	return fault.New(fault.Unavailable, "deploy "+m.Name, "%w%s", cause, text).WithHelp("the logs are in %s, the machine's console is %s", d.dir, m.ConsolePath())
+}
+
+// tails prints the end of each log.
+func (d *demo) tails(m *site.Machine) {
+	for _, p := range append(append([]*site.Process(nil), d.site.Coordinators...), d.site.Agents...) {
+		d.say("--- %s (%s)\n%s", p.Name, p.LogPath, p.Tail(tailLines))
+	}
+	d.say("--- console of %s (%s)\n%s", m.Name, m.ConsolePath(), site.Tail(m.ConsolePath(), tailLines))
+}
+
+// stay keeps everything up until ctx ends.
+func (d *demo) stay(ctx context.Context) error {
+	<-ctx.Done()
+	d.say("\nstopping")
+	return nil
+}
+
+func (d *demo) machineEvent(e machine.Event) {
+	switch e.What {
+	case "ramdisk", "disk boot", "dead":
+		d.line(e.Machine, "machine", e.What+" (simulated): "+e.Detail, 0)
+	}
+}
