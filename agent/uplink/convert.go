@@ -10,17 +10,19 @@ import (
 	"github.com/farrier-project/farrier/pkg/step"
 )
 
-func toRef(r work.Ref, token uint64) *farrierv1.OrderRef {
+// ToRef is the wire's form of an attempt under a token.
+func ToRef(r work.Ref, token uint64) *farrierv1.OrderRef {
 	return &farrierv1.OrderRef{Node: r.Node, Flow: r.Flow, Step: r.Step, Attempt: r.Attempt, Token: token}
 }
 
-func fromRef(r *farrierv1.OrderRef) work.Ref {
+// FromRef is the attempt that the wire names.
+func FromRef(r *farrierv1.OrderRef) work.Ref {
 	return work.Ref{Node: r.GetNode(), Flow: r.GetFlow(), Step: r.GetStep(), Attempt: r.GetAttempt()}
 }
 
 func toOutcome(o work.Outcome) *farrierv1.StepOutcome {
 	out := &farrierv1.StepOutcome{
-		Ref: toRef(o.Ref, o.Token), BootId: o.BootID, Ok: o.OK, Error: o.Error, Retryable: o.Retryable, Facts: o.Facts, Inventory: o.Inventory,
+		Ref: ToRef(o.Ref, o.Token), BootId: o.BootID, Ok: o.OK, Error: o.Error, Retryable: o.Retryable, Facts: o.Facts, Inventory: o.Inventory,
 	}
 	if !o.OK {
 		out.ErrorKind = o.Kind.String()
@@ -30,7 +32,7 @@ func toOutcome(o work.Outcome) *farrierv1.StepOutcome {
 
 func fromOrder(p *farrierv1.Order) (work.Order, error) {
 	o := work.Order{
-		Ref: fromRef(p.GetRef()), Token: p.GetRef().GetToken(), Interface: p.GetInterface(), Name: p.GetStep(),
+		Ref: FromRef(p.GetRef()), Token: p.GetRef().GetToken(), Interface: p.GetInterface(), Name: p.GetStep(),
 		Args: p.GetArgs(), SecretArgs: p.GetSecretArgs(), Deadline: p.GetDeadline().AsDuration(),
 		CallDeadline: p.GetCallDeadline().AsDuration(), BootID: p.GetBootId(), Resumed: p.GetResumed(),
 	}
@@ -44,7 +46,8 @@ func fromOrder(p *farrierv1.Order) (work.Order, error) {
 	return o, nil
 }
 
-func fromAssign(a *farrierv1.Assign, now time.Duration) *task.Node {
+// FromAssign is the node that an assignment gives; now is boottime.
+func FromAssign(a *farrierv1.Assign, now time.Duration) *task.Node {
 	n := &task.Node{
 		ID: a.GetNode(), Name: a.GetName(), Driver: a.GetDriver(), DriverInfo: a.GetDriverInfo(), Token: a.GetToken(),
 		Epoch: a.GetEpoch(), PowerState: a.GetPowerState(), ProvisionState: a.GetProvisionState(), Properties: a.GetProperties(),
@@ -59,4 +62,24 @@ func fromAssign(a *farrierv1.Assign, now time.Duration) *task.Node {
 		}
 	}
 	return n
+}
+
+// ToOrder is the wire's form of an order for a ramdisk.
+func ToOrder(o work.Order) *farrierv1.Order {
+	return &farrierv1.Order{
+		Ref: ToRef(o.Ref, o.Token), Interface: o.Interface, Step: o.Name, Class: o.Class.String(), Executor: o.Executor.String(),
+		Args: o.Args, SecretArgs: o.SecretArgs, BootId: o.BootID, Resumed: o.Resumed,
+	}
+}
+
+// FromOutcome is the outcome that a ramdisk reported.
+func FromOutcome(p *farrierv1.StepOutcome) work.Outcome {
+	o := work.Outcome{
+		Ref: FromRef(p.GetRef()), Token: p.GetRef().GetToken(), BootID: p.GetBootId(), OK: p.GetOk(), Error: p.GetError(),
+		Retryable: p.GetRetryable(), Facts: p.GetFacts(), Inventory: p.GetInventory(),
+	}
+	if !o.OK {
+		o.Kind = fault.ParseKind(p.GetErrorKind())
+	}
+	return o
 }

@@ -18,7 +18,6 @@ type inbound struct {
 	leader     string
 	renewEvery time.Duration
 	acked      atomic.Int64 // boottime of the last acknowledged renewal
-	started    chan time.Duration
 	events     []work.Event // collected, not yet handled
 }
 
@@ -55,7 +54,7 @@ func (in *inbound) one(m *farrierv1.CoordinatorMessage) error {
 		in.add(work.Renewed{Seq: b.Renewed.GetSeq()})
 	case *farrierv1.CoordinatorMessage_Assign:
 		in.flush()
-		n := fromAssign(b.Assign, in.u.cfg.Clock.Boottime())
+		n := FromAssign(b.Assign, in.u.cfg.Clock.Boottime())
 		boot := ""
 		if n.Boot != nil {
 			boot = n.Boot.ID
@@ -73,9 +72,13 @@ func (in *inbound) one(m *farrierv1.CoordinatorMessage) error {
 		}
 		in.add(work.Ordered{Order: o})
 	case *farrierv1.CoordinatorMessage_Cancel:
-		in.add(work.Cancelled{Ref: fromRef(b.Cancel.GetRef()), Reason: b.Cancel.GetReason()})
+		in.add(work.Cancelled{Ref: FromRef(b.Cancel.GetRef()), Reason: b.Cancel.GetReason()})
 	case *farrierv1.CoordinatorMessage_Confirmed:
-		in.add(work.Confirmed{Ref: fromRef(b.Confirmed.GetRef())})
+		ref := FromRef(b.Confirmed.GetRef())
+		in.add(work.Confirmed{Ref: ref})
+		if f := in.u.cfg.Confirmed; f != nil {
+			f(ref)
+		}
 	case *farrierv1.CoordinatorMessage_LockReply:
 		in.u.calls.answer(b.LockReply)
 	case *farrierv1.CoordinatorMessage_GroupInfo:

@@ -176,7 +176,7 @@ func (u *Uplink) Progress(ref work.Ref, token uint64, p Progress) {
 	u.out.mu.Lock()
 	defer u.out.mu.Unlock()
 	if u.out.ready {
-		u.out.progress[ref.Node] = &farrierv1.StepProgress{Ref: toRef(ref, token), Progress: &farrierv1.Progress{
+		u.out.progress[ref.Node] = &farrierv1.StepProgress{Ref: ToRef(ref, token), Progress: &farrierv1.Progress{
 			Done: p.Done, Total: p.Total, Rate: p.Rate, Text: p.Text, Skipped: p.Skipped,
 		}}
 	}

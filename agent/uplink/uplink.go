@@ -55,7 +55,9 @@ type Config struct {
 	Heartbeats func() (beats uint32, boots []string)
 	// Welcomed is told the ramdisks' heartbeat and silence of this cluster. Optional.
 	Welcomed func(heartbeat, silence time.Duration)
-	// Group is told the live agents of the group, this one included. Optional.
+	// Confirmed is told of each outcome that is committed, or came too late to matter. Optional.
+	Confirmed func(work.Ref)
+	// GroupChanged is told the live agents of the group, this one included. Optional.
 	GroupChanged func([]GroupAgent)
 }
 
@@ -150,7 +152,7 @@ func (u *Uplink) stream(ctx context.Context, addr string, m *task.Manager) (welc
 		return false, "", causeOf(ctx, err)
 	}
 	greet.Stop()
-	in := &inbound{u: u, m: m, started: make(chan time.Duration, 1)}
+	in := &inbound{u: u, m: m}
 	if err := in.take(first); err != nil {
 		return false, in.leader, err
 	}
@@ -239,7 +241,7 @@ func (u *Uplink) hello(h task.Holding) *farrierv1.Hello {
 		hello.Outcomes = append(hello.Outcomes, toOutcome(o))
 	}
 	for _, o := range h.Open {
-		hello.Running = append(hello.Running, toRef(o.Ref, o.Token))
+		hello.Running = append(hello.Running, ToRef(o.Ref, o.Token))
 	}
 	return hello
 }

@@ -135,9 +135,7 @@ func (s *State) finished(o Outcome) {
 		}
 		s.ended(n, o)
 	case n.rec.Ref == o.Ref && n.rec.Outcome != nil:
-		if !n.rec.Confirmed {
-			s.emit(Report{*n.rec.Outcome})
-		}
+		s.emit(Report{*n.rec.Outcome}) // whoever says it again has not heard that it is confirmed
 		return
 	case n.phase == idle:
 		s.ended(n, o)

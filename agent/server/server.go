@@ -1,0 +1,183 @@
+package server
+
+import (
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/farrier-project/farrier/agent/config"
+	"github.com/farrier-project/farrier/agent/journal"
+	"github.com/farrier-project/farrier/pkg/clock"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+// Level is the feature level that this agent speaks.
+const Level = 1
+
+// Env is what the process gives the server.
+type Env struct {
+	Version string
+	Log     *slog.Logger
+	Clock   clock.Clock
+	Stdin   io.Reader // watched with ExitWithStdin
+	Out     io.Writer // what people read
+}
+
+// System is the environment of a real process.
+func System(cfg config.Config, version string) Env {
+	level := map[string]slog.Level{"debug": slog.LevelDebug, "warn": slog.LevelWarn, "error": slog.LevelError}[cfg.Log.Level]
+	opts := &slog.HandlerOptions{Level: level}
+	var h slog.Handler = slog.NewTextHandler(os.Stderr, opts)
+	if cfg.Log.Format == "json" {
+		h = slog.NewJSONHandler(os.Stderr, opts)
+	}
+	return Env{Version: version, Log: slog.New(h), Clock: clock.System{}, Stdin: os.Stdin, Out: os.Stdout}
+}
+
+// Exit codes of the process.
+const (
+	ExitOK      = 0
+	ExitFailure = 1
+	ExitUsage   = 2
+	ExitFatal   = 70 // the journal failed: start the process again
+)
+
+// ExitCode is how the process ends after Run.
+func ExitCode(err error) int {
+	switch {
+	case err == nil || errors.Is(err, context.Canceled):
+		return ExitOK
+	case errors.Is(err, errJournal):
+		return ExitFatal
+	case fault.Is(err, fault.Invalid):
+		return ExitUsage
+	default:
+		return ExitFailure
+	}
+}
+
+var errJournal = errors.New("the journal failed") // read-only
+
+func identityDir(cfg config.Config) string { return filepath.Join(cfg.Data, "identity") }
+
+// Run runs an agent that has joined, until ctx ends or it must not go on.
+func Run(ctx context.Context, cfg config.Config, env Env) (err error) {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	id, err := identity.OpenStore(identityDir(cfg))
+	if err != nil {
+		return fault.New(fault.Invalid, "open identity", "%w", err).
+			WithHelp("join first: farrier-agent join --token TOKEN --data %s", cfg.Data)
+	}
+	if err := settle(&cfg, id); err != nil {
+		return err
+	}
+	env.Log = env.Log.With("agent", cfg.Name)
+	j, err := journal.Open(filepath.Join(cfg.Data, "journal"))
+	if err != nil {
+		return err
+	}
+	defer func() { err = errors.Join(err, j.Close()) }()
+	ls, err := listen(ctx, cfg)
+	if err != nil {
+		return err
+	}
+	defer ls.close()
+	a, err := compose(cfg, env, id, j, ls)
+	if err != nil {
+		return err
+	}
+	defer a.images.Close()
+	if cfg.AddressFile != "" {
+		if err := writeJSON(cfg.AddressFile, ls.at); err != nil {
+			return fault.Wrap("write address file", err)
+		}
+	}
+	env.Log.Info("agent starts", "group", cfg.Group, "http", ls.at.HTTP, "ramdisk", ls.at.Ramdisk, "incarnation", j.Incarnation(), "version", env.Version)
+	err = a.serve(ctx)
+	env.Log.Info("agent stopped", "err", err)
+	return err
+}
+
+// settle takes name and group from the certificate, and the coordinators from what joining gave.
+func settle(cfg *config.Config, id *identity.Store) error {
+	peer := id.Peer()
+	if err := identity.RequireRole(peer, identity.RoleAgent); err != nil {
+		return err
+	}
+	if cfg.Name != "" && cfg.Name != peer.Name || cfg.Group != "" && cfg.Group != peer.Group {
+		return fault.New(fault.Invalid, "open identity", "the certificate is of agent %s, group %q; the configuration says %s, %q", peer.Name, peer.Group, cfg.Name, cfg.Group).
+			WithHelp("an agent changes its name or group by joining again with a token for the new one")
+	}
+	cfg.Name, cfg.Group = peer.Name, peer.Group
+	if len(cfg.Coordinators) > 0 {
+		return nil
+	}
+	known, err := readCoordinators(cfg.Data)
+	if err != nil {
+		return err
+	}
+	cfg.Coordinators = known.Rack
+	return nil
+}
+
+// serve runs every part until ctx ends or one of them fails.
+func (a *agent) serve(ctx context.Context) error {
+	if a.cfg.ExitWithStdin {
+		var end context.CancelFunc
+		ctx, end = context.WithCancel(ctx)
+		defer end()
+		// The read cannot be called off: the goroutine ends with the process, which is what it waits for.
+		go func() { _, _ = io.Copy(io.Discard, a.env.Stdin); end() }()
+	}
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error {
+		err := a.tasks.Run(ctx)
+		if err != nil && ctx.Err() == nil {
+			return errors.Join(errJournal, err)
+		}
+		return err
+	})
+	g.Go(func() error { return a.up.Run(ctx, a.tasks) })
+	g.Go(func() error { return a.bmcs.Run(ctx) })
+	g.Go(func() error { return a.relay.Run(ctx) })
+	g.Go(func() error { return a.sim.Run(ctx) })
+	g.Go(func() error { return a.down.Run(ctx) })
+	g.Go(func() error { return a.down.Serve(ctx, a.ls.ramdisk) })
+	g.Go(func() error { return a.http.Serve(ctx, a.ls.http) })
+	if a.ls.dhcp != nil {
+		g.Go(func() error { return a.dhcp.Serve(ctx, a.ls.dhcp) })
+		g.Go(func() error { return a.keepLeases(ctx) })
+	}
+	if a.ls.tftp != nil {
+		g.Go(func() error { return a.tftp.Serve(ctx, a.ls.tftp) })
+	}
+	g.Go(func() error { return a.renew(ctx) })
+	stopped := make(chan struct{})
+	defer close(stopped)
+	defer context.AfterFunc(ctx, func() { a.watchStop(stopped) })()
+	err := g.Wait()
+	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// watchStop says so when stopping takes longer than it may. The process's supervisor does the rest.
+func (a *agent) watchStop(stopped <-chan struct{}) {
+	t := time.NewTimer(a.cfg.StopTimeout)
+	defer t.Stop()
+	select {
+	case <-stopped:
+	case <-t.C:
+		a.env.Log.Warn("stopping takes long: a step does not end", "timeout", a.cfg.StopTimeout)
+	}
+}
