@@ -1,0 +1,40 @@
+package image
+
+import (
+	"flag"
+	"fmt"
+	"io"
+	"os"
+)
+
+// Command is `farrier-ramdisk image`. It returns the exit status: 0 built, 1 failure, 2 wrong flags.
+func Command(args []string, out, errOut io.Writer) int {
+	fs := flag.NewFlagSet("farrier-ramdisk image", flag.ContinueOnError)
+	fs.SetOutput(errOut)
+	initPath := fs.String("init", "/proc/self/exe", "the farrier-ramdisk binary that becomes /init")
+	modules := fs.String("modules", "", "directory lib/modules/VERSION of the kernel to be booted, or none")
+	target := fs.String("out", "", "file to write")
+	var names []string
+	fs.Func("module", "a module to put in, with what it needs; repeat; default: common disk and network drivers", func(v string) error {
+		names = append(names, v)
+		return nil
+	})
+	if err := fs.Parse(args); err != nil {
+		return 2
+	}
+	if *target == "" || *modules == "" || fs.NArg() > 0 {
+		fmt.Fprintln(errOut, "farrier-ramdisk image: --modules DIR|none and --out FILE are needed")
+		return 2
+	}
+	if *modules == "none" {
+		*modules = ""
+	}
+	if err := Build(*target, *initPath, *modules, names); err != nil {
+		fmt.Fprintln(errOut, "farrier-ramdisk image:", err)
+		return 1
+	}
+	if info, err := os.Stat(*target); err == nil {
+		fmt.Fprintf(out, "%s: %d bytes\n", *target, info.Size())
+	}
+	return 0
+}
