@@ -24,8 +24,9 @@ const (
 	DefaultTotal     = 2000 // transfers
 	maxName          = 256  // bytes
 	maxBlock         = 1468 // bytes: fits an Ethernet frame
-	ackTimeout       = time.Second
 	ackTries         = 5
+	// DefaultAckTimeout is how long a block waits for its acknowledgement before it is sent again.
+	DefaultAckTimeout = time.Second
 )
 
 // Config is what a Server needs.
@@ -36,6 +37,7 @@ type Config struct {
 	Script func(name string) ([]byte, bool)
 	// PerClient and Total bound the transfers at once. Defaults DefaultPerClient, DefaultTotal.
 	PerClient, Total int
+	AckTimeout       time.Duration // default DefaultAckTimeout; a block is sent 5 times
 	Log              *slog.Logger
 }
 
@@ -55,6 +57,9 @@ func New(cfg Config) *Server {
 	}
 	if cfg.Total <= 0 {
 		cfg.Total = DefaultTotal
+	}
+	if cfg.AckTimeout <= 0 {
+		cfg.AckTimeout = DefaultAckTimeout
 	}
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
@@ -76,7 +81,7 @@ func Listen(ctx context.Context, addr string) (net.PacketConn, error) {
 // most.
 func (s *Server) Serve(ctx context.Context, conn net.PacketConn) error {
 	srv := upstream.NewServer(func(name string, rf io.ReaderFrom) error { return s.read(ctx, name, rf) }, nil)
-	srv.SetTimeout(ackTimeout)
+	srv.SetTimeout(s.cfg.AckTimeout)
 	srv.SetRetries(ackTries)
 	srv.SetBackoff(func(int) time.Duration { return 0 })
 	srv.SetBlockSize(maxBlock)
