@@ -1,0 +1,174 @@
+package state
+
+import (
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+func (s *State) initCluster(c command.InitCluster) command.Result {
+	if s.root.cluster.ID != "" {
+		return refuse(fault.New(fault.Exists, "init cluster", "the cluster is %s already", s.root.cluster.ID))
+	}
+	if c.ClusterID == "" || c.ClusterID != s.header.Cluster {
+		return refuse(fault.New(fault.Invalid, "init cluster", "the command names cluster %q and %q", c.ClusterID, s.header.Cluster))
+	}
+	if err := checkSettings(c.Settings); err != nil {
+		return refuse(err)
+	}
+	s.root.cluster = Cluster{ID: c.ClusterID, Generation: 1, Level: Level, CACert: c.CACert, CAKey: c.CAKey}
+	s.root.settings = c.Settings
+	s.emit(EventGeneration, nil, "generation", "1", "reason", "init")
+	return ok()
+}
+
+func (s *State) updateSettings(c command.UpdateSettings) command.Result {
+	if err := checkSettings(c.Settings); err != nil {
+		return refuse(err)
+	}
+	s.root.settings = c.Settings
+	s.root.queuedChanged = true
+	s.emit(EventSettings, nil)
+	return ok()
+}
+
+// checkSettings refuses settings under which nothing could work.
+func checkSettings(c command.Settings) error {
+	bad := func(field, format string, args ...any) error {
+		return fault.New(fault.Invalid, "check settings", format, args...).WithDetail(&fault.FieldDetail{Field: field})
+	}
+	for _, d := range [...]struct {
+		field string
+		value int64
+	}{
+		{"session_ttl", int64(c.SessionTTL)}, {"deploy_callback_timeout", int64(c.DeployTimeout)},
+		{"clean_callback_timeout", int64(c.CleanTimeout)}, {"inspect_wait_timeout", int64(c.InspectTimeout)},
+		{"boot_attempt_ttl", int64(c.BootTTL)}, {"ramdisk_silence", int64(c.RamdiskSilence)},
+		{"ramdisk_heartbeat", int64(c.RamdiskHeartbeat)}, {"bmc_change_deadline", int64(c.BMCChangeDeadline)},
+		{"step_deadline", int64(c.StepDeadline)}, {"step_tries", int64(c.StepTries)}, {"boot_tries", int64(c.BootTries)},
+		{"max_concurrent_deploy", int64(c.MaxDeploy)}, {"max_concurrent_clean", int64(c.MaxClean)},
+	} {
+		if d.value <= 0 {
+			return bad(d.field, "%s must be above zero", d.field)
+		}
+	}
+	switch c.Erase {
+	case "auto", "discard", "overwrite", "metadata":
+	default:
+		return bad("erase", "erase is %q, not auto, discard, overwrite or metadata", c.Erase)
+	}
+	if c.RamdiskSilence <= c.RamdiskHeartbeat {
+		return bad("ramdisk_silence", "a ramdisk that beats every %s would be called silent after %s", c.RamdiskHeartbeat, c.RamdiskSilence)
+	}
+	return nil
+}
+
+func (s *State) putMember(c command.PutMember) command.Result {
+	m := c.Member
+	if m.ID == "" || len(m.ID) > MaxNameLen {
+		return refuse(fault.New(fault.Invalid, "put member", "a coordinator needs an id").WithDetail(&fault.FieldDetail{Field: "id"}))
+	}
+	if m.Level < s.root.cluster.Level {
+		return refuse(fault.New(fault.Version, "put member", "coordinator %s speaks level %d, the cluster is at %d", m.ID, m.Level, s.root.cluster.Level).
+			WithHelp("install the version that the others run"))
+	}
+	old := s.members.find(m.ID)
+	if old != nil && *old == m {
+		return ok()
+	}
+	what := "joined"
+	if old != nil {
+		what = "changed"
+	}
+	put(s, &s.members, &m)
+	s.emit(EventMember, nil, "member", m.ID, "state", what)
+	return ok()
+}
+
+func (s *State) removeMember(c command.RemoveMember) command.Result {
+	if s.members.find(c.ID) == nil {
+		return refuse(fault.New(fault.NotFound, "remove member", "there is no coordinator %s", c.ID))
+	}
+	drop(s, &s.members, c.ID)
+	s.emit(EventMember, nil, "member", c.ID, "state", "removed")
+	return ok()
+}
+
+// createJoinToken stores a token's hash until it is used or expires.
+func (s *State) createJoinToken(c command.CreateJoinToken) command.Result {
+	const op = "create join token"
+	switch {
+	case c.ID == "" || c.Name == "" || len(c.ID) > MaxNameLen || len(c.Name) > MaxNameLen:
+		return refuse(fault.New(fault.Invalid, op, "a token needs an id and a name"))
+	case c.Role != "coordinator" && c.Role != "agent" && c.Role != "operator":
+		return refuse(fault.New(fault.Invalid, op, "role %q cannot join", c.Role).WithDetail(&fault.FieldDetail{Field: "role"}))
+	case c.TTL <= 0 || c.TTL > JoinTokenTTLMax:
+		return refuse(fault.New(fault.Invalid, op, "a token lives up to %s, not %s", JoinTokenTTLMax, c.TTL).WithDetail(&fault.FieldDetail{Field: "ttl"}))
+	case s.joinTokens.find(c.ID) != nil:
+		return refuse(fault.New(fault.Exists, op, "token %s exists", c.ID))
+	case s.joinTokens.len() >= MaxJoinTokens:
+		return refuse(fault.New(fault.Busy, op, "%d tokens are unused", MaxJoinTokens).WithHelp("wait until some expire"))
+	}
+	put(s, &s.joinTokens, &JoinToken{ID: c.ID, Role: c.Role, Name: c.Name, Group: c.Group, Hash: c.Hash, Expires: s.root.elapsed + c.TTL})
+	s.emit(EventJoinToken, nil, "token", c.ID, "state", "created", "role", c.Role, "name", c.Name)
+	return ok()
+}
+
+// useJoinToken consumes a token; it succeeds once. Unknown, used, wrong and expired tokens have one answer.
+func (s *State) useJoinToken(c command.UseJoinToken) command.Result {
+	t := s.joinTokens.find(c.ID)
+	if t == nil || t.Expires <= s.root.elapsed || t.Hash != c.Hash || t.Role != c.Role {
+		return refuse(fault.New(fault.Expired, "use join token", "the token is unknown, used or expired").
+			WithHelp("make a new one: farrier token create"))
+	}
+	drop(s, &s.joinTokens, c.ID)
+	if a := s.agent(t.Name); a != nil && a.Removed && t.Role == "agent" {
+		drop(s, &s.agents, a.Name)
+	}
+	s.emit(EventJoinToken, nil, "token", c.ID, "state", "used", "role", t.Role, "name", t.Name)
+	return ok()
+}
+
+// raiseLevel is valid when every member speaks the level.
+func (s *State) raiseLevel(c command.RaiseLevel) command.Result {
+	const op = "raise level"
+	from := s.root.cluster.Level
+	if c.Level <= from {
+		return refuse(fault.New(fault.Invalid, op, "the level is %d and only rises", from))
+	}
+	var behind string
+	s.members.scan(func(m *command.Member) bool {
+		if m.Level < c.Level {
+			behind = m.ID
+		}
+		return behind == ""
+	})
+	if behind != "" {
+		return refuse(fault.New(fault.Version, op, "coordinator %s does not speak level %d", behind, c.Level).
+			WithHelp("upgrade it, or remove it"))
+	}
+	s.root.cluster.Level = c.Level
+	s.emit(EventLevel, nil, "from", num(from), "to", num(c.Level))
+	return ok()
+}
+
+// newGeneration ends all sessions and makes all later tokens greater than all earlier ones. Open attempts go on
+// under new tokens once an agent is back; changing BMC attempts wait first, as after any session's end.
+func (s *State) newGeneration(c command.NewGeneration) command.Result {
+	if s.root.cluster.Generation == 1<<16-1 {
+		return refuse(fault.New(fault.Internal, "new generation", "the generations are used up"))
+	}
+	s.root.cluster.Generation++
+	s.root.cluster.Tokens = 0
+	var ids []string
+	s.sessions.scan(func(se *Session) bool { ids = append(ids, se.ID); return true })
+	for _, id := range ids {
+		s.endSession(id, "new generation")
+	}
+	var clients []string
+	s.clients.scan(func(cl *Client) bool { clients = append(clients, cl.ID); return true })
+	for _, id := range clients {
+		s.endClient(id)
+	}
+	s.emit(EventGeneration, nil, "generation", num(s.root.cluster.Generation), "reason", c.Reason)
+	return command.Result{Version: uint64(s.root.cluster.Generation)}
+}

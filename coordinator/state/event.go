@@ -1,0 +1,125 @@
+package state
+
+import (
+	"strconv"
+	"time"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/node"
+)
+
+// Position is a place in the order of events: after the event with this index and ordinal.
+type Position struct {
+	Index   uint64
+	Ordinal uint32
+}
+
+// Less orders positions.
+func (p Position) Less(q Position) bool {
+	return p.Index < q.Index || p.Index == q.Index && p.Ordinal < q.Ordinal
+}
+
+// Event is one fact. It carries no object body and no secret.
+type Event struct {
+	Index    uint64
+	Ordinal  uint32
+	Type     string    // one of the Event constants
+	Node     node.ID   // "" when it is about no node
+	NodeName string    // at that time
+	At       time.Time // the proposer's wall clock: for people
+	Actor    string
+	Fields   map[string]string
+}
+
+// Position is the event's own.
+func (e Event) Position() Position { return Position{e.Index, e.Ordinal} }
+
+// The event types, each with its fields. Numbers are decimal text, booleans "true" and "false".
+const (
+	EventNodeCreated   = "node.created"         // driver, group
+	EventNodeUpdated   = "node.updated"         // fields (comma list), version
+	EventNodeDeleted   = "node.deleted"         // name
+	EventNodeProvision = "node.provision_state" // from, to, target
+	EventNodePower     = "node.power_state"     // from, to
+	EventMaintenance   = "node.maintenance"     // on, reason, fault
+	EventNodeOwner     = "node.owner"           // from, to, epoch, reason; previous when its acknowledgement is awaited
+	EventNodeHandover  = "node.handover"        // agent, epoch: the old owner acknowledged
+	EventNodeWipe      = "node.wipe"            // method, disks, sampled, who, reason
+	EventPortCreated   = "port.created"         // port, address
+	EventPortUpdated   = "port.updated"         // port, fields
+	EventPortDeleted   = "port.deleted"         // port, address
+
+	EventFlowOpened = "flow.opened"   // flow, kind, verb, queued
+	EventFlowAdmit  = "flow.admitted" // flow, kind: a place under the concurrency limit is free
+	EventFlowStep   = "flow.step"     // flow, kind, step, name, state, attempt, token, error, boot; see StepState constants
+	EventFlowAbort  = "flow.abort"    // flow, by, delete
+	EventFlowLate   = "flow.late"     // flow, step, attempt, ok: a report of a closed attempt, which changed nothing
+	EventFlowEdge   = "flow.edge"     // flow, kind, boot, detail: what the rack saw (first_contact, silent, ...)
+	EventFlowClosed = "flow.closed"   // flow, kind, status, error
+
+	EventLockGranted  = "lock.granted"  // token, holder, task, purpose, flow
+	EventLockReleased = "lock.released" // token, holder
+	EventLockBroken   = "lock.broken"   // token, holder, reason
+
+	EventAgentSession = "agent.session" // agent, state (opened, resumed, replaced, ended), session, incarnation, reason
+	EventAgentDrain   = "agent.drain"   // agent, on, moving
+	EventAgentRemoved = "agent.removed" // agent, moved
+	EventRingEpoch    = "ring.epoch"    // group, driver, epoch
+	EventClientEnded  = "client.ended"  // client, holder
+
+	EventSettings   = "cluster.settings"   //
+	EventLevel      = "cluster.level"      // from, to
+	EventGeneration = "cluster.generation" // generation, reason
+	EventMember     = "cluster.member"     // member, state (joined, changed, removed)
+	EventJoinToken  = "cluster.join_token" // token, state (created, used, expired), role, name
+	EventAlarm      = "alarm"              // text
+)
+
+// The values of a flow.step event's field state.
+const (
+	StepOpened  = "opened"  // an attempt is open
+	StepDone    = "done"    //
+	StepRetry   = "retry"   // the attempt failed; another follows
+	StepFailed  = "failed"  //
+	StepAborted = "aborted" //
+	StepSkipped = "skipped" //
+	StepReboot  = "reboot"  // the ramdisk was lost: a fresh boot attempt follows
+	StepRegrant = "regrant" // the same attempt under a new token, for a new owner
+)
+
+// event is the compact form that is kept: the pairs in the order of emission.
+type event = command.Event
+
+func fromStored(e *event) Event {
+	fields := make(map[string]string, len(e.Fields))
+	for _, f := range e.Fields {
+		fields[f.Key] = f.Value
+	}
+	return Event{Index: e.Index, Ordinal: e.Ordinal, Type: e.Type, Node: e.Node, NodeName: e.NodeName, At: e.At, Actor: e.Actor, Fields: fields}
+}
+
+// emit adds an event of the command in work; pairs are key, value, key, value.
+func (s *State) emit(kind string, n *node.Node, pairs ...string) {
+	e := &event{Index: s.root.index, Ordinal: s.root.ordinal, Type: kind, At: s.header.At, Actor: s.header.Actor}
+	if n != nil {
+		e.Node, e.NodeName = n.ID, n.Name
+	}
+	e.Fields = make([]command.Field, 0, len(pairs)/2)
+	for i := 0; i+1 < len(pairs); i += 2 {
+		if pairs[i+1] != "" {
+			e.Fields = append(e.Fields, command.Field{Key: pairs[i], Value: pairs[i+1]})
+		}
+	}
+	s.root.ordinal++
+	s.emitted = append(s.emitted, e)
+	put(s, &s.events, e)
+	if s.events.len() > MaxEvents {
+		oldest, _ := s.events.rows.live.Min()
+		s.root.evicted = oldest.key
+		drop(s, &s.events, oldest.key)
+	}
+}
+
+func num[N ~uint64 | ~uint32 | ~int | ~uint8 | ~uint16](n N) string {
+	return strconv.FormatUint(uint64(n), 10)
+}

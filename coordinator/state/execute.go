@@ -1,0 +1,90 @@
+package state
+
+import (
+	"fmt"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+)
+
+// known tells whether execute has a case for the body.
+func known(body command.Body) bool {
+	switch body.(type) {
+	case command.InitCluster, command.Tick, command.UpdateSettings, command.OpenSession, command.CloseSession, command.SetDrain, command.RemoveAgent, command.MoveNodes, command.HandoverAck, command.CreateNode, command.UpdateNode, command.DeleteNode, command.CreatePort, command.UpdatePort, command.DeletePort, command.SetMaintenance, command.WaiveWipe, command.Provision, command.SetPower, command.Outcome, command.Edge, command.Timeout, command.Resume, command.AcquireLock, command.ReleaseLock, command.BreakLock, command.PutMember, command.RemoveMember, command.CreateJoinToken, command.UseJoinToken, command.RaiseLevel, command.NewGeneration, command.Batch:
+		return true
+	}
+	return false
+}
+
+// execute is the one list of commands. Each case lives in the file of its table.
+func (s *State) execute(body command.Body) command.Result {
+	switch c := body.(type) {
+	case command.InitCluster:
+		return s.initCluster(c)
+	case command.Tick:
+		return s.tick(c)
+	case command.UpdateSettings:
+		return s.updateSettings(c)
+	case command.OpenSession:
+		return s.openSession(c)
+	case command.CloseSession:
+		return s.closeSession(c)
+	case command.SetDrain:
+		return s.setDrain(c)
+	case command.RemoveAgent:
+		return s.removeAgent(c)
+	case command.MoveNodes:
+		return s.moveNodes(c)
+	case command.HandoverAck:
+		return s.handoverAck(c)
+	case command.CreateNode:
+		return s.createNode(c)
+	case command.UpdateNode:
+		return s.updateNode(c)
+	case command.DeleteNode:
+		return s.deleteNode(c)
+	case command.CreatePort:
+		return s.createPort(c)
+	case command.UpdatePort:
+		return s.updatePort(c)
+	case command.DeletePort:
+		return s.deletePort(c)
+	case command.SetMaintenance:
+		return s.setMaintenance(c)
+	case command.WaiveWipe:
+		return s.waiveWipe(c)
+	case command.Provision:
+		return s.provision(c)
+	case command.SetPower:
+		return s.setPowerState(c)
+	case command.Outcome:
+		return s.outcome(c)
+	case command.Edge:
+		return s.edge(c)
+	case command.Timeout:
+		return s.timeout(c)
+	case command.Resume:
+		return s.resume(c)
+	case command.AcquireLock:
+		return s.acquireLock(c)
+	case command.ReleaseLock:
+		return s.releaseLock(c)
+	case command.BreakLock:
+		return s.breakLock(c)
+	case command.PutMember:
+		return s.putMember(c)
+	case command.RemoveMember:
+		return s.removeMember(c)
+	case command.CreateJoinToken:
+		return s.createJoinToken(c)
+	case command.UseJoinToken:
+		return s.useJoinToken(c)
+	case command.RaiseLevel:
+		return s.raiseLevel(c)
+	case command.NewGeneration:
+		return s.newGeneration(c)
+	case command.Batch:
+		return s.batch(c)
+	default:
+		panic(fmt.Sprintf("state: unknown command %T", c))
+	}
+}

@@ -1,0 +1,224 @@
+package state
+
+import (
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/lifecycle"
+	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/pkg/step"
+)
+
+// Faults of a node, as in Ironic, and our own for a ramdisk key that is not the one that claimed the boot.
+const (
+	FaultClean     = "clean failure"
+	FaultBootClaim = "boot claim"
+)
+
+func (j *job) abortText() string {
+	if j.f.DeleteAfter {
+		return "aborted by a tear down that " + j.f.AbortBy + " asked for"
+	}
+	return "aborted by " + j.f.AbortBy
+}
+
+// fail ends the flow's steps with "<kind>: <step>: <cause>" and tries to leave the machine off and out of the
+// ramdisk. A tear down that follows does that itself.
+func (j *job) fail(cause string) {
+	f := j.flow()
+	where := ""
+	if st := f.Step(); st != nil && !f.Queued() {
+		where = st.Name + ": "
+		if st.Attempt.Open {
+			st.Attempt.Open, st.Status, st.EndedAt = false, flow.Aborted, j.s.header.At
+			j.stepEvent(st, StepAborted, cause)
+		}
+	}
+	f.Error = f.Kind.String() + ": " + where + clip(cause, 1024)
+	for i := range f.Steps {
+		if st := &f.Steps[i]; st.Status == flow.Pending || st.Status == flow.Running {
+			st.Status = flow.Skipped
+		}
+	}
+	f.Cur = len(f.Steps)
+	if f.Kind.Boots() && f.Boots > 0 && !f.DeleteAfter && j.n.Owner != "" {
+		f.Steps = append(f.Steps, flow.Cleanup()...)
+		return
+	}
+	j.finish()
+}
+
+// finish closes the flow and moves the node on.
+func (j *job) finish() {
+	f := j.flow()
+	switch {
+	case f.Error == "":
+		if f.Error = j.unverified(); f.Error != "" {
+			f.Status = flow.Failed
+		} else {
+			f.Status = flow.Done
+		}
+	case f.AbortRequested:
+		f.Status = flow.Aborted
+	default:
+		f.Status = flow.Failed
+	}
+	j.s.leaveLimit(f)
+	f.Cur, f.Phase = max(0, min(f.Cur, len(f.Steps)-1)), max(f.Phase, 1)
+	f.Boot, f.EndedAt = flow.Boot{}, j.s.header.At
+	j.n.FlowOpen = false
+	if j.n.Lock.Held() && j.n.Lock.Flow == f.ID {
+		j.release()
+	}
+	j.s.emit(EventFlowClosed, j.n, "flow", flowText(f.ID), "kind", f.Kind.String(), "status", f.Status.String(), "error", f.Error)
+	if f.Status == flow.Done {
+		j.succeeded(f)
+	} else {
+		j.failed(f)
+	}
+}
+
+// unverified is why a deploy may not end in active: the image that was written has to be the one asked for.
+func (j *job) unverified() string {
+	f := j.f
+	if f.Kind != flow.Deploy && f.Kind != flow.Rebuild {
+		return ""
+	}
+	if got := f.Facts[flow.FactDigest]; !strings.EqualFold(got, j.n.Instance.ImageSHA) || got == "" {
+		return f.Kind.String() + ": write_image: the image on the disk was not verified: digest " + strconv.Quote(got)
+	}
+	return ""
+}
+
+func (j *job) succeeded(f *flow.Flow) {
+	n := j.n
+	switch f.Kind {
+	case flow.Verify, flow.Inspect:
+		j.event(lifecycle.Done)
+	case flow.Deploy, flow.Rebuild:
+		n.Instance.ImageDigest, n.Instance.DiskID = f.Facts[flow.FactDigest], f.Facts[flow.FactDisk]
+		j.event(lifecycle.Done)
+	case flow.Undeploy:
+		n.Instance = node.Instance{}
+		j.event(lifecycle.CleanEvent)
+		j.closed()
+		j.clean(f.Verb, f.Actor)
+		return
+	case flow.Clean:
+		j.recordWipe(f)
+		j.afterClean(f.Manual)
+	case flow.Power:
+		n.TargetPower = ""
+	}
+	j.closed()
+}
+
+// closed writes the closed flow back, so that another may open.
+func (j *job) closed() {
+	put(j.s, &j.s.flows, j.f)
+	j.f, j.copied = nil, false
+}
+
+// afterClean moves a cleaned node to available, or to manageable: after a manual clean, when it is retired, or
+// when nothing shows that a tenant's data is gone.
+func (j *job) afterClean(manual bool) {
+	switch n := j.n; {
+	case manual || n.Retired:
+		j.event(lifecycle.ManageEvent)
+	case n.Tenanted && n.Wipe == nil:
+		j.event(lifecycle.ManageEvent)
+		n.LastError = "clean: no wipe since the last tenancy: turn automated clean on, or record a waiver"
+	default:
+		j.event(lifecycle.Done)
+	}
+}
+
+// recordWipe notes what the erase steps of a done clean report of themselves.
+func (j *job) recordWipe(f *flow.Flow) {
+	var best *flow.Step
+	for i := range f.Steps {
+		st := &f.Steps[i]
+		if st.Status == flow.Done && (st.FullName() == flow.StepErase || st.FullName() == flow.StepEraseMeta && best == nil) {
+			best = st
+		}
+	}
+	if best == nil {
+		return
+	}
+	w := &node.Wipe{Method: best.Facts[flow.FactMethod], At: j.s.header.At}
+	if w.Method == "" {
+		w.Method = best.Args["method"]
+	}
+	if best.FullName() == flow.StepEraseMeta {
+		w.Method = "metadata"
+	}
+	if disks := best.Facts[flow.FactDisks]; disks != "" {
+		w.Disks = strings.Split(disks, ",")
+	}
+	w.Sampled, _ = strconv.ParseUint(best.Facts[flow.FactSample], 10, 64) // absent is none
+	j.n.Tenanted = false
+	j.setWipe(w)
+}
+
+func (j *job) setWipe(w *node.Wipe) {
+	j.n.Wipe = w
+	j.s.emit(EventNodeWipe, j.n, "method", w.Method, "disks", strings.Join(w.Disks, ","), "sampled", num(w.Sampled), "who", w.Who, "reason", w.Reason)
+}
+
+func (j *job) failed(f *flow.Flow) {
+	n := j.n
+	n.LastError, n.TargetPower = f.Error, ""
+	if f.Kind != flow.Power {
+		j.event(lifecycle.Fail)
+	}
+	if f.Kind == flow.Clean && f.Status == flow.Failed && ranErase(f) {
+		j.maintain(true, f.Error, FaultClean)
+	}
+	j.closed()
+	if f.DeleteAfter {
+		to, target, legal := lifecycle.NextVerb(n.Provision, lifecycle.Delete)
+		if !legal {
+			panic("state: no tear down after an abort in state " + n.Provision.String())
+		}
+		j.setState(to, target)
+		j.openFlow(flow.Undeploy, lifecycle.Delete.String(), f.AbortBy, nil)
+	}
+}
+
+// ranErase tells whether the disks may be half erased: then the node needs a look before it is used.
+func ranErase(f *flow.Flow) bool {
+	return slices.ContainsFunc(f.Steps, func(st flow.Step) bool { return st.Executor == step.Ramdisk && st.Attempt.N > 0 })
+}
+
+// maintain sets or clears maintenance, with its reason and fault, and what waits for it.
+func (j *job) maintain(on bool, reason, fault string) {
+	n := j.n
+	if !on {
+		reason, fault = "", ""
+	}
+	if n.Maintenance == on && n.MaintenanceReason == reason && n.Fault == fault {
+		return
+	}
+	n.Maintenance, n.MaintenanceReason, n.Fault = on, reason, fault
+	j.s.emit(EventMaintenance, n, "on", text(on), "reason", reason, "fault", fault)
+	st := j.openStep()
+	if st == nil || !pauses(j.f.Kind) {
+		return
+	}
+	if st.Executor == step.Wait || st.Executor == step.Ramdisk {
+		st.Attempt.Deadline = 0 // maintenance stops the clock of callbacks, as in Ironic
+		if !on {
+			st.Attempt.Deadline = j.deadline(st)
+		}
+	}
+}
+
+// clip bounds a text that comes from outside.
+func clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
+}

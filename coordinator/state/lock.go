@@ -1,0 +1,93 @@
+package state
+
+import (
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// locked is the refusal of a command that meets a held lock. Its caller may wait in the node's queue.
+func locked(n *node.Node, op string) error {
+	l := n.Lock
+	holder := l.Holder
+	if holder == "" {
+		holder = "nobody: it waits for an agent"
+	}
+	return fault.New(fault.Locked, op, "node %s is locked by %s (%s) under token %s", label(n), holder, l.Purpose, l.Token).
+		WithHelp("wait, or look at it: farrier lock list; an operator may break it: farrier lock break %s", label(n)).
+		WithDetail(&fault.LockDetail{
+			Node: string(n.ID), Holder: l.Holder, Session: l.Session, Task: l.Task, Purpose: l.Purpose,
+			Token: uint64(l.Token), SinceUnixNano: l.Since.UnixNano(),
+		})
+}
+
+// acquireLock grants the lock for work that is not a flow: of the node's owner, or of an operator.
+func (s *State) acquireLock(c command.AcquireLock) command.Result {
+	const op = "acquire lock"
+	n := s.node(c.Node)
+	if n == nil {
+		return refuse(noNode(c.Node, op))
+	}
+	if n.Lock.Held() {
+		return refuse(locked(n, op))
+	}
+	if se := s.session(c.Session); se != nil {
+		if se.Agent != n.Owner || n.PrevOwner != "" {
+			return refuse(fault.New(fault.IllegalState, op, "agent %s does not own node %s", se.Agent, label(n)))
+		}
+	} else if cl := s.client(c.Session); c.Session == "" || (cl == nil || cl.Ended) && c.Session != s.header.Request.Client {
+		return refuse(fault.New(fault.Expired, op, "session %q has ended", c.Session).WithHelp("open a new one and ask again"))
+	}
+	j := s.jobOf(c.Node)
+	j.lockOnly = true
+	token := j.grant(node.Lock{Session: c.Session, Holder: clip(c.Holder, MaxNameLen), Task: clip(c.Task, MaxNameLen), Purpose: clip(c.Purpose, MaxNameLen)})
+	j.save()
+	return command.Result{Node: c.Node, Token: token, Version: n.Version}
+}
+
+// releaseLock frees the lock if the token is the one that holds it. A flow that was kept waiting goes on in the
+// same entry, ahead of callers in the queue.
+func (s *State) releaseLock(c command.ReleaseLock) command.Result {
+	const op = "release lock"
+	n := s.node(c.Node)
+	switch {
+	case n == nil:
+		return refuse(noNode(c.Node, op))
+	case n.Lock.Token != c.Token || c.Token == 0:
+		return refuse(fault.New(fault.StaleToken, op, "token %s does not hold node %s", c.Token, label(n)))
+	case n.Lock.Flow != 0:
+		return refuse(fault.New(fault.IllegalState, op, "flow %d holds node %s; its outcome releases it", n.Lock.Flow, label(n)))
+	}
+	j := s.jobOf(c.Node)
+	j.lockOnly = j.f == nil
+	j.release()
+	j.advance()
+	j.save()
+	return command.Result{Node: c.Node, Token: c.Token, Version: j.n.Version}
+}
+
+// breakLock takes the lock from its holder. The old token is refused from now on; a flow behind the lock goes on
+// under a new one. Token 0 breaks whatever lock there is.
+func (s *State) breakLock(c command.BreakLock) command.Result {
+	const op = "break lock"
+	n := s.node(c.Node)
+	switch {
+	case n == nil:
+		return refuse(noNode(c.Node, op))
+	case !n.Lock.Held():
+		return refuse(fault.New(fault.NotFound, op, "node %s is not locked", label(n)))
+	case c.Token != 0 && n.Lock.Token != c.Token:
+		return refuse(fault.New(fault.StaleToken, op, "node %s is locked under token %s, not %s", label(n), n.Lock.Token, c.Token).
+			WithHelp("look again: farrier lock list"))
+	}
+	j := s.jobOf(c.Node)
+	s.emit(EventLockBroken, n, "token", n.Lock.Token.String(), "holder", n.Lock.Holder, "reason", clip(c.Reason, 256))
+	if n.Lock.Flow != 0 {
+		j.regrant("lock broken")
+	} else {
+		j.n.Lock = node.Lock{}
+	}
+	j.advance()
+	j.save()
+	return command.Result{Node: c.Node, Token: j.n.Lock.Token, Version: j.n.Version}
+}

@@ -1,0 +1,21 @@
+package state
+
+import "testing"
+
+func TestMainPath(t *testing.T) {
+	w := newWorld(t)
+	w.agent("r1", 1)
+	id := w.create(1)
+	w.is(id, "enroll")
+	for _, s := range []struct{ verb, state string }{
+		{"manage", "manageable"}, {"inspect", "manageable"}, {"clean", "manageable"}, {"provide", "available"},
+		{"active", "active"}, {"rebuild", "active"}, {"deleted", "available"}, {"manage", "manageable"},
+	} {
+		w.to(id, s.verb)
+		w.is(id, s.state)
+		n := w.node(id)
+		if n.Lock.Held() || n.FlowOpen || n.TargetProvision != 0 || n.LastError != "" {
+			t.Fatalf("after %s: %+v", s.verb, n)
+		}
+	}
+}

@@ -1,0 +1,149 @@
+package state
+
+import (
+	"strings"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/lifecycle"
+	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+func (s *State) insertPort(p *node.Port, op string) error {
+	if err := s.checkPort(p, op); err != nil {
+		return err
+	}
+	if s.port(p.ID) != nil {
+		return fault.New(fault.Exists, op, "there is a port %s", p.ID).WithDetail(&fault.FieldDetail{Field: "port.id"})
+	}
+	p.Version = 1
+	put(s, &s.ports, p)
+	s.emit(EventPortCreated, s.node(p.Node), "port", p.ID, "address", p.Address)
+	return nil
+}
+
+// checkPort checks a port's own values and that its address is nobody else's.
+func (s *State) checkPort(p *node.Port, op string) error {
+	bad := func(kind fault.Kind, field, format string, args ...any) error {
+		return fault.New(kind, op, format, args...).WithDetail(&fault.FieldDetail{Field: "port." + field})
+	}
+	if p.ID == "" || len(p.ID) > 64 || len(p.Name) > MaxNameLen || len(p.IP) > 64 {
+		return bad(fault.Invalid, "id", "a port needs an id of at most 64 bytes")
+	}
+	if !unicastMAC(p.Address) {
+		return bad(fault.Invalid, "address", "%q is not a unicast MAC address in lower case with colons", clip(p.Address, 64))
+	}
+	if other := s.portByMAC(p.Address); other != nil && other.ID != p.ID {
+		return bad(fault.Exists, "address", "port %s of node %s has the address %s", other.ID, other.Node, p.Address)
+	}
+	return nil
+}
+
+// unicastMAC tells whether text is six lower-case hex pairs with colons, and not a group address.
+func unicastMAC(text string) bool {
+	const hex = "0123456789abcdef"
+	if len(text) != 17 {
+		return false
+	}
+	for i := range len(text) {
+		if i%3 == 2 && text[i] != ':' || i%3 != 2 && strings.IndexByte(hex, text[i]) < 0 {
+			return false
+		}
+	}
+	return strings.IndexByte(hex, text[1])&1 == 0
+}
+
+func (s *State) createPort(c command.CreatePort) command.Result {
+	const op = "create port"
+	p := c.Port
+	n := s.node(p.Node)
+	switch {
+	case n == nil:
+		return refuse(noNode(p.Node, op))
+	case n.Lock.Held():
+		return refuse(locked(n, op))
+	case len(s.nodePorts(n.ID)) >= MaxPortsPerNode:
+		return refuse(fault.New(fault.TooLarge, op, "node %s has %d ports, which is the most", label(n), MaxPortsPerNode))
+	}
+	if err := s.insertPort(&p, op); err != nil {
+		return refuse(err)
+	}
+	return command.Result{Node: n.ID, Version: 1}
+}
+
+func (s *State) updatePort(c command.UpdatePort) command.Result {
+	const op = "update port"
+	old := s.port(c.Port.ID)
+	if old == nil {
+		return refuse(noPort(c.Port.ID, op))
+	}
+	n := s.node(old.Node)
+	switch {
+	case c.Version != 0 && c.Version != old.Version:
+		return refuse(fault.New(fault.VersionConflict, op, "port %s is at version %d, not %d", old.ID, old.Version, c.Version).WithHelp("read it again and repeat the change"))
+	case n.Lock.Held():
+		return refuse(locked(n, op))
+	}
+	p := *old
+	for _, field := range c.Fields {
+		if err := setPortField(n, &p, &c.Port, field); err != nil {
+			return refuse(err)
+		}
+	}
+	if err := s.checkPort(&p, op); err != nil {
+		return refuse(err)
+	}
+	p.Version++
+	put(s, &s.ports, &p)
+	s.emit(EventPortUpdated, n, "port", p.ID, "fields", strings.Join(c.Fields, ","))
+	return command.Result{Node: n.ID, Version: p.Version}
+}
+
+// setPortField copies one field, under Ironic's rules.
+func setPortField(n *node.Node, p, in *node.Port, field string) error {
+	const op = "update port"
+	switch field {
+	case "name":
+		p.Name = in.Name
+	case "ip":
+		p.IP = in.IP
+	case "address":
+		if p.Address != in.Address && !n.Maintenance && (n.Provision == lifecycle.Active || n.Instance.UUID != "") {
+			return fault.New(fault.IllegalState, op, "node %s is %s: an address cannot change under an instance", label(n), n.Provision).
+				WithHelp("set maintenance first").WithDetail(stateDetail(n))
+		}
+		p.Address = in.Address
+	case "pxe_enabled":
+		switch n.Provision {
+		case lifecycle.Enroll, lifecycle.Inspecting, lifecycle.InspectWait, lifecycle.Manageable:
+		default:
+			if !n.Maintenance && p.PXEEnabled != in.PXEEnabled {
+				return fault.New(fault.IllegalState, op, "node %s is %s: pxe_enabled cannot change now", label(n), n.Provision).
+					WithHelp("bring it to manageable, or set maintenance").WithDetail(stateDetail(n))
+			}
+		}
+		p.PXEEnabled = in.PXEEnabled
+	default:
+		return fault.New(fault.Invalid, op, "a port has no field %q that can be changed", clip(field, 64)).WithDetail(&fault.FieldDetail{Field: "mask"})
+	}
+	return nil
+}
+
+func (s *State) deletePort(c command.DeletePort) command.Result {
+	const op = "delete port"
+	p := s.port(c.Port)
+	if p == nil {
+		return refuse(noPort(c.Port, op))
+	}
+	n := s.node(p.Node)
+	if n.Lock.Held() {
+		return refuse(locked(n, op))
+	}
+	drop(s, &s.ports, p.ID)
+	s.emit(EventPortDeleted, n, "port", p.ID, "address", p.Address)
+	return command.Result{Node: n.ID}
+}
+
+func noPort(id, op string) error {
+	return fault.New(fault.NotFound, op, "there is no port %q", clip(id, 64)).WithHelp("farrier port list")
+}

@@ -1,0 +1,75 @@
+package state
+
+import (
+	"time"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/node"
+)
+
+// The records that only state keeps. Their shapes are in command, beside the codec of the snapshot.
+type (
+	// Session is an agent's membership.
+	Session = command.Session
+	// Agent is a rack agent that has registered, live or not.
+	Agent = command.Agent
+	// Ring is one group × hardware type and its epoch, which rises with each membership change.
+	Ring = command.Ring
+	// JoinToken is the hash of a one-use token.
+	JoinToken = command.JoinToken
+	// Client is a client session: what deduplicates requests.
+	Client = command.Client
+	// Answer is the stored result of one request of a client session.
+	Answer = command.Answer
+	// Alarm is a condition for operators.
+	Alarm = command.Alarm
+	// Inventory is what the ramdisk found, compressed by the agent.
+	Inventory = command.Inventory
+)
+
+// Cluster is what is common to all members.
+type Cluster struct {
+	ID         string
+	Generation uint16 // of tokens: rises with each restore
+	Level      uint32 // feature level
+	CACert     []byte // DER
+	CAKey      node.Sealed
+	Tokens     uint64 // lock tokens granted in this cluster's life
+}
+
+// root holds what is not a table. It is copied before each command, for undo.
+type root struct {
+	index   uint64
+	ordinal uint32 // events at index so far
+	elapsed time.Duration
+
+	cluster  Cluster
+	settings command.Settings
+	flows    uint64 // flow ids given out
+	alarms   uint64 // alarm ids given out
+	evicted  Position
+
+	deploys, cleans uint32 // flows that count against the limits and are admitted
+	queuedChanged   bool   // a slot may be free: admit before the command ends
+}
+
+// Limits of this room. Each bounds memory or the work of one entry.
+const (
+	MaxEvents       = 50000            // kept for Watch
+	MaxAlarms       = 100              // the newest are kept
+	MaxClients      = 65536            // client sessions, ended ones included
+	MaxAnswers      = 64               // per client session
+	MaxAnswerSize   = 1 << 10          // bytes
+	MaxJoinTokens   = 1024             // unused at one time
+	MaxPortsPerNode = 64               //
+	MaxAgents       = 4096             // registered
+	MaxNameLen      = 255              // bytes of a name
+	MaxNodeSize     = 64 << 10         // bytes of a node's free-form fields
+	MaxFacts        = 64               // facts in one outcome
+	MaxFactBytes    = 8 << 10          // bytes of all facts of one outcome
+	MaxInventory    = 128 << 10        // bytes, compressed
+	MaxTick         = time.Second      // of one Tick
+	ClientIdle      = 15 * time.Minute // of elapsed, until a client session ends
+	ClientForget    = 24 * time.Hour   // of elapsed, until an ended client session is forgotten
+	JoinTokenTTLMax = 24 * time.Hour   // of elapsed
+)

@@ -1,0 +1,256 @@
+package state
+
+import (
+	"strings"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/step"
+)
+
+// reported finds the job of a report that names an open attempt. A report of anything else is late: it is
+// recorded and changes nothing. The token is not asked for: tokens guard orders, never facts.
+func (s *State) reported(id node.ID, f flow.ID, i int, attempt uint32, boot string) *job {
+	n := s.node(id)
+	if n == nil || !n.FlowOpen || n.Flow != f {
+		return nil
+	}
+	open := s.flow(f)
+	if open.Cur != i {
+		return nil
+	}
+	st := open.Step()
+	if st == nil || !st.Attempt.Open || st.Attempt.N != attempt || st.Executor == step.Ramdisk && st.Attempt.Boot != boot {
+		return nil
+	}
+	return s.jobOf(id)
+}
+
+func (s *State) outcome(c command.Outcome) command.Result {
+	if err := checkFacts(&c); err != nil {
+		return refuse(err)
+	}
+	j := s.reported(c.Node, c.Flow, c.Step, c.Attempt, c.Boot)
+	if j == nil || j.f.Step().Executor == step.Wait {
+		s.emit(EventFlowLate, s.node(c.Node), "flow", flowText(c.Flow), "step", num(max(c.Step, 0)), "attempt", num(c.Attempt), "ok", text(c.OK), "agent", c.Agent)
+		return command.Result{Node: c.Node, Flow: c.Flow, Flags: command.FlagLate}
+	}
+	st := j.step()
+	st.Attempt.Open = false
+	if p := node.ParsePower(c.Facts[flow.FactPower]); p != node.PowerUnknown {
+		j.setPower(p)
+	}
+	switch {
+	case c.OK:
+		if cause := j.absorb(st, &c); cause != "" {
+			j.stepFailed(st, cause, false)
+		} else {
+			st.Status, st.EndedAt = flow.Done, s.header.At
+			j.stepEvent(st, StepDone, "")
+		}
+	default:
+		j.stepFailed(st, cause(&c), c.Retryable)
+	}
+	j.advance()
+	j.save()
+	return command.Result{Node: c.Node, Flow: c.Flow}
+}
+
+func cause(c *command.Outcome) string {
+	text := c.Error
+	if text == "" {
+		text = "failed without a reason"
+	}
+	if c.ErrorKind != "" && !strings.Contains(text, c.ErrorKind) {
+		text += " (" + c.ErrorKind + ")"
+	}
+	return clip(text, 1024)
+}
+
+func checkFacts(c *command.Outcome) error {
+	size := 0
+	for k, v := range c.Facts { // order does not matter: a sum
+		size += len(k) + len(v)
+	}
+	if len(c.Facts) > MaxFacts || size > MaxFactBytes || len(c.Inventory) > MaxInventory {
+		return fault.New(fault.TooLarge, "report outcome", "%d facts of %d bytes and an inventory of %d bytes are over the bounds of %d, %d and %d",
+			len(c.Facts), size, len(c.Inventory), MaxFacts, MaxFactBytes, MaxInventory)
+	}
+	return nil
+}
+
+func (j *job) setPower(p node.Power) {
+	if j.n.Power == p {
+		return
+	}
+	j.s.emit(EventNodePower, j.n, "from", j.n.Power.String(), "to", p.String())
+	j.n.Power = p
+}
+
+// absorb takes what a done step found. It returns why the step has failed after all, or "".
+func (j *job) absorb(st *flow.Step, c *command.Outcome) (cause string) {
+	if len(c.Facts) > 0 {
+		st.Facts = c.Facts
+	}
+	f := j.flow()
+	switch st.FullName() {
+	case flow.StepInventory:
+		if len(c.Inventory) > 0 {
+			put(j.s, &j.s.inventories, &Inventory{Node: j.n.ID, At: j.s.header.At, Data: c.Inventory})
+		}
+	case flow.StepVerify:
+		if vendor := c.Facts["manufacturer"]; vendor != "" && j.n.Properties["vendor"] == "" {
+			j.n.Properties = merged(j.n.Properties, map[string]string{"vendor": vendor})
+		}
+	case flow.StepSelectDisk:
+		if c.Facts[flow.FactDisk] == "" {
+			return "the ramdisk named no disk"
+		}
+		f.Facts = merged(f.Facts, map[string]string{flow.FactDisk: c.Facts[flow.FactDisk]})
+	case flow.StepWriteImage:
+		got := c.Facts[flow.FactDigest]
+		if got == "" || !strings.EqualFold(got, j.n.Instance.ImageSHA) {
+			return "the image that was written has digest " + clip(got, 80) + ", not " + j.n.Instance.ImageSHA
+		}
+		f.Facts = merged(f.Facts, map[string]string{flow.FactDigest: strings.ToLower(got)})
+	}
+	return ""
+}
+
+// stepFailed decides what follows a failed attempt: another attempt, the next cleanup step, or the flow's
+// failure. The attempt is closed.
+func (j *job) stepFailed(st *flow.Step, cause string, retryable bool) {
+	st.Error, st.EndedAt = cause, j.s.header.At
+	again := retryable && st.Tries < j.s.root.settings.StepTries && !j.f.AbortRequested
+	switch {
+	case again:
+		st.Status = flow.Pending
+		j.stepEvent(st, StepRetry, cause)
+	case st.Cleanup:
+		st.Status = flow.Skipped
+		j.stepEvent(st, StepSkipped, cause)
+	case j.f.AbortRequested:
+		st.Status = flow.Aborted
+		j.stepEvent(st, StepAborted, cause)
+	default:
+		st.Status = flow.Failed
+		j.stepEvent(st, StepFailed, cause)
+		j.fail(cause)
+	}
+}
+
+// timeout closes an attempt whose deadline has passed by replicated time.
+func (s *State) timeout(c command.Timeout) command.Result {
+	late := command.Result{Node: c.Node, Flow: c.Flow, Flags: command.FlagLate}
+	n := s.node(c.Node)
+	if n == nil || !n.FlowOpen || n.Flow != c.Flow || s.flow(c.Flow).Cur != c.Step {
+		return late
+	}
+	now := s.flow(c.Flow).Step()
+	if now == nil || !now.Attempt.Open || now.Attempt.N != c.Attempt || now.Attempt.Deadline != c.Deadline ||
+		c.Deadline == 0 || c.Deadline > s.root.elapsed {
+		return late
+	}
+	j := s.jobOf(c.Node)
+	st := j.step()
+	if st.Executor == step.Wait {
+		j.fail("the machine did not call back in time")
+	} else {
+		st.Attempt.Open = false
+		j.stepFailed(st, "timed out", true)
+	}
+	j.advance()
+	j.save()
+	return command.Result{Node: c.Node, Flow: c.Flow}
+}
+
+// resume takes an open flow on, if nothing stands in its way.
+func (s *State) resume(c command.Resume) command.Result {
+	n := s.node(c.Node)
+	if n == nil || !n.FlowOpen || n.Flow != c.Flow || !ready(n, s.flow(c.Flow)) {
+		return command.Result{Node: c.Node, Flow: c.Flow, Flags: command.FlagLate}
+	}
+	j := s.jobOf(c.Node)
+	j.advance()
+	j.save()
+	return command.Result{Node: c.Node, Flow: c.Flow}
+}
+
+// edge takes what the rack saw happen to a machine.
+func (s *State) edge(c command.Edge) command.Result {
+	late := command.Result{Node: c.Node, Flow: c.Flow, Flags: command.FlagLate}
+	n := s.node(c.Node)
+	if n == nil || !n.FlowOpen || c.Flow != 0 && n.Flow != c.Flow {
+		return late
+	}
+	f := s.flow(n.Flow)
+	if f.Boot.ID == "" || f.Boot.ID != c.Boot {
+		return late
+	}
+	j := s.jobOf(c.Node)
+	if !j.saw(&c) {
+		return late
+	}
+	j.advance()
+	j.save()
+	return command.Result{Node: c.Node, Flow: f.ID}
+}
+
+// saw takes an edge of the open boot attempt; false means that it changes nothing.
+func (j *job) saw(c *command.Edge) bool {
+	f := j.f
+	kind := c.Kind
+	if kind == "first_contact" && f.Boot.KeyHash != "" && f.Boot.KeyHash != c.KeyHash {
+		kind = "second_claim"
+	}
+	switch kind {
+	case "first_contact":
+		if f.Boot.Contact {
+			return false
+		}
+		f = j.flow()
+		f.Boot.Contact, f.Boot.KeyHash, f.Boot.SilentAt = true, c.KeyHash, 0
+		j.edgeEvent(c, kind)
+		if st := j.openStep(); st != nil && st.Executor == step.Wait {
+			j.contacted(st)
+		}
+	case "silent":
+		if !f.Boot.Contact || f.Boot.SilentAt != 0 {
+			return false
+		}
+		j.flow().Boot.SilentAt = j.s.root.elapsed
+		j.edgeEvent(c, kind)
+		if st := j.openStep(); st != nil && st.Executor == step.Ramdisk {
+			j.reboot("the ramdisk fell silent")
+		}
+	case "heard":
+		if f.Boot.SilentAt == 0 {
+			return false
+		}
+		j.flow().Boot.SilentAt = 0
+		j.edgeEvent(c, kind)
+	case "unexpected_boot":
+		st := j.openStep()
+		if st == nil || st.Executor != step.Ramdisk {
+			return false
+		}
+		j.edgeEvent(c, kind)
+		j.reboot("the machine started anew by itself")
+	case "second_claim":
+		j.edgeEvent(c, kind)
+		j.flow().Boot = flow.Boot{}
+		j.maintain(true, "two ramdisks claimed one boot attempt: "+clip(c.Detail, 256), FaultBootClaim)
+		if !f.Failing() {
+			j.fail("two ramdisks claimed one boot attempt")
+		}
+	default:
+		return false
+	}
+	return true
+}
+
+func (j *job) edgeEvent(c *command.Edge, kind string) {
+	j.s.emit(EventFlowEdge, j.n, "flow", flowText(j.f.ID), "kind", kind, "boot", c.Boot, "agent", c.Agent, "detail", clip(c.Detail, 256))
+}

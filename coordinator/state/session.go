@@ -1,0 +1,233 @@
+package state
+
+import (
+	"slices"
+	"time"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// tick moves elapsed, renews sessions, then ends what has expired. A wrong clock of the leader can neither
+// expire a session nor keep one alive for more than MaxTick.
+func (s *State) tick(c command.Tick) command.Result {
+	d := min(max(c.D, 0), MaxTick)
+	if c.FirstOfTerm {
+		d = 0
+	}
+	s.root.elapsed += d
+	until := s.root.elapsed + s.root.settings.SessionTTL
+	if c.FirstOfTerm {
+		var all []string
+		s.sessions.scan(func(se *Session) bool { all = append(all, se.ID); return true })
+		c.Renew = all
+	}
+	for _, id := range c.Renew {
+		if old := s.session(id); old != nil && old.Deadline != until {
+			next := *old
+			next.Deadline = until
+			put(s, &s.sessions, &next)
+		}
+	}
+	for _, id := range c.ClientSeen {
+		if old := s.client(id); old != nil && !old.Ended && s.root.elapsed-old.UsedAt >= time.Second {
+			next := *old
+			next.UsedAt = s.root.elapsed
+			put(s, &s.clients, &next)
+		}
+	}
+	s.expire()
+	return ok()
+}
+
+// expire ends everything but attempts whose deadline has come. Each end moves or drops the deadline.
+func (s *State) expire() {
+	var over []deadline
+	s.deadlines.scan(func(d deadline) bool {
+		if d.at > s.root.elapsed {
+			return false
+		}
+		if d.kind != attemptDeadline {
+			over = append(over, d)
+		}
+		return true
+	})
+	for _, d := range over {
+		switch d.kind {
+		case sessionDeadline:
+			s.endSession(d.id, "expired")
+		case clientDeadline:
+			if c := s.client(d.id); c.Ended {
+				drop(s, &s.clients, d.id)
+			} else {
+				s.endClient(d.id)
+			}
+		case joinTokenDeadline:
+			t := s.joinTokens.find(d.id)
+			drop(s, &s.joinTokens, d.id)
+			s.emit(EventJoinToken, nil, "token", t.ID, "state", "expired", "role", t.Role, "name", t.Name)
+		}
+	}
+}
+
+// openSession opens, resumes or replaces an agent's session.
+func (s *State) openSession(c command.OpenSession) command.Result {
+	if err := s.checkHello(&c); err != nil {
+		return refuse(err)
+	}
+	a := Agent{Name: c.Agent, RegisteredAt: s.header.At}
+	old := s.agent(c.Agent)
+	if old != nil {
+		a = *old
+		if a.Removed {
+			return refuse(fault.New(fault.Denied, "open session", "agent %s was removed", c.Agent).WithHelp("let it join again with a token"))
+		}
+	}
+	if a.Session != "" {
+		se := s.session(a.Session)
+		switch {
+		case se.Journal != c.Journal:
+			return s.refuseSecond(&a)
+		case c.Incarnation < se.Incarnation:
+			return refuse(fault.New(fault.StaleToken, "open session", "a later incarnation (%d) of agent %s is live, this is %d", se.Incarnation, a.Name, c.Incarnation).
+				WithHelp("stop this process: another one uses its journal"))
+		case c.Incarnation == se.Incarnation:
+			return s.resumeSession(se)
+		}
+	}
+	if s.session(c.Session) != nil || c.Session == "" {
+		return refuse(fault.New(fault.Invalid, "open session", "the session id %q is not fresh", c.Session))
+	}
+	return s.startSession(&a, old, c)
+}
+
+func (s *State) checkHello(c *command.OpenSession) error {
+	const op = "open session"
+	switch {
+	case c.Agent == "" || len(c.Agent) > MaxNameLen || len(c.Group) > MaxNameLen || len(c.Drivers) > 64:
+		return fault.New(fault.Invalid, op, "an agent has a name of at most %d bytes and at most 64 hardware types", MaxNameLen)
+	case c.Journal == "":
+		return fault.New(fault.Invalid, op, "agent %s names no journal", c.Agent)
+	case c.Level > s.root.cluster.Level:
+		return fault.New(fault.Version, op, "agent %s speaks level %d, the cluster is at level %d", c.Agent, c.Level, s.root.cluster.Level).
+			WithHelp("upgrade the coordinators first, or install an older agent")
+	case s.agent(c.Agent) == nil && s.agents.len() >= MaxAgents:
+		return fault.New(fault.Busy, op, "%d agents are registered", MaxAgents).WithHelp("remove those that are gone: farrier agent remove")
+	}
+	return nil
+}
+
+// alarmed is a refusal that operators should see.
+type alarmed struct{ err *fault.Error }
+
+func (a alarmed) Error() string { return a.err.Error() }
+func (a alarmed) Unwrap() error { return a.err }
+
+func (s *State) refuseSecond(a *Agent) command.Result {
+	return refuse(alarmed{fault.New(fault.Exists, "open session", "agent %s is live with another journal", a.Name).
+		WithHelp("two machines use one agent name, or a journal was lost: give this one another name, or wait until the other's session has ended")})
+}
+
+func (s *State) resumeSession(se *Session) command.Result {
+	next := *se
+	next.Deadline = s.root.elapsed + s.root.settings.SessionTTL
+	put(s, &s.sessions, &next)
+	s.emit(EventAgentSession, nil, "agent", se.Agent, "state", "resumed", "session", se.ID, "incarnation", num(se.Incarnation))
+	return command.Result{Session: se.ID, Flags: command.FlagResumed}
+}
+
+// startSession opens a session. One of an earlier incarnation on the same journal ends at once, and its nodes
+// stay: their open attempts go on under new tokens.
+func (s *State) startSession(a, old *Agent, c command.OpenSession) command.Result {
+	replaced := a.Session
+	joined := old == nil || old.Session == ""
+	drivers := slices.Compact(slices.Sorted(slices.Values(c.Drivers)))
+	changed := joined || a.Group != c.Group || a.Weight != c.Weight || !slices.Equal(a.Drivers, drivers)
+	before := *a
+	a.Group, a.Drivers, a.Weight, a.Version, a.Level = c.Group, drivers, c.Weight, c.Version, c.Level
+	a.RamdiskURL, a.HTTPURL, a.RamdiskPin = c.RamdiskURL, c.HTTPURL, c.RamdiskPin
+	a.Session, a.Journal, a.Incarnation, a.Alarm = c.Session, c.Journal, c.Incarnation, ""
+	put(s, &s.sessions, &Session{
+		ID: c.Session, Agent: a.Name, Journal: c.Journal, Incarnation: c.Incarnation,
+		Deadline: s.root.elapsed + s.root.settings.SessionTTL,
+	})
+	s.putAgent(a)
+	what := "opened"
+	if replaced != "" {
+		what = "replaced"
+		drop(s, &s.sessions, replaced)
+	}
+	s.emit(EventAgentSession, nil, "agent", a.Name, "state", what, "session", a.Session, "incarnation", num(a.Incarnation))
+	if changed {
+		s.bumpRings(&before, a)
+	}
+	if replaced != "" {
+		s.freeLocksOf(replaced)
+		s.settleNodes(a, "session replaced")
+	}
+	s.placeUnowned(a)
+	return command.Result{Session: c.Session}
+}
+
+// settleNodes goes through an agent's nodes after its session changed or its registration did: those that it can
+// no longer serve move, open attempts of the others are granted to the new session.
+func (s *State) settleNodes(a *Agent, reason string) {
+	for _, id := range s.ids(&s.nodesOf, a.Name) {
+		j := s.jobOf(id)
+		if j.n.Group != a.Group || !a.HasDriver(j.n.Driver) {
+			j.setOwner(s.place(j.n), reason)
+		} else {
+			j.regrant(reason)
+		}
+		j.advance()
+		j.save()
+	}
+}
+
+func (s *State) closeSession(c command.CloseSession) command.Result {
+	if s.session(c.Session) == nil {
+		return refuse(fault.New(fault.NotFound, "close session", "there is no session %s", c.Session))
+	}
+	s.endSession(c.Session, c.Reason)
+	return ok()
+}
+
+// endSession ends an agent's session: its handovers count as acknowledged, its nodes are placed anew in the same
+// entry, and the work behind them goes on under new tokens.
+func (s *State) endSession(id, reason string) {
+	se := s.session(id)
+	if se == nil {
+		return
+	}
+	drop(s, &s.sessions, id)
+	a := *s.agent(se.Agent)
+	a.Session, a.EndedAt = "", s.root.elapsed
+	s.putAgent(&a)
+	s.emit(EventAgentSession, nil, "agent", a.Name, "state", "ended", "session", id, "incarnation", num(se.Incarnation), "reason", reason)
+	s.bumpRings(&a, &a)
+	for _, id := range s.ids(&s.handovers, a.Name) {
+		j := s.jobOf(id)
+		j.acknowledged(a.Name, true)
+		j.save()
+	}
+	s.freeLocksOf(id)
+	for _, id := range s.ids(&s.nodesOf, a.Name) {
+		j := s.jobOf(id)
+		j.setOwner(s.place(j.n), "session "+reason)
+		j.advance()
+		j.save()
+	}
+}
+
+// ids are the nodes under a key of an index, taken before they change.
+func (s *State) ids(t *tree[pair], key string) []node.ID {
+	var ids []node.ID
+	t.ascend(pair{key: key}, func(p pair) bool {
+		if p.key == key {
+			ids = append(ids, node.ID(p.id))
+		}
+		return p.key == key
+	})
+	return ids
+}
