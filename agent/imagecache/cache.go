@@ -267,33 +267,59 @@ func (c *Cache) release(n int64) {
 	c.bytes -= n
 }
 
-// makeRoom removes partial files that nobody fetches, then the least recently used images. The caller holds mu.
+// makeRoom removes partial files that nobody fetches, then the least recently used images, until n more bytes fit. If
+// they cannot, it removes nothing. The caller holds mu.
 func (c *Cache) makeRoom(n int64) bool {
+	needed := c.bytes + n - c.cfg.MaxBytes
+	if needed > c.removable() {
+		return false
+	}
 	for sha, size := range c.parts {
-		if c.bytes+n <= c.cfg.MaxBytes {
+		if needed <= 0 {
 			break
 		}
 		if c.flights[sha] == nil {
 			os.Remove(c.path(sha, "part"))
 			delete(c.parts, sha)
 			c.bytes -= size
+			needed -= size
 		}
 	}
-	for c.bytes+n > c.cfg.MaxBytes || len(c.items) >= maxItems {
+	for needed > 0 || len(c.items) >= maxItems {
 		var victim string
 		for sha, it := range c.items {
-			if it.readers == 0 && c.flights[sha] == nil && (victim == "" || it.used < c.items[victim].used) {
+			if c.idle(sha, it) && (victim == "" || it.used < c.items[victim].used) {
 				victim = sha
 			}
 		}
 		if victim == "" {
 			return false
 		}
-		c.log.Info("image cache: removed the least recently used image", "sha256", victim, "bytes", c.items[victim].size)
+		size := c.items[victim].size
+		c.log.Info("image cache: removed the least recently used image", "sha256", victim, "bytes", size)
 		c.remove(victim)
+		needed -= size
 	}
 	return true
 }
+
+// removable counts the bytes that makeRoom could free. The caller holds mu.
+func (c *Cache) removable() (n int64) {
+	for sha, size := range c.parts {
+		if c.flights[sha] == nil {
+			n += size
+		}
+	}
+	for sha, it := range c.items {
+		if c.idle(sha, it) {
+			n += it.size
+		}
+	}
+	return n
+}
+
+// idle tells whether nobody reads an image or works on it. The caller holds mu.
+func (c *Cache) idle(sha string, it *item) bool { return it.readers == 0 && c.flights[sha] == nil }
 
 func (c *Cache) remove(sha string) {
 	os.Remove(c.path(sha, "manifest"))

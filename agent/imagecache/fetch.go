@@ -353,15 +353,8 @@ func (c *Cache) appendTo(f *flight, p *part, b []byte) error {
 	if p.size+int64(len(b)) > c.cfg.MaxFile {
 		return tooLarge(p.size+int64(len(b)), c.cfg.MaxFile)
 	}
-	if p.size+int64(len(b)) > p.counted {
-		if err := c.reserve(reserveStep); err != nil {
-			if err := c.reserve(int64(len(b))); err != nil { // the last bytes that fit
-				return err
-			}
-			p.counted += int64(len(b))
-		} else {
-			p.counted += reserveStep
-		}
+	if err := c.account(p, p.size+int64(len(b)), f.total.Load()); err != nil {
+		return err
 	}
 	if _, err := p.file.Write(b); err != nil {
 		return fault.New(fault.Unavailable, "download", "%w", err).WithHelp("check the disk that holds the agent's image cache")
@@ -369,6 +362,28 @@ func (c *Cache) appendTo(f *flight, p *part, b []byte) error {
 	p.hash.Write(b)
 	p.size += int64(len(b))
 	f.arrived.Store(p.size)
+	return nil
+}
+
+// account reserves room for the partial file to grow to size: for all of it when its end is known and near, else a step
+// ahead, else just that.
+func (c *Cache) account(p *part, size, total int64) error {
+	if size <= p.counted {
+		return nil
+	}
+	exact := size - p.counted
+	ahead := int64(reserveStep)
+	if total >= size {
+		ahead = min(ahead, total-p.counted)
+	}
+	if ahead > exact && c.reserve(ahead) == nil {
+		p.counted += ahead
+		return nil
+	}
+	if err := c.reserve(exact); err != nil {
+		return err
+	}
+	p.counted += exact
 	return nil
 }
 

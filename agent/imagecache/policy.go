@@ -39,12 +39,13 @@ func newClient(cfg Config) *http.Client {
 		CheckRedirect: func(req *http.Request, via []*http.Request) error {
 			switch {
 			case len(via) >= maxRedirects:
-				return fault.New(fault.Denied, "download", "more than %d redirects", maxRedirects)
+				return fault.New(fault.Denied, "download", "more than %d redirects", maxRedirects).WithHelp("give the URL that the file is at")
 			case req.URL.Scheme != via[0].URL.Scheme:
 				return fault.New(fault.Denied, "download", "a redirect from %s to %s is refused", via[0].URL.Scheme, req.URL.Scheme).
 					WithHelp("give the URL that the server redirects to")
 			case req.URL.User != nil:
-				return fault.New(fault.Denied, "download", "a redirect that carries a password is refused")
+				return fault.New(fault.Denied, "download", "a redirect that carries a password is refused").
+					WithHelp("the agent sends no credentials: the file must be readable without")
 			}
 			req.Header.Del("Referer")
 			return nil
