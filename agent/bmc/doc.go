@@ -4,7 +4,11 @@
 //
 // A Factory turns a node's driver_info into a Client without a packet sent; the Client's methods do the talking,
 // each under its caller's context. Calls on one Client come from one goroutine at a time (the agent has one queue
-// per BMC). Errors are *fault.Error: Unavailable when the BMC cannot be reached, Timeout when it answered too
-// late or never reached the state asked for, Unauthenticated when it refuses the password, Unsupported when it
-// cannot do what was asked, Invalid when driver_info is wrong, Internal when it answered nonsense.
+// per BMC).
+//
+// Errors are *fault.Error: Unavailable when the BMC cannot be reached or failed, Timeout when it answered too late or
+// never reached the state asked for, Unauthenticated when it refuses the password or its certificate is not trusted,
+// Unsupported when it cannot do what was asked, Busy when it says so, Corrupt when its answer is not what the protocol
+// says, Invalid when driver_info is wrong, and Expired when the client's session was ended by somebody else in the
+// middle of a change: ask again, if the right to act still stands.
 package bmc
