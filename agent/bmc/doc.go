@@ -6,9 +6,9 @@
 // each under its caller's context. Calls on one Client come from one goroutine at a time (the agent has one queue
 // per BMC).
 //
-// Errors are *fault.Error: Unavailable when the BMC cannot be reached or failed, Timeout when it answered too late or
-// never reached the state asked for, Unauthenticated when it refuses the password or its certificate is not trusted,
-// Unsupported when it cannot do what was asked, Busy when it says so, Corrupt when its answer is not what the protocol
-// says, Invalid when driver_info is wrong, and Expired when the client's session was ended by somebody else in the
-// middle of a change: ask again, if the right to act still stands.
+// Errors are *fault.Error: Unavailable when the BMC cannot be reached or failed, or when the client's session was ended
+// by somebody else in the middle of a change, which was then not made: ask again, if the right to act still stands;
+// Timeout when it answered too late or never reached the state asked for, Unauthenticated when it refuses the password
+// or its certificate is not trusted, Unsupported when it cannot do what was asked, Busy when it says so, Corrupt when
+// its answer is not what the protocol says, and Invalid when driver_info is wrong.
 package bmc

@@ -82,7 +82,7 @@ var (
 
 // call runs fn with a gofish client bound to a context, logged in. A reading call whose session is over logs in
 // once more. A change does so only on a client without a fence: on one with a fence a session that is over may
-// have been ended by the node's new owner, so the change stops with fault.Expired and the next call logs in.
+// have been ended by the node's new owner, so the change stops with fault.Unavailable, undone, and the next call logs in.
 func (c *Client) call(ctx context.Context, op string, change bool, fn func(ctx context.Context, api *gofish.APIClient) error) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -104,7 +104,7 @@ func (c *Client) call(ctx context.Context, op string, change bool, fn func(ctx c
 		c.wire.setSession("", "")
 		c.ready = false
 		if change && c.fenced {
-			return fault.New(fault.Expired, op, "the BMC session of this agent was ended").
+			return fault.New(fault.Unavailable, op, "the BMC session of this agent was ended, and nothing was changed").
 				WithHelp("another agent may own the node now; ask again while the right to act stands")
 		}
 	}

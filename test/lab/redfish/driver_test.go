@@ -233,8 +233,8 @@ func TestFence(t *testing.T) {
 		t.Fatalf("new owner's Fence: %v", err)
 	}
 	close(hold)
-	if err := <-late; !fault.Is(err, fault.Expired) {
-		t.Errorf("the old owner's late request: %v, want expired", err)
+	if err := <-late; !fault.Is(err, fault.Unavailable) {
+		t.Errorf("the old owner's late request: %v, want unavailable", err)
 	}
 	if m.count() != 0 {
 		t.Error("the late request started the machine")
