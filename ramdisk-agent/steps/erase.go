@@ -1,0 +1,280 @@
+package steps
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"strconv"
+	"strings"
+	"sync/atomic"
+
+	"golang.org/x/sync/errgroup"
+
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/ramdisk-agent/disk"
+	"github.com/farrier-project/farrier/ramdisk-agent/gpt"
+)
+
+const (
+	mib          = 1 << 20
+	eraseAtOnce  = 4        // disks in work
+	sampleSize   = 4096     // bytes of a sample
+	sampleCount  = 128      // samples of a disk, spread evenly, besides the first and last MiB
+	btrfsMirror  = 64 * mib // second superblock of btrfs
+	overwriteBuf = 4 * mib
+)
+
+// span is a range of a disk in bytes.
+type span struct{ off, len int64 }
+
+// eraseMetadata zeroes what tells a boot loader or a kernel that there is something: both ends of every disk and of
+// every partition in its table (boot records, GPT, superblocks of ext, XFS, LVM, RAID, ZFS, btrfs).
+func (r *Runner) eraseMetadata(ctx context.Context, report Report) (result, error) {
+	return r.eraseEach(ctx, func(d disk.Disk, info disk.Info) (string, int64, error) {
+		spans := metadataSpans(d, info)
+		for _, s := range spans {
+			if err := zero(ctx, d, s, nil); err != nil {
+				return "", 0, err
+			}
+		}
+		if err := d.Flush(); err != nil {
+			return "", 0, err
+		}
+		for _, s := range spans {
+			if err := mustBeZero(ctx, d, s); err != nil {
+				return "", 0, err
+			}
+		}
+		return "metadata", int64(len(spans)), nil
+	})
+}
+
+func metadataSpans(d disk.Disk, info disk.Info) []span {
+	ends := func(start, size int64) []span {
+		head := min(int64(mib), size)
+		s := []span{{start, head}, {start + size - head, head}}
+		if size >= btrfsMirror+mib {
+			s = append(s, span{start + btrfsMirror, 64 << 10})
+		}
+		return s
+	}
+	var spans []span
+	if t, err := gpt.Read(disk.NewSpan(d, info)); err == nil {
+		for _, p := range t.Partitions() {
+			if p.Start >= 0 && p.Size > 0 && p.Start+p.Size <= info.Size {
+				spans = append(spans, ends(p.Start, p.Size)...)
+			}
+		}
+	}
+	spans = append(spans, ends(0, info.Size)...) // last: a cut before it leaves the table to find the partitions by
+	for i := range spans {
+		end := (spans[i].off + spans[i].len + info.Sector - 1) / info.Sector * info.Sector
+		spans[i].off = spans[i].off / info.Sector * info.Sector
+		spans[i].len = min(end, info.Size) - spans[i].off
+	}
+	return spans
+}
+
+// eraseDevices gives every disk back to its device by discard, if that can be shown to have worked; otherwise it
+// overwrites it with zeros. Argument method: auto (default), discard (no overwriting: fails instead), overwrite.
+func (r *Runner) eraseDevices(ctx context.Context, args map[string]string, report Report) (result, error) {
+	method := args["method"]
+	switch method {
+	case "", "auto", "discard", "overwrite":
+	default:
+		return result{}, fault.New(fault.Invalid, "erase devices", "method %q is not auto, discard or overwrite", method)
+	}
+	disks, err := r.cfg.Host.Disks()
+	if err != nil {
+		return result{}, err
+	}
+	total := int64(0)
+	for _, d := range disks {
+		total += d.Size
+	}
+	m := newMeter(report, "erase", total)
+	defer m.end()
+	return r.eraseEach(ctx, func(d disk.Disk, info disk.Info) (string, int64, error) {
+		if method != "overwrite" && info.Discard {
+			n, err := discardVerified(ctx, d, info)
+			switch {
+			case err == nil:
+				m.add(info.Size, 0)
+				return "discard", n, nil
+			case ctx.Err() != nil:
+				return "", 0, err
+			case method == "discard":
+				return "", 0, fault.Wrap("discard "+info.Name, err)
+			}
+			r.cfg.Log.Warn("discard did not erase: overwriting", "disk", info.ID, "err", err)
+		} else if method == "discard" {
+			return "", 0, fault.New(fault.Unsupported, "erase devices", "%s does not discard", info).
+				WithHelp("set the erase method to auto or overwrite")
+		}
+		if err := zero(ctx, d, span{0, info.Size}, func(n int64) { m.add(n, 0) }); err != nil {
+			return "", 0, err
+		}
+		if err := d.Flush(); err != nil {
+			return "", 0, err
+		}
+		n, err := sample(ctx, d, info)
+		return "overwrite", n, err
+	})
+}
+
+// eraseEach runs erase on every disk, a few at once, and makes the facts.
+func (r *Runner) eraseEach(ctx context.Context, erase func(disk.Disk, disk.Info) (method string, sampled int64, err error)) (result, error) {
+	disks, err := r.cfg.Host.Disks()
+	if err != nil {
+		return result{}, err
+	}
+	methods, ids := make([]string, len(disks)), make([]string, len(disks))
+	var sampled atomic.Int64
+	g, ctx := errgroup.WithContext(ctx)
+	g.SetLimit(eraseAtOnce)
+	for i, info := range disks {
+		g.Go(func() error {
+			d, err := r.cfg.Host.Open(info)
+			if err != nil {
+				return err
+			}
+			defer d.Close()
+			method, n, err := erase(d, info)
+			if err != nil {
+				return fault.Wrap("erase "+info.Name, err)
+			}
+			methods[i], ids[i] = method, info.ID
+			sampled.Add(n)
+			r.cfg.Log.Info("disk erased", "disk", info.ID, "method", method, "sampled", n)
+			return nil
+		})
+	}
+	if err := g.Wait(); err != nil {
+		return result{}, err
+	}
+	return result{facts: map[string]string{"method": weakest(methods), "disks": strings.Join(ids, ","),
+		"sampled": strconv.FormatInt(sampled.Load(), 10)}}, nil
+}
+
+// weakest is the method that the facts name when disks differ: what was overwritten was not discarded.
+func weakest(methods []string) string {
+	method := "none" // no disk
+	for _, m := range methods {
+		if method == "none" || m == "overwrite" {
+			method = m
+		}
+	}
+	return method
+}
+
+// discardVerified plants marks, discards, and looks whether they are gone: a disk that answers success and changes
+// nothing is found out even where it held zeros.
+func discardVerified(ctx context.Context, d disk.Disk, info disk.Info) (sampled int64, err error) {
+	spots := samples(info)
+	mark := disk.Buffer(sampleSize)
+	for i, s := range spots {
+		for j := 0; j < sampleSize; j += 8 {
+			binary.LittleEndian.PutUint64(mark[j:], 0x7265697272614600+uint64(i)) // "Farrier" and the number
+		}
+		if _, err := d.WriteAt(mark[:s.len], s.off); err != nil {
+			return 0, err
+		}
+	}
+	if err := d.Flush(); err != nil {
+		return 0, err
+	}
+	const step = 1 << 30 // discards of one call, so that a cancellation is heard
+	for off := int64(0); off < info.Size; off += step {
+		if err := ctx.Err(); err != nil {
+			return 0, err
+		}
+		if err := d.Discard(off, min(step, info.Size-off)); err != nil {
+			return 0, err
+		}
+	}
+	if err := d.Flush(); err != nil {
+		return 0, err
+	}
+	return sample(ctx, d, info)
+}
+
+// samples are spread evenly, at an offset in each stretch that depends on the disk's id.
+func samples(info disk.Info) []span {
+	n := min(int64(sampleCount), max(info.Size/(64<<10), 1))
+	stretch := info.Size / n
+	var out []span
+	for i := range n {
+		seed := sha256.Sum256(binary.LittleEndian.AppendUint64([]byte(info.ID), uint64(i)))
+		room := max(stretch-sampleSize, 1)
+		off := i*stretch + int64(binary.LittleEndian.Uint64(seed[:8])%uint64(room))
+		off = off / sampleSize * sampleSize
+		if off+sampleSize <= info.Size {
+			out = append(out, span{off, sampleSize})
+		}
+	}
+	return out
+}
+
+// sample reads all samples, the first and the last MiB, and wants zeros.
+func sample(ctx context.Context, d disk.Disk, info disk.Info) (int64, error) {
+	end := min(int64(mib), info.Size)
+	spots := append(samples(info), span{0, end}, span{info.Size - end, end})
+	for _, s := range spots {
+		if err := mustBeZero(ctx, d, s); err != nil {
+			return 0, err
+		}
+	}
+	return int64(len(spots)), nil
+}
+
+// zero writes zeros.
+func zero(ctx context.Context, d disk.Disk, s span, done func(int64)) error {
+	buf := disk.Buffer(int(min(overwriteBuf, s.len)))
+	for off := s.off; off < s.off+s.len; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(int64(len(buf)), s.off+s.len-off)
+		if _, err := d.WriteAt(buf[:n], off); err != nil {
+			return err
+		}
+		off += n
+		if done != nil {
+			done(n)
+		}
+	}
+	return nil
+}
+
+func mustBeZero(ctx context.Context, d disk.Disk, s span) error {
+	buf := disk.Buffer(int(min(mib, s.len)))
+	for off := s.off; off < s.off+s.len; {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		n := min(int64(len(buf)), s.off+s.len-off)
+		if _, err := d.ReadAt(buf[:n], off); err != nil {
+			return err
+		}
+		if !allZero(buf[:n]) {
+			return fault.New(fault.Corrupt, "read back", "the disk does not read as zero at %d after it was erased", off).
+				WithHelp("the disk keeps what it was told to drop: erase with method overwrite, or replace it")
+		}
+		off += n
+	}
+	return nil
+}
+
+var zeros [64 << 10]byte // read-only
+
+func allZero(p []byte) bool {
+	for len(p) > 0 {
+		n := min(len(p), len(zeros))
+		if !bytes.Equal(p[:n], zeros[:n]) {
+			return false
+		}
+		p = p[n:]
+	}
+	return true
+}

@@ -1,0 +1,217 @@
+package steps
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"runtime"
+	"runtime/debug"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/ramdisk-agent/disk"
+	"github.com/farrier-project/farrier/ramdisk-agent/work"
+)
+
+// Limits.
+const (
+	MaxInventory = 128 << 10 // bytes of a compressed inventory
+	maxWorkers   = 16
+	maxError     = 2048 // bytes of an error's text
+)
+
+// Progress is what a running step says of itself; bytes, and bytes a second.
+type Progress struct {
+	Done, Total, Rate, Skipped uint64
+	Text                       string
+}
+
+// Report takes progress. It may be called from several goroutines and does not block.
+type Report func(Progress)
+
+// Images is where images come from: the agents of the group.
+type Images interface {
+	// Manifest is the list of an image's chunks.
+	Manifest(ctx context.Context, sha256 string) (Manifest, error)
+	// Open reads length bytes (-1: to the end) of the image file from offset, from the current agent. A reader that
+	// fails has already turned to the next agent, so that opening again goes on there.
+	Open(ctx context.Context, path string, offset, length int64) (io.ReadCloser, error)
+	// Distrust turns to the next agent because the current one sent wrong bytes.
+	Distrust(reason error)
+}
+
+// Config is what steps need. Zero values of the optional fields are the defaults.
+type Config struct {
+	Host      disk.Host
+	Images    Images
+	Inventory func() ([]byte, error) // compressed JSON, at most MaxInventory bytes
+	Log       *slog.Logger
+	Workers   int           // hashing and writing; default one per core, at most 16
+	Stall     time.Duration // how long an image may come to a stop, over all agents, before the step gives up; default 30 min
+	Simulated bool          // facts say so
+}
+
+// Runner runs steps, one at a time. Between runs it remembers which chunks of the last image are in place.
+type Runner struct {
+	cfg Config
+
+	mu    sync.Mutex // guards image
+	image *imageRun
+}
+
+// New makes a Runner.
+func New(cfg Config) *Runner {
+	if cfg.Workers <= 0 {
+		cfg.Workers = runtime.GOMAXPROCS(0)
+	}
+	cfg.Workers = min(cfg.Workers, maxWorkers)
+	if cfg.Stall <= 0 {
+		cfg.Stall = 30 * time.Minute
+	}
+	return &Runner{cfg: cfg}
+}
+
+// result is what a step found; a nil error with it is success.
+type result struct {
+	facts     map[string]string
+	inventory []byte
+	then      work.End
+}
+
+// Run runs an order to its end, or until ctx ends. It never panics.
+func (r *Runner) Run(ctx context.Context, o work.Order, report Report) work.Outcome {
+	res, err := r.guarded(ctx, o, report)
+	if err != nil {
+		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+			err = fault.New(fault.Aborted, "run step", "cancelled")
+		}
+		return failed(o, err)
+	}
+	if r.cfg.Simulated && res.facts != nil {
+		res.facts["simulated"] = "true"
+	}
+	return work.Outcome{Ref: o.Ref, OK: true, Facts: res.facts, Inventory: res.inventory, Then: res.then}
+}
+
+func failed(o work.Order, err error) work.Outcome {
+	text := err.Error()
+	var f *fault.Error
+	if errors.As(err, &f) && f.Help != "" {
+		text += " (" + f.Help + ")"
+	}
+	if len(text) > maxError {
+		text = text[:maxError]
+	}
+	kind := fault.KindOf(err)
+	return work.Outcome{Ref: o.Ref, Error: text, Kind: kind.String(),
+		Retryable: kind == fault.Unavailable || kind == fault.Timeout || kind == fault.Busy}
+}
+
+func (r *Runner) guarded(ctx context.Context, o work.Order, report Report) (res result, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			r.cfg.Log.Error("step panicked", "step", o.Step, "panic", p, "stack", string(debug.Stack()))
+			err = fault.New(fault.Internal, "run step", "panic: %v", p)
+		}
+	}()
+	_, name, dotted := strings.Cut(o.Step, ".")
+	if !dotted {
+		name = o.Step
+	}
+	switch name {
+	case "inventory":
+		return r.inventory()
+	case "select_disk":
+		return r.selectDisk(o.Args)
+	case "erase_devices_metadata":
+		return r.eraseMetadata(ctx, report)
+	case "erase_devices":
+		return r.eraseDevices(ctx, o.Args, report)
+	case "write_image":
+		return r.writeImage(ctx, o, report)
+	case "write_config_drive":
+		return r.writeConfigDrive(o)
+	case "tear_down_agent", "power_off":
+		return result{then: work.PowerOff}, nil
+	case "reboot":
+		return result{then: work.Reboot}, nil
+	default:
+		return result{}, fault.New(fault.Unsupported, "run step", "this ramdisk has no step %q", o.Step).
+			WithHelp("boot a ramdisk of the agent's version")
+	}
+}
+
+func (r *Runner) inventory() (result, error) {
+	b, err := r.cfg.Inventory()
+	if err != nil {
+		return result{}, fault.Wrap("take inventory", err)
+	}
+	if len(b) > MaxInventory {
+		return result{}, fault.New(fault.TooLarge, "take inventory", "%d bytes compressed, more than %d", len(b), MaxInventory)
+	}
+	return result{facts: map[string]string{"inventory_bytes": fmt.Sprint(len(b))}, inventory: b}, nil
+}
+
+// secrets reads an order's secret arguments.
+func secrets(o work.Order) (map[string]string, error) {
+	out := map[string]string{}
+	if len(o.Secret) == 0 {
+		return out, nil
+	}
+	if err := json.Unmarshal(o.Secret, &out); err != nil {
+		return nil, fault.New(fault.Invalid, "read secret arguments", "not a JSON object of strings") // its text may hold a secret
+	}
+	return out, nil
+}
+
+// meter counts bytes and reports them, at most four times a second.
+type meter struct {
+	report Report
+	text   string
+	total  uint64
+
+	mu            sync.Mutex // guards the rest
+	done, skipped uint64
+	last          time.Time
+	lastDone      uint64
+	rate          uint64
+}
+
+const meterEvery = 250 * time.Millisecond
+
+func newMeter(report Report, text string, total int64) *meter {
+	m := &meter{report: report, text: text, total: uint64(total), last: time.Now()}
+	m.send()
+	return m
+}
+
+func (m *meter) add(done, skipped int64) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.done += uint64(done + skipped)
+	m.skipped += uint64(skipped)
+	if passed := time.Since(m.last); passed >= meterEvery {
+		if d := m.done - m.lastDone; d > 0 {
+			m.rate = uint64(time.Duration(d) * time.Second / passed)
+		}
+		m.last, m.lastDone = time.Now(), m.done
+		m.send()
+	}
+}
+
+func (m *meter) end() {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.send()
+}
+
+func (m *meter) send() {
+	if m.report != nil {
+		m.report(Progress{Done: m.done, Total: m.total, Rate: m.rate, Skipped: m.skipped, Text: m.text})
+	}
+}
