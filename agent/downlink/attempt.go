@@ -18,30 +18,33 @@ type attempt struct {
 	claimed   bool
 	known     bool // the coordinator has shown that it knows of the claim
 	chain     [][]byte
-	chainTill time.Time
-	revoked   bool // claimed twice
+	chainTill time.Duration // a lookup after it gets a new one
+	revoked   bool          // claimed twice
 	closed    bool
 
 	contact  bool // a ramdisk has been heard, here or by an earlier owner
 	lastSeen time.Duration
 	lastSeq  uint64
-	silentAt time.Duration // when silence was last told; 0: not silent
+	silentAt time.Duration // when silence was last told; never: not silent
 	leaving  bool          // told to power off: silence is what is wanted
-	claimAt  time.Duration // when first_contact was last told
-	secondAt time.Duration // when second_claim was last told
+	claimAt  time.Duration // when first_contact was last told, or never
+	secondAt time.Duration // when second_claim was last told, or never
 	second   string        // key hash of the second claim
-	askedAt  time.Duration // firmware asked for a boot program under the claimed attempt; 0: no
-	bootedAt time.Duration // when unexpected_boot was last told; 0: not
+	askedAt  time.Duration // firmware asked for a boot program under the claimed attempt, or never
+	bootedAt time.Duration // when unexpected_boot was last told, or never
 
 	command  *farrierv1.RamdiskCommand // nil: nothing to do
 	canceled bool
-	sentAt   time.Duration
+	sentAt   time.Duration // when command was last handed out, or never
 	sentTok  uint64
-	cancelAt time.Duration
-	poll     uint64 // number of the newest NextCommand: older ones end
+	cancelAt time.Duration // when its cancellation was, or never
+	poll     uint64        // number of the newest NextCommand: older ones end
 	wake     chan struct{}
 	waiters  map[refKey]*confirmation
 }
+
+// never is before every time that matters.
+const never = time.Duration(-1 << 62)
 
 // refKey names an attempt of a step on this node.
 type refKey struct {
@@ -61,7 +64,8 @@ type confirmation struct {
 
 func newAttempt(node string, b *farrierv1.BootAttempt, now time.Duration) *attempt {
 	return &attempt{node: node, id: b.BootId, secret: b.Secret, flow: b.Flow, expires: now + b.GetExpiresIn().AsDuration(),
-		lastSeen: now, wake: make(chan struct{}), waiters: map[refKey]*confirmation{}}
+		lastSeen: now, silentAt: never, claimAt: never, secondAt: never, askedAt: never, bootedAt: never, sentAt: never, cancelAt: never,
+		wake: make(chan struct{}), waiters: map[refKey]*confirmation{}}
 }
 
 // learn takes what an assignment says of the attempt.
@@ -89,15 +93,15 @@ func (a *attempt) claim(key [32]byte) {
 }
 
 func (a *attempt) revoke(key [32]byte) {
-	a.revoked, a.second, a.secondAt = true, hex.EncodeToString(key[:]), 0
+	a.revoked, a.second, a.secondAt = true, hex.EncodeToString(key[:]), never
 	a.chain = nil
 	a.wakeAll()
 }
 
 func (a *attempt) seen(now time.Duration) {
-	a.contact, a.lastSeen, a.silentAt = true, now, 0
-	if a.askedAt != 0 && now-a.askedAt > time.Second {
-		a.askedAt = 0 // it lives: the request was another machine's, or a stray packet
+	a.contact, a.lastSeen, a.silentAt = true, now, never
+	if a.askedAt != never && now-a.askedAt > time.Second {
+		a.askedAt = never // it lives: the request was another machine's, or a stray packet
 	}
 }
 
@@ -129,7 +133,7 @@ func (s *Service) due(now time.Duration) (edges []*farrierv1.Edge) {
 	defer s.mu.Unlock()
 	for _, a := range s.boots {
 		if a.revoked {
-			if a.secondAt == 0 || now-a.secondAt >= edgeRepeat {
+			if now-a.secondAt >= edgeRepeat {
 				a.secondAt = now
 				edges = append(edges, a.edge(edgeSecondClaim, "a second key, "+a.second+", claimed the boot attempt"))
 			}
@@ -143,11 +147,11 @@ func (s *Service) due(now time.Duration) (edges []*farrierv1.Edge) {
 			edges = append(edges, a.edge(edgeFirstContact, ""))
 		}
 		quiet := now - a.lastSeen
-		if a.askedAt != 0 && now-a.askedAt >= s.quietTime() && a.lastSeen <= a.askedAt+time.Second && (a.bootedAt == 0 || now-a.bootedAt >= s.silence) {
+		if a.askedAt != never && now-a.askedAt >= s.quietTime() && a.lastSeen <= a.askedAt+time.Second && now-a.bootedAt >= s.silence {
 			a.bootedAt = now
 			edges = append(edges, a.edge(edgeUnexpected, "the machine started again without its ramdisk being told to stop"))
 		}
-		if quiet >= s.silence && !a.leaving && (a.silentAt == 0 || now-a.silentAt >= s.silence) {
+		if quiet >= s.silence && !a.leaving && now-a.silentAt >= s.silence {
 			a.silentAt = now
 			edges = append(edges, a.edge(edgeSilent, "no heartbeat for "+quiet.Truncate(time.Second).String()))
 		}
@@ -166,8 +170,8 @@ func (s *Service) BootAsked(bootID string) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	a := s.boots[bootID]
-	if a == nil || !a.contact || a.leaving || a.askedAt != 0 {
+	if a == nil || !a.contact || a.leaving || a.askedAt != never {
 		return
 	}
-	a.askedAt = max(now, 1)
+	a.askedAt = now
 }

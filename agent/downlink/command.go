@@ -39,7 +39,7 @@ func (s *Service) Deliver(o *farrierv1.Order) error {
 		a.command.ImagePath = "/images/" + sha
 	}
 	a.canceled = false
-	a.sentAt, a.cancelAt = 0, 0
+	a.sentAt, a.cancelAt = never, never
 	a.wakeAll()
 	return nil
 }
@@ -168,19 +168,19 @@ func (a *attempt) nextCommand(have *farrierv1.OrderRef, now time.Duration) (cmd 
 	}
 	same := have != nil && keyOf(have) == keyOf(c.Ref)
 	if a.canceled {
-		if d := a.cancelAt + cancelResend - now; a.cancelAt != 0 && d > 0 {
+		if d := a.cancelAt + cancelResend - now; d > 0 {
 			return nil, d
 		}
-		a.cancelAt = max(now, 1)
+		a.cancelAt = now
 		return &farrierv1.RamdiskCommand{Ref: c.Ref, Step: c.Step, Cancel: true}, 0
 	}
 	if same && have.Token >= c.Ref.Token {
 		return nil, 0
 	}
-	if d := a.sentAt + resend - now; a.sentAt != 0 && a.sentTok == c.Ref.Token && d > 0 {
+	if d := a.sentAt + resend - now; a.sentTok == c.Ref.Token && d > 0 {
 		return nil, d
 	}
-	a.sentAt, a.sentTok = max(now, 1), c.Ref.Token
+	a.sentAt, a.sentTok = now, c.Ref.Token
 	if c.Step == "power_off" {
 		a.leaving = true
 	}

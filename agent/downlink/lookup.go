@@ -83,10 +83,10 @@ func (s *Service) second(a *attempt, key [32]byte, now time.Duration) []*farrier
 	if !a.revoked {
 		a.revoke(key)
 	}
-	if a.secondAt != 0 && now-a.secondAt < edgeRepeat {
+	if now-a.secondAt < edgeRepeat {
 		return nil
 	}
-	a.secondAt = max(now, 1)
+	a.secondAt = now
 	return []*farrierv1.Edge{a.edge(edgeSecondClaim, "a second key, "+a.second+", claimed the boot attempt")}
 }
 
@@ -102,13 +102,13 @@ func (s *Service) noAttempt(bootID string) error {
 // certificate answers a lookup that is in order; while the last certificate has half its life left, with that one. The caller
 // holds mu.
 func (s *Service) certificate(a *attempt, csr []byte) (*farrierv1.LookupResponse, error) {
-	if now := s.clock.Now(); a.chain == nil || now.After(a.chainTill) {
+	if now := s.clock.Boottime(); a.chain == nil || now >= a.chainTill {
 		p := identity.Peer{Cluster: s.self.Cluster, Role: identity.RoleRamdisk, Name: a.node, Group: s.self.Group, Boot: a.id}
-		chain, err := s.cfg.CA.Issue(csr, p, nil, s.cfg.CertTTL)
+		chain, err := s.ca.Issue(csr, p, nil, s.cfg.CertTTL)
 		if err != nil {
 			return nil, err
 		}
-		a.chain, a.chainTill = chain, now.Add(s.cfg.CertTTL/2)
+		a.chain, a.chainTill = chain, now+s.cfg.CertTTL/2
 	}
 	return &farrierv1.LookupResponse{Node: a.node, ChainDer: a.chain, CaDer: s.cfg.Store.CADER(),
 		HeartbeatInterval: durationpb.New(s.heartbeat), Agents: s.agents}, nil

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
+	"log/slog"
 	"net"
 	"net/http"
 	"time"
@@ -44,7 +45,8 @@ func (s *Service) Serve(ctx context.Context, ln net.Listener) error {
 	srv := &http.Server{
 		Handler: s.Handler(), TLSConfig: identity.ServerTLS(s.cfg.Store, tls.VerifyClientCertIfGiven),
 		ReadHeaderTimeout: readHeader, ReadTimeout: readBody, IdleTimeout: idle, MaxHeaderBytes: maxHeader,
-		BaseContext: func(net.Listener) context.Context { return base }, // waiting calls end with the service
+		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // strangers' handshakes
+		BaseContext: func(net.Listener) context.Context { return base },  // waiting calls end with the service
 	}
 	done := make(chan struct{})
 	stop := context.AfterFunc(ctx, func() {

@@ -40,9 +40,9 @@ const (
 // Config is what a Service needs. Store, CA, OnEdge, OnOutcome and OnProgress are required.
 type Config struct {
 	Store *identity.Store // the agent's own
-	CA    *identity.CA    // its ramdisk CA: Store.RamdiskCA
+	CA    *identity.CA    // its ramdisk CA: Store.RamdiskCA; see SetCA
 	// OnEdge, OnOutcome and OnProgress take what goes up. They may be called from many goroutines at once, and more than
-	// once with the same fact; they must not block on the network, and must not call back into the Service.
+	// once with the same fact; they must not block on the network.
 	OnEdge     func(*farrierv1.Edge)
 	OnOutcome  func(*farrierv1.StepOutcome)
 	OnProgress func(*farrierv1.StepProgress)
@@ -67,6 +67,7 @@ type Service struct {
 	clock clock.Clock
 
 	mu        sync.Mutex // guards all fields below and all attempts
+	ca        *identity.CA
 	nodes     map[string]*node
 	boots     map[string]*attempt
 	closed    map[string]struct{}
@@ -104,7 +105,7 @@ func New(cfg Config) (*Service, error) {
 	if cfg.OnClaim == nil {
 		cfg.OnClaim = func(string) {}
 	}
-	s := &Service{cfg: cfg, log: cfg.Log, self: cfg.Store.Peer(), clock: cfg.Clock, nodes: map[string]*node{},
+	s := &Service{cfg: cfg, log: cfg.Log, self: cfg.Store.Peer(), clock: cfg.Clock, ca: cfg.CA, nodes: map[string]*node{},
 		boots: map[string]*attempt{}, closed: map[string]struct{}{}, beaten: map[string]struct{}{}}
 	s.SetTimes(cfg.Heartbeat, cfg.Silence)
 	return s, nil
@@ -122,6 +123,13 @@ func (s *Service) SetTimes(heartbeat, silence time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.heartbeat, s.silence = heartbeat, silence
+}
+
+// SetCA takes a renewed ramdisk CA. Certificates of the earlier one hold until they end.
+func (s *Service) SetCA(ca *identity.CA) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ca = ca
 }
 
 // SetAgents says who serves ramdisks in this group, this agent included. The list is not to be changed afterwards.
