@@ -1,0 +1,267 @@
+package replica
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"crypto/rand"
+	"crypto/sha256"
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"hash"
+	"io"
+	"os"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/state"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// An archive is a user's snapshot: a magic line, a header as JSON with its length before it, the state in chunks with
+// their lengths before them, a zero length, and the SHA-256 of all before it. Secrets in it are sealed; the key is not
+// part of it.
+const (
+	archiveMagic = "farrier archive 1\n"
+	archiveChunk = 64 << 10
+	maxHeader    = 64 << 10
+)
+
+// Archive describes a user's snapshot.
+type Archive struct {
+	Cluster    string    `json:"cluster"`
+	Index      uint64    `json:"index"`
+	Generation uint16    `json:"generation"`
+	Level      uint32    `json:"level"`
+	At         time.Time `json:"at"` // for people
+}
+
+// SaveSnapshot writes the state after the newest entry applied here to w. For all that was committed so far, wait for
+// ReadIndex first.
+func (r *Replica) SaveSnapshot(ctx context.Context, w io.Writer) (Archive, error) {
+	v, applied := r.fsm.newest()
+	c := v.Cluster()
+	a := Archive{Cluster: c.ID, Index: applied, Generation: c.Generation, Level: c.Level, At: r.cfg.Clock.Now().UTC()}
+	head, err := json.Marshal(a)
+	if err != nil {
+		return Archive{}, err
+	}
+	sum := sha256.New()
+	out := io.MultiWriter(w, sum)
+	lead := append([]byte(archiveMagic), binary.BigEndian.AppendUint32(nil, uint32(len(head)))...)
+	if _, err := out.Write(append(lead, head...)); err != nil {
+		return Archive{}, fmt.Errorf("write archive: %w", err)
+	}
+	buffered := bufio.NewWriterSize(chunker{ctx, out}, archiveChunk)
+	err = (frozen{view: v, applied: applied}).write(buffered)
+	if err = errors.Join(err, buffered.Flush()); err != nil {
+		return Archive{}, fmt.Errorf("write archive: %w", err)
+	}
+	if _, err := out.Write(make([]byte, 4)); err != nil {
+		return Archive{}, fmt.Errorf("write archive: %w", err)
+	}
+	if _, err := w.Write(sum.Sum(nil)); err != nil {
+		return Archive{}, fmt.Errorf("write archive: %w", err)
+	}
+	return a, nil
+}
+
+// chunker writes each Write as chunks with lengths.
+type chunker struct {
+	ctx context.Context
+	out io.Writer
+}
+
+func (c chunker) Write(p []byte) (int, error) {
+	for n := 0; n < len(p); {
+		if err := c.ctx.Err(); err != nil {
+			return n, err
+		}
+		part := p[n:min(len(p), n+archiveChunk)]
+		if _, err := c.out.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part)))); err != nil {
+			return n, err
+		}
+		if _, err := c.out.Write(part); err != nil {
+			return n, err
+		}
+		n += len(part)
+	}
+	return len(p), nil
+}
+
+// RestoreSnapshot replaces the state of the whole cluster by an archive's. On the leader only. The archive is verified as
+// a whole before anything changes, and must be of this cluster. The restored state has a higher generation than both the
+// archive and the state that it replaces, in the same step: all sessions end, and no lock token is ever used again.
+func (r *Replica) RestoreSnapshot(ctx context.Context, in io.Reader) (Archive, error) {
+	const op = "restore snapshot"
+	if _, ok := r.Leading(); !ok {
+		return Archive{}, r.notLeader(op)
+	}
+	a, s, err := readArchive(ctx, in, r.cfg.MaxArchive)
+	if err != nil {
+		return Archive{}, err
+	}
+	if id := s.View().Cluster().ID; a.Cluster != r.cfg.Cluster || id != r.cfg.Cluster {
+		return Archive{}, fault.New(fault.Invalid, op, "the archive is of cluster %q, this is %q", a.Cluster, r.cfg.Cluster).
+			WithHelp("restore it into a cluster made with the same id")
+	}
+	at := r.raft.LastIndex() + 1
+	if err := r.raiseGeneration(s, at); err != nil {
+		return Archive{}, err
+	}
+	body, size, remove, err := r.spool(frozen{view: s.View(), applied: at})
+	if err != nil {
+		return Archive{}, fmt.Errorf("%s: %w", op, err)
+	}
+	defer remove()
+	meta := &raft.SnapshotMeta{Version: 1, Index: at - 1, Size: size}
+	if err := r.raft.Restore(meta, body, time.Minute); err != nil {
+		if errors.Is(err, raft.ErrNotLeader) {
+			return Archive{}, r.notLeader(op)
+		}
+		return Archive{}, unknown(fmt.Errorf("%s: %w", op, err))
+	}
+	r.log.Warn("the state was restored from an archive", "index", a.Index, "generation", s.View().Cluster().Generation)
+	return a, nil
+}
+
+// raiseGeneration lifts the state's generation above that of the cluster as it is.
+func (r *Replica) raiseGeneration(s *state.State, at uint64) error {
+	floor := max(r.View().Cluster().Generation, s.View().Cluster().Generation)
+	if floor == 1<<16-1 {
+		return fault.New(fault.IllegalState, "restore snapshot", "no generation is left after %d", floor)
+	}
+	for s.View().Cluster().Generation <= floor {
+		c := command.Command{
+			Header: command.Header{
+				Cluster: r.cfg.Cluster, At: r.cfg.Clock.Now(), Actor: "coordinator " + r.cfg.Member, Level: s.View().Cluster().Level,
+			},
+			Body: command.NewGeneration{Reason: "a snapshot was restored"},
+		}
+		rand.Read(c.Header.Seed[:]) // never fails: crypto/rand ends the process instead
+		if res, _ := s.Apply(at, c); res.Err != nil {
+			return res.Err
+		}
+	}
+	return nil
+}
+
+// spool writes a state where raft can read it, since raft wants its size first.
+func (r *Replica) spool(z frozen) (body io.Reader, size int64, remove func(), err error) {
+	if r.disk == nil {
+		var b bytes.Buffer
+		err := z.write(&b)
+		return &b, int64(b.Len()), func() {}, err
+	}
+	f, err := os.CreateTemp(r.cfg.Dir, "restore-*.tmp") // 0600
+	if err != nil {
+		return nil, 0, nil, err
+	}
+	remove = func() {
+		f.Close()
+		os.Remove(f.Name())
+	}
+	w := bufio.NewWriterSize(f, 256<<10)
+	err = errors.Join(z.write(w), w.Flush())
+	if err == nil {
+		if size, err = f.Seek(0, io.SeekCurrent); err == nil {
+			_, err = f.Seek(0, io.SeekStart)
+		}
+	}
+	if err != nil {
+		remove()
+		return nil, 0, nil, err
+	}
+	return f, size, remove, nil
+}
+
+// readArchive reads and verifies an archive of at most limit bytes. Errors are fault.Corrupt and fault.TooLarge.
+func readArchive(ctx context.Context, in io.Reader, limit int64) (Archive, *state.State, error) {
+	bad := func(format string, args ...any) (Archive, *state.State, error) {
+		return Archive{}, nil, fault.New(fault.Corrupt, "read archive", format, args...).WithHelp("take another archive: this one is damaged or not whole")
+	}
+	sum := sha256.New()
+	src := &io.LimitedReader{R: in, N: limit}
+	t := io.TeeReader(src, sum)
+	magic := make([]byte, len(archiveMagic))
+	if _, err := io.ReadFull(t, magic); err != nil || string(magic) != archiveMagic {
+		return bad("it is not an archive")
+	}
+	var n [4]byte
+	if _, err := io.ReadFull(t, n[:]); err != nil || binary.BigEndian.Uint32(n[:]) > maxHeader {
+		return bad("it has no header")
+	}
+	head := make([]byte, binary.BigEndian.Uint32(n[:]))
+	var a Archive
+	if _, err := io.ReadFull(t, head); err != nil || json.Unmarshal(head, &a) != nil {
+		return bad("its header cannot be read")
+	}
+	chunks := &unchunker{ctx: ctx, in: t}
+	s, _, err := thaw(bufio.NewReaderSize(chunks, archiveChunk))
+	if err == nil {
+		_, err = io.Copy(io.Discard, chunks) // to the end mark
+	}
+	if src.N <= 0 {
+		return Archive{}, nil, fault.New(fault.TooLarge, "read archive", "it has more than %d bytes", limit)
+	}
+	if err != nil {
+		return bad("%w", err)
+	}
+	if err := checkSum(in, sum); err != nil {
+		return bad("%w", err)
+	}
+	return a, s, nil
+}
+
+func checkSum(in io.Reader, sum hash.Hash) error {
+	want := make([]byte, sha256.Size)
+	if _, err := io.ReadFull(in, want); err != nil {
+		return fmt.Errorf("its checksum is missing: %w", err)
+	}
+	if !bytes.Equal(want, sum.Sum(nil)) {
+		return errors.New("it does not match its checksum")
+	}
+	return nil
+}
+
+// unchunker reads what chunker wrote, up to the zero length.
+type unchunker struct {
+	ctx  context.Context
+	in   io.Reader
+	left uint32
+	end  bool
+}
+
+func (u *unchunker) Read(p []byte) (int, error) {
+	if u.end {
+		return 0, io.EOF
+	}
+	if u.left == 0 {
+		if err := u.ctx.Err(); err != nil {
+			return 0, err
+		}
+		var n [4]byte
+		if _, err := io.ReadFull(u.in, n[:]); err != nil {
+			return 0, fmt.Errorf("it is cut short: %w", err)
+		}
+		if u.left = binary.BigEndian.Uint32(n[:]); u.left == 0 {
+			u.end = true
+			return 0, io.EOF
+		}
+		if u.left > archiveChunk {
+			return 0, fmt.Errorf("a chunk of %d bytes", u.left)
+		}
+	}
+	n, err := u.in.Read(p[:min(len(p), int(u.left))])
+	u.left -= uint32(n)
+	if errors.Is(err, io.EOF) && n == 0 {
+		err = io.ErrUnexpectedEOF
+	} else if errors.Is(err, io.EOF) {
+		err = nil
+	}
+	return n, err
+}

@@ -1,0 +1,120 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/farrier-project/farrier/pkg/clock"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+// Bounds of the group commit: what can be on its way at once, so that raft's heartbeats are never starved.
+const (
+	maxEntryBytes   = 128 << 10 // an entry is closed above this; a single proposal may be larger
+	maxPropose      = 512 << 10 // bytes of one Propose
+	maxEntriesAhead = 4         // entries on their way
+	maxWaiting      = 8192      // proposals that wait for an entry
+	maxAppend       = 256       // entries in one AppendEntries
+	logCacheEntries = 256
+)
+
+// HashEvery is the number of log entries between comparisons of the members' states.
+const HashEvery = 1000
+
+// Defaults of Config.
+const (
+	DefaultElection = 500 * time.Millisecond
+	LANElection     = 300 * time.Millisecond // profile "lan"
+	DefaultWatchdog = 3 * time.Second
+)
+
+// Config says which member this is and where it keeps its files.
+type Config struct {
+	Cluster string // cluster id
+	Member  string // this member's name, as in its certificate; never used for another machine
+	Dir     string // data directory, 0700; made by Bootstrap or Join
+
+	// Advertise is where the other members reach this one's Raft port. Default: the listener's address.
+	Advertise string
+	Listener  net.Listener    // the Raft port; Open owns it
+	Identity  *identity.Store // role coordinator, name Member
+
+	// Election is the election and heartbeat timeout. Default 500 ms; LANElection in the profile "lan".
+	Election time.Duration
+	// Watchdog is how long proposals may wait without any commit. Default 3 s.
+	Watchdog time.Duration
+	// SnapshotEvery is the number of entries between snapshots. Default 8,192. TrailingLogs stay behind for members
+	// that come back. Default 10,240.
+	SnapshotEvery, TrailingLogs uint64
+	// MaxArchive is the largest user snapshot that RestoreSnapshot accepts, in bytes. Default 8 GiB.
+	MaxArchive int64
+
+	Clock clock.Clock
+	Log   *slog.Logger
+
+	// Memory and Network replace files and sockets, so that a cluster runs in one process and in testing/synctest.
+	Memory  *Memory
+	Network *Network
+	// Transport replaces the network's transport. Send replaces the side messages' sender.
+	Transport raft.Transport
+}
+
+func (c Config) withDefaults() (Config, error) {
+	if c.Cluster == "" || c.Member == "" {
+		return c, fault.New(fault.Invalid, "open replica", "cluster and member must be named")
+	}
+	if (c.Memory == nil) == (c.Dir == "") {
+		return c, fault.New(fault.Invalid, "open replica", "one of a data directory and a memory store is needed")
+	}
+	if c.Election == 0 {
+		c.Election = DefaultElection
+	}
+	if c.Watchdog == 0 {
+		c.Watchdog = DefaultWatchdog
+	}
+	if c.SnapshotEvery == 0 {
+		c.SnapshotEvery = 8192
+	}
+	if c.TrailingLogs == 0 {
+		c.TrailingLogs = 10240
+	}
+	if c.MaxArchive == 0 {
+		c.MaxArchive = 8 << 30
+	}
+	if c.Clock == nil {
+		c.Clock = clock.System{}
+	}
+	if c.Log == nil {
+		c.Log = slog.New(slog.DiscardHandler)
+	}
+	return c, nil
+}
+
+func (c Config) raft() *raft.Config {
+	rc := raft.DefaultConfig()
+	rc.LocalID = raft.ServerID(c.Member)
+	rc.HeartbeatTimeout, rc.ElectionTimeout, rc.LeaderLeaseTimeout = c.Election, c.Election, c.Election
+	rc.CommitTimeout = 50 * time.Millisecond
+	rc.MaxAppendEntries = maxAppend
+	rc.BatchApplyCh = true
+	rc.ShutdownOnRemove = false
+	rc.SnapshotThreshold, rc.TrailingLogs = c.SnapshotEvery, c.TrailingLogs
+	rc.SnapshotInterval = 30 * time.Second
+	rc.NoLegacyTelemetry = true
+	rc.Logger = newHclog(c.Log)
+	return rc
+}
+
+// peers carries messages of this room beside raft's own.
+type peers interface {
+	// send delivers a message to the member at the Raft address; it may be lost.
+	send(ctx context.Context, address string, m hashMessage) error
+}
+
+var errClosed = errors.New("the transport is closed")

@@ -1,0 +1,421 @@
+package replica
+
+import (
+	"bytes"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+func diskConfig(t *testing.T) Config {
+	t.Helper()
+	return Config{Cluster: testCluster, Member: "c1", Dir: filepath.Join(t.TempDir(), "data"), Advertise: "127.0.0.1:7601"}
+}
+
+// openChecked opens a member's log as Open does, up to raft.
+func openChecked(cfg Config) (*store, *disk, error) {
+	d, err := openDisk(cfg)
+	if err != nil {
+		return nil, nil, err
+	}
+	s := &store{cluster: cfg.Cluster, member: cfg.Member, latch: newLatch(slog.New(slog.DiscardHandler)), file: d.path, logs: d.bolt, stable: d.bolt}
+	if err := s.verify(0); err != nil {
+		return nil, nil, errors.Join(err, d.close())
+	}
+	return s, d, nil
+}
+
+// fillLog writes entries up to the index; their data is a function of it.
+func fillLog(t *testing.T, cfg Config, last uint64) {
+	t.Helper()
+	s, d, err := openChecked(cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.SetUint64(keyTerm, 3); err != nil {
+		t.Fatal(err)
+	}
+	for i := uint64(3); i <= last; i += 50 {
+		var logs []*raft.Log
+		for k := i; k < i+50 && k <= last; k++ {
+			logs = append(logs, &raft.Log{Index: k, Term: 2, Type: raft.LogCommand, Data: entryData(k), AppendedAt: time.Unix(int64(k), 7)})
+		}
+		if err := s.StoreLogs(logs); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := d.close(); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func entryData(i uint64) []byte {
+	return bytes.Repeat(binary.BigEndian.AppendUint64(nil, i*0x9e3779b97f4a7c15), int(5+i%40))
+}
+
+// TestByteFlips damages a closed log file, one bit at a time: the member either refuses to open, naming the file and
+// the way out, or reads exactly what was written. Nothing panics, nothing lasts.
+func TestByteFlips(t *testing.T) {
+	cfg := diskConfig(t)
+	if err := Bootstrap(cfg, initCommand()); err != nil {
+		t.Fatal(err)
+	}
+	const last = 400
+	fillLog(t, cfg, last)
+	path := filepath.Join(cfg.Dir, logFile)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	rnd := rand.New(rand.NewPCG(1, 2))
+	refused, same := 0, 0
+	for trial := range 400 {
+		at, bit := rnd.IntN(len(whole)), byte(1)<<rnd.IntN(8)
+		if trial < 160 { // both meta pages as a whole
+			at = trial/2 + trial%2*os.Getpagesize()
+		}
+		bad := bytes.Clone(whole)
+		bad[at] ^= bit
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, d, err := openChecked(cfg)
+		if err != nil {
+			refused++
+			checkAdvice(t, err, path)
+			continue
+		}
+		same++
+		checkWhole(t, s, last, at)
+		if err := d.close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	t.Logf("%d flips: %d refused, %d without effect, 0 silent", refused+same, refused, same)
+	if refused < 100 || same == 0 {
+		t.Errorf("%d refused, %d without effect: the trials do not hit what they should", refused, same)
+	}
+}
+
+func checkAdvice(t *testing.T, err error, path string) {
+	t.Helper()
+	var e *fault.Error
+	if !errors.As(err, &e) || e.Kind != fault.Corrupt {
+		t.Fatalf("refused with %v (%v)", fault.KindOf(err), err)
+	}
+	if !strings.Contains(err.Error(), path) || !strings.Contains(e.Help, "farrier-coordinator rejoin") {
+		t.Fatalf("no file or no advice in %q, %q", err, e.Help)
+	}
+}
+
+func checkWhole(t *testing.T, s *store, last uint64, at int) {
+	t.Helper()
+	if got, err := s.LastIndex(); err != nil || got != last {
+		t.Fatalf("flip at %d: silent loss: last index %d, %v", at, got, err)
+	}
+	if got, err := s.GetUint64(keyTerm); err != nil || got != 3 {
+		t.Fatalf("flip at %d: silent change of the term to %d, %v", at, got, err)
+	}
+	for i := uint64(3); i <= last; i++ {
+		var l raft.Log
+		if err := s.GetLog(i, &l); err != nil {
+			t.Fatalf("flip at %d: entry %d: %v", at, i, err)
+		}
+		if l.Index != i || l.Term != 2 || l.Type != raft.LogCommand || !bytes.Equal(l.Data, entryData(i)) || len(l.Extensions) != 0 {
+			t.Fatalf("flip at %d: silent change of entry %d", at, i)
+		}
+	}
+}
+
+func TestTruncationsAndSwappedPages(t *testing.T) {
+	cfg := diskConfig(t)
+	if err := Bootstrap(cfg, initCommand()); err != nil {
+		t.Fatal(err)
+	}
+	fillLog(t, cfg, 400)
+	path := filepath.Join(cfg.Dir, logFile)
+	whole, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	page := os.Getpagesize()
+	swap := func(a, b int) []byte {
+		out := bytes.Clone(whole)
+		copy(out[a*page:(a+1)*page], whole[b*page:(b+1)*page])
+		copy(out[b*page:(b+1)*page], whole[a*page:(a+1)*page])
+		return out
+	}
+	cases := map[string][]byte{"empty": nil, "half a page": whole[:page/2], "one page": whole[:page], "meta pages swapped": swap(0, 1), "zeros": make([]byte, len(whole))}
+	for i := 2; i < 40 && (i+1)*page <= len(whole); i++ {
+		cases[fmt.Sprintf("page %d zeroed", i)] = append(append(bytes.Clone(whole[:i*page]), make([]byte, page)...), whole[(i+1)*page:]...)
+		cases[fmt.Sprintf("pages %d and %d swapped", i, i+1)] = swap(i, i+1)
+		cases[fmt.Sprintf("cut at page %d", i)] = whole[:i*page]
+	}
+	for name, bad := range cases {
+		if err := os.WriteFile(path, bad, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		s, d, err := openChecked(cfg)
+		if err != nil {
+			checkAdvice(t, err, path)
+			continue
+		}
+		checkWhole(t, s, 400, 0)
+		if err := d.close(); err != nil {
+			t.Fatalf("%s: %v", name, err)
+		}
+	}
+}
+
+func TestVerifyRefuses(t *testing.T) {
+	for _, c := range []struct {
+		name     string
+		snapshot uint64
+		break_   func(t *testing.T, s *store)
+		want     string
+	}{
+		{"a gap", 0, func(t *testing.T, s *store) { must(t, s.logs.DeleteRange(7, 7)) }, "entry 7 is missing"},
+		{"a lost start", 0, func(t *testing.T, s *store) { must(t, s.logs.DeleteRange(1, 4)) }, "begins at 5"},
+		{"a gap behind the snapshot", 3, func(t *testing.T, s *store) { must(t, s.logs.DeleteRange(1, 4)) }, "begins at 5"},
+		{"an entry in another's place", 0, func(t *testing.T, s *store) {
+			var l raft.Log
+			must(t, s.logs.GetLog(5, &l))
+			l.Index = 6
+			must(t, s.logs.StoreLog(&l))
+		}, "entry 6"},
+		{"an entry of another member", 0, func(t *testing.T, s *store) {
+			o := &store{cluster: s.cluster, member: "c2", logs: s.logs, stable: s.stable, latch: s.latch}
+			must(t, o.StoreLog(&raft.Log{Index: 5, Term: 2, Type: raft.LogCommand, Data: entryData(5)}))
+		}, "entry 5"},
+		{"an entry past the term", 0, func(t *testing.T, s *store) {
+			must(t, s.StoreLog(&raft.Log{Index: 11, Term: 9, Type: raft.LogCommand}))
+		}, "entry 11 has term 9"},
+		{"a term that goes back", 0, func(t *testing.T, s *store) {
+			must(t, s.StoreLog(&raft.Log{Index: 11, Term: 1, Type: raft.LogCommand}))
+		}, "entry 11 has term 1"},
+		{"a changed term", 0, func(t *testing.T, s *store) { must(t, s.stable.Set(keyTerm, make([]byte, 16))) }, "CurrentTerm"},
+		{"an older vote under the term's key", 0, func(t *testing.T, s *store) {
+			v, err := s.stable.Get(keyVoteTerm)
+			must(t, err)
+			must(t, s.stable.Set(keyTerm, v))
+		}, "CurrentTerm"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			m := raft.NewInmemStore()
+			s := &store{cluster: "c", member: "c1", file: "memory", logs: m, stable: m, latch: newLatch(slog.New(slog.DiscardHandler))}
+			must(t, s.genesis())
+			must(t, s.SetUint64(keyTerm, 3))
+			for i := uint64(1); i <= 10; i++ {
+				must(t, s.StoreLog(&raft.Log{Index: i, Term: 2, Type: raft.LogCommand, Data: entryData(i)}))
+			}
+			c.break_(t, s)
+			err := s.verify(c.snapshot)
+			if !fault.Is(err, fault.Corrupt) || !strings.Contains(err.Error(), c.want) {
+				t.Fatalf("got %v, want corrupt with %q", err, c.want)
+			}
+		})
+	}
+}
+
+func TestVerifyWantsTermAndVote(t *testing.T) {
+	m := raft.NewInmemStore()
+	s := &store{cluster: "c", member: "c1", file: "memory", logs: m, stable: m, latch: newLatch(slog.New(slog.DiscardHandler))}
+	must(t, s.SetUint64(keyTerm, 3))
+	if err := s.verify(0); !fault.Is(err, fault.Corrupt) || !strings.Contains(err.Error(), "vote") {
+		t.Fatalf("got %v", err)
+	}
+}
+
+// TestGapBehindASnapshot: an installed or restored snapshot leaves a gap before its index, which is sound.
+func TestGapBehindASnapshot(t *testing.T) {
+	m := raft.NewInmemStore()
+	s := &store{cluster: "c", member: "c1", file: "memory", logs: m, stable: m, latch: newLatch(slog.New(slog.DiscardHandler))}
+	must(t, s.genesis())
+	must(t, s.SetUint64(keyTerm, 3))
+	for _, i := range []uint64{1, 2, 3, 8, 9} {
+		must(t, s.StoreLog(&raft.Log{Index: i, Term: 2, Type: raft.LogCommand}))
+	}
+	if err := s.verify(7); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.GetLog(5, &raft.Log{}); !errors.Is(err, raft.ErrLogNotFound) || s.latch.failed() != nil {
+		t.Fatalf("an entry that the snapshot covers: %v", err)
+	}
+}
+
+func must(t *testing.T, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// failing fails from a given call on.
+type failing struct {
+	raft.LogStore
+	raft.StableStore
+	err error
+}
+
+func (f *failing) StoreLogs(l []*raft.Log) error {
+	if f.err != nil {
+		return f.err
+	}
+	return f.LogStore.StoreLogs(l)
+}
+
+func TestFirstDiskErrorLatches(t *testing.T) {
+	m := raft.NewInmemStore()
+	f := &failing{LogStore: m, StableStore: m}
+	s := &store{cluster: "c", member: "c1", file: "raft.db", logs: f, stable: f, latch: newLatch(slog.New(slog.DiscardHandler))}
+	closed := 0
+	s.latch.close = func() { closed++ }
+	must(t, s.genesis())
+	f.err = errors.New("no space left on device")
+	if err := s.StoreLog(&raft.Log{Index: 1}); err == nil {
+		t.Fatal("the error is lost")
+	}
+	f.err = nil // the disk is back: nobody may believe it
+	for name, err := range map[string]error{
+		"StoreLogs": s.StoreLogs([]*raft.Log{{Index: 2}}), "Set": s.Set([]byte("k"), nil), "DeleteRange": s.DeleteRange(1, 1), "GetLog": s.GetLog(1, &raft.Log{}),
+	} {
+		var fatal *Fatal
+		if !errors.As(err, &fatal) || fatal.ExitCode != 70 || !strings.Contains(err.Error(), "no space left") {
+			t.Errorf("%s after the error: %v", name, err)
+		}
+	}
+	if closed != 1 {
+		t.Errorf("the transport was closed %d times", closed)
+	}
+}
+
+func TestBootstrapOnce(t *testing.T) {
+	cfg := diskConfig(t)
+	must(t, Bootstrap(cfg, initCommand()))
+	for name, err := range map[string]error{"Bootstrap": Bootstrap(cfg, initCommand()), "Join": Join(cfg)} {
+		if !fault.Is(err, fault.Exists) {
+			t.Errorf("%s again: %v", name, err)
+		}
+	}
+	other := cfg
+	other.Member = "c2"
+	if _, err := openDisk(other); !fault.Is(err, fault.Invalid) {
+		t.Errorf("another member's directory: %v", err)
+	}
+	if _, err := openDisk(diskConfig(t)); !fault.Is(err, fault.NotFound) {
+		t.Errorf("an empty directory: %v", err)
+	}
+	_, d, err := openChecked(cfg)
+	must(t, err)
+	if _, err := openDisk(cfg); !fault.Is(err, fault.Busy) {
+		t.Errorf("opened twice: %v", err)
+	}
+	if err := Rejoin(cfg); !fault.Is(err, fault.Busy) {
+		t.Errorf("rejoin while it runs: %v", err)
+	}
+	must(t, d.close())
+	must(t, Rejoin(cfg))
+	s, d, err := openChecked(cfg)
+	must(t, err)
+	if last, _ := s.LastIndex(); last != 0 {
+		t.Errorf("%d entries are left after rejoin", last)
+	}
+	must(t, d.close())
+}
+
+func TestUnfinishedBootstrapStartsOver(t *testing.T) {
+	cfg := diskConfig(t)
+	must(t, Bootstrap(cfg, initCommand()))
+	must(t, os.Remove(filepath.Join(cfg.Dir, memberFile)))
+	must(t, os.WriteFile(filepath.Join(cfg.Dir, logFile), []byte("torn"), 0o600))
+	must(t, Bootstrap(cfg, initCommand()))
+	_, d, err := openChecked(cfg)
+	must(t, err)
+	must(t, d.close())
+}
+
+func TestFilesArePrivate(t *testing.T) {
+	cfg := diskConfig(t)
+	must(t, Bootstrap(cfg, initCommand()))
+	must(t, os.Chmod(cfg.Dir, 0o755))
+	must(t, os.Chmod(filepath.Join(cfg.Dir, logFile), 0o644))
+	_, d, err := openChecked(cfg)
+	must(t, err)
+	snaps, err := openSnapshots(d.snapshots, newLatch(slog.New(slog.DiscardHandler)))
+	must(t, err)
+	writeSnapshot(t, snaps, 5, "data")
+	must(t, d.close())
+	must(t, filepath.Walk(cfg.Dir, func(path string, st os.FileInfo, err error) error {
+		want := os.FileMode(0o600)
+		if err == nil && st.IsDir() {
+			want = 0o700
+		}
+		if err == nil && st.Mode().Perm() != want {
+			t.Errorf("%s has mode %v, want %v", path, st.Mode().Perm(), want)
+		}
+		return err
+	}))
+}
+
+func writeSnapshot(t *testing.T, s *snapshots, index uint64, data string) string {
+	t.Helper()
+	k, err := s.Create(1, index, 2, raft.Configuration{}, 1, nil)
+	must(t, err)
+	_, err = k.Write([]byte(data))
+	must(t, err)
+	must(t, k.Close())
+	return k.ID()
+}
+
+func TestSnapshotStore(t *testing.T) {
+	dir := filepath.Join(t.TempDir(), "snapshots")
+	s, err := openSnapshots(dir, newLatch(slog.New(slog.DiscardHandler)))
+	must(t, err)
+	for i := uint64(1); i <= 4; i++ {
+		writeSnapshot(t, s, i*100, strings.Repeat("state", int(i)*50))
+	}
+	cancelled, err := s.Create(1, 900, 2, raft.Configuration{}, 1, nil)
+	must(t, err)
+	must(t, cancelled.Cancel())
+	list, err := s.List()
+	must(t, err)
+	if len(list) != 1 || list[0].Index != 400 {
+		t.Fatalf("the list is %v, want only the newest", list)
+	}
+	files, err := os.ReadDir(dir)
+	must(t, err)
+	if len(files) != snapRetain {
+		t.Errorf("%d files are kept, want %d", len(files), snapRetain)
+	}
+	path := s.path(list[0].ID)
+	whole, err := os.ReadFile(path)
+	must(t, err)
+	for at := range whole { // each byte: never another state, never an older snapshot
+		bad := bytes.Clone(whole)
+		bad[at] ^= 0x10
+		must(t, os.WriteFile(path, bad, 0o600))
+		list, err := s.List()
+		if err == nil {
+			_, _, err = s.Open(list[0].ID)
+		}
+		if err == nil {
+			t.Fatalf("byte %d of %d changed: the snapshot opens", at, len(whole))
+		}
+		checkAdvice(t, err, path)
+	}
+	must(t, os.WriteFile(path, whole[:len(whole)-1], 0o600))
+	if _, err := s.List(); !fault.Is(err, fault.Corrupt) {
+		t.Errorf("cut short: %v", err)
+	}
+}

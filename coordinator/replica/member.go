@@ -1,0 +1,298 @@
+package replica
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"syscall"
+	"time"
+
+	"github.com/hashicorp/raft"
+	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
+	bolt "go.etcd.io/bbolt"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// Files of a data directory. The member file is written last: a directory without it holds no member.
+const (
+	memberFile  = "member.json"
+	logFile     = "raft.db"
+	snapshotDir = "snapshots"
+)
+
+// membership is what the member file holds: whose log this is. It keeps a directory from being used for another
+// cluster or member, and a cluster from being made twice.
+type membership struct {
+	Cluster string `json:"cluster"`
+	Member  string `json:"member"`
+}
+
+// Bootstrap makes the first member of a new cluster, once: a directory that holds a member is refused with fault.Exists.
+// first is the InitCluster command; the member leads and applies it when it is opened. cfg.Advertise must be set.
+func Bootstrap(cfg Config, first command.Command) error {
+	const op = "bootstrap cluster"
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	init, ok := first.Body.(command.InitCluster)
+	if !ok || init.ClusterID != cfg.Cluster || cfg.Advertise == "" {
+		return fault.New(fault.Invalid, op, "the first command must make cluster %s, and the Raft address must be set", cfg.Cluster)
+	}
+	data, err := command.Encode(first)
+	if err != nil {
+		return err
+	}
+	return create(cfg, func(s *store) error {
+		conf := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(cfg.Member), Address: raft.ServerAddress(cfg.Advertise)}}}
+		if err := raft.BootstrapCluster(cfg.raft(), s, s, raft.NewDiscardSnapshotStore(), nil, conf); err != nil {
+			return fault.New(fault.Internal, op, "%w", err)
+		}
+		return s.StoreLog(&raft.Log{Index: 2, Term: 1, Type: raft.LogCommand, Data: sealEntry(cfg.Cluster, data)})
+	})
+}
+
+// Join makes an empty member, which the leader then adds with AddVoter. It is refused with fault.Exists when the
+// directory holds a member.
+func Join(cfg Config) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	return create(cfg, func(*store) error { return nil })
+}
+
+// Rejoin throws this member's copy away and makes it empty again. The caller made sure that the cluster removed the
+// member: a member that forgot its vote while it still counts could help to elect two leaders. It is then added anew.
+func Rejoin(cfg Config) error {
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	if cfg.Memory != nil {
+		*cfg.Memory = *NewMemory()
+		return Join(cfg)
+	}
+	path := filepath.Join(cfg.Dir, logFile)
+	if f, err := os.Open(path); err == nil {
+		err := lockFile(f)
+		f.Close()
+		if err != nil {
+			return err
+		}
+	}
+	// The member file goes first: without it, what is left is of no member.
+	for _, name := range []string{memberFile, logFile, snapshotDir} {
+		if err := os.RemoveAll(filepath.Join(cfg.Dir, name)); err != nil {
+			return fmt.Errorf("rejoin: %w", err)
+		}
+	}
+	return Join(cfg)
+}
+
+// create makes an empty member and lets fill write its first records.
+func create(cfg Config, fill func(*store) error) error {
+	const op = "create member"
+	s := &store{cluster: cfg.Cluster, member: cfg.Member, latch: newLatch(cfg.Log), file: "memory"}
+	if m := cfg.Memory; m != nil {
+		if m.made {
+			return fault.New(fault.Exists, op, "the memory holds a member already")
+		}
+		s.logs, s.stable = m.Logs, m.Stable
+		m.made = true
+		return errors.Join(s.genesis(), fill(s))
+	}
+	if err := privateDir(cfg.Dir); err != nil {
+		return err
+	}
+	if got, err := readMember(cfg.Dir); err == nil {
+		return fault.New(fault.Exists, op, "%s holds member %s of cluster %s", cfg.Dir, got.Member, got.Cluster).
+			WithHelp("start it with `farrier-coordinator run`; another cluster needs another data directory")
+	} else if !fault.Is(err, fault.NotFound) {
+		return err
+	}
+	path := filepath.Join(cfg.Dir, logFile)
+	for _, left := range []string{path, filepath.Join(cfg.Dir, snapshotDir)} { // of an attempt that did not reach its end
+		if err := os.RemoveAll(left); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+	}
+	b, err := openBolt(path)
+	if err != nil {
+		return fault.New(fault.Internal, op, "%w", err)
+	}
+	s.logs, s.stable, s.file = b, b, path
+	if err := errors.Join(s.genesis(), fill(s), b.Close()); err != nil {
+		return err
+	}
+	if err := checkBoltFile(path); err != nil { // bbolt's first pages, read back before anything depends on them
+		return err
+	}
+	return writeMember(cfg.Dir, membership{Cluster: cfg.Cluster, Member: cfg.Member})
+}
+
+func readMember(dir string) (membership, error) {
+	path := filepath.Join(dir, memberFile)
+	raw, err := os.ReadFile(path)
+	if errors.Is(err, os.ErrNotExist) {
+		return membership{}, noMember(dir)
+	}
+	var m membership
+	if err != nil || json.Unmarshal(raw, &m) != nil || m.Cluster == "" || m.Member == "" {
+		return membership{}, corrupt(path, "it does not name a member: %w", errors.Join(err, errors.New("bad content")))
+	}
+	return m, nil
+}
+
+func noMember(where string) *fault.Error {
+	return fault.New(fault.NotFound, "open replica", "%s holds no member of a cluster", where).
+		WithHelp("make a new cluster with `farrier-coordinator init`, or join one with `farrier-coordinator join TOKEN`")
+}
+
+func writeMember(dir string, m membership) error {
+	raw, err := json.Marshal(m)
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(dir, memberFile)
+	f, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
+	if err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	_, err = f.Write(append(raw, '\n'))
+	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
+		return fmt.Errorf("write %s: %w", path, err)
+	}
+	if err := os.Rename(path+".tmp", path); err != nil {
+		return err
+	}
+	return syncDir(dir)
+}
+
+// disk is the open files of a member.
+type disk struct {
+	path, snapshots string
+	bolt            *raftboltdb.BoltStore
+}
+
+// openDisk opens a member's directory, after the log file was verified as a whole.
+func openDisk(cfg Config) (*disk, error) {
+	got, err := readMember(cfg.Dir)
+	if err != nil {
+		return nil, err
+	}
+	if want := (membership{Cluster: cfg.Cluster, Member: cfg.Member}); got != want {
+		return nil, fault.New(fault.Invalid, "open replica", "%s holds member %s of cluster %s, not %s of %s",
+			cfg.Dir, got.Member, got.Cluster, want.Member, want.Cluster)
+	}
+	if err := privateDir(cfg.Dir); err != nil {
+		return nil, err
+	}
+	d := &disk{path: filepath.Join(cfg.Dir, logFile), snapshots: filepath.Join(cfg.Dir, snapshotDir)}
+	f, err := os.Open(d.path)
+	if err != nil {
+		return nil, corrupt(d.path, "%w", err)
+	}
+	err = errors.Join(lockFile(f), f.Chmod(0o600))
+	if err == nil {
+		err = checkBoltFile(d.path)
+	}
+	f.Close()
+	if err != nil {
+		return nil, err
+	}
+	if d.bolt, err = openBolt(d.path); err != nil {
+		return nil, corrupt(d.path, "%w", err)
+	}
+	return d, nil
+}
+
+func (d *disk) close() error { return d.bolt.Close() }
+
+// lockFile fails with fault.Busy when another process has the log open. The lock ends with the file.
+func lockFile(f *os.File) error {
+	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
+		return fault.New(fault.Busy, "open "+f.Name(), "another process uses it: %w", err).
+			WithHelp("stop the other coordinator first")
+	}
+	return nil
+}
+
+// openBolt opens the log. The freelist is not written: it would be rewritten as a whole in each commit after a burst.
+func openBolt(path string) (_ *raftboltdb.BoltStore, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("bbolt: %v", p)
+		}
+	}()
+	return raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bolt.Options{
+		Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
+	}})
+}
+
+// privateDir makes a directory that only this user can enter.
+func privateDir(dir string) error {
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	if err := os.Chmod(dir, 0o700); err != nil {
+		return fmt.Errorf("data directory: %w", err)
+	}
+	return nil
+}
+
+// AddVoter adds a member, or changes its address. On the leader only; it returns once the change is committed.
+func (r *Replica) AddVoter(ctx context.Context, id, address string) error {
+	return r.change(ctx, "add coordinator", func(t time.Duration) raft.IndexFuture {
+		return r.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(address), 0, t)
+	})
+}
+
+// RemoveServer removes a member. On the leader only; it returns once the change is committed. The last voter stays.
+func (r *Replica) RemoveServer(ctx context.Context, id string) error {
+	if v := r.voters(); len(v) == 1 && string(v[0]) == id {
+		return fault.New(fault.IllegalState, "remove coordinator", "%s is the only one", id)
+	}
+	return r.change(ctx, "remove coordinator", func(t time.Duration) raft.IndexFuture {
+		return r.raft.RemoveServer(raft.ServerID(id), 0, t)
+	})
+}
+
+func (r *Replica) change(ctx context.Context, op string, call func(time.Duration) raft.IndexFuture) error {
+	if err := r.latch.failed(); err != nil {
+		return fault.New(fault.Unavailable, op, "%w", err)
+	}
+	if r.raft.State() != raft.Leader {
+		return r.notLeader(op)
+	}
+	done := make(chan error, 1)
+	go func() { done <- call(stopTimeout).Error() }() // ends when raft answers or stops leading
+	select {
+	case err := <-done:
+		if errors.Is(err, raft.ErrNotLeader) {
+			return r.notLeader(op)
+		}
+		if err != nil {
+			return unknown(fmt.Errorf("%s: %w", op, err))
+		}
+		return nil
+	case <-ctx.Done():
+		return unknown(ctx.Err())
+	case <-r.latch.fired:
+		return unknown(r.latch.failed())
+	}
+}
+
+// Servers lists the members of the cluster as raft knows them.
+func (r *Replica) Servers() []Server {
+	var out []Server
+	for _, s := range r.servers() {
+		out = append(out, Server{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter})
+	}
+	return out
+}

@@ -1,0 +1,311 @@
+package replica
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"github.com/hashicorp/raft"
+	"golang.org/x/sync/errgroup"
+
+	"github.com/farrier-project/farrier/coordinator/state"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// stopTimeout bounds an orderly stop.
+const stopTimeout = 5 * time.Second
+
+// Replica is one member of the cluster. Its methods are safe for concurrent use once Open returned; Run must be called,
+// once, for anything to be answered.
+type Replica struct {
+	cfg    Config
+	log    *slog.Logger
+	latch  *latch
+	store  *store
+	disk   *disk // nil in memory
+	snaps  *watchedSnapshots
+	fsm    *fsm
+	trans  *transport
+	stream *stream // nil in memory
+	peers  peers
+	raft   *raft.Raft
+	opened time.Time
+
+	queue     chan *proposal
+	slots     chan struct{} // one per entry on its way
+	ahead     chan batch
+	headSince atomic.Int64 // since opened: when the oldest entry on its way became the oldest; 0 for none
+	reads     chan chan readAnswer
+	observed  chan raft.Observation
+	ended     chan struct{} // Run is over
+
+	lead leadership
+	subs struct {
+		sync.Mutex
+		all []*Subscription
+	}
+
+	ready        atomic.Bool // raft may be asked
+	ballots      *ballots
+	ballotsMoved chan struct{}
+	hashSent     uint64 // of runHashes
+	differs      atomic.Uint64
+}
+
+// Open reads and verifies the member's files, and starts raft. The directory was made by Bootstrap or Join. Errors are
+// fault.Corrupt with the file, the index and what to do; fault.Busy when another process has the files; fault.NotFound
+// when there is no member.
+func Open(cfg Config) (_ *Replica, err error) {
+	cfg, err = cfg.withDefaults()
+	if err != nil {
+		return nil, err
+	}
+	r := &Replica{
+		cfg: cfg, log: cfg.Log, latch: newLatch(cfg.Log), opened: time.Now(),
+		queue: make(chan *proposal, maxWaiting), slots: make(chan struct{}, maxEntriesAhead), ahead: make(chan batch, maxEntriesAhead),
+		reads: make(chan chan readAnswer, maxReads), observed: make(chan raft.Observation, 16), ended: make(chan struct{}),
+		lead:    leadership{moved: make(chan struct{})},
+		ballots: newBallots(cfg.Member), ballotsMoved: make(chan struct{}, 1),
+	}
+	defer func() {
+		if err != nil {
+			r.release()
+		}
+	}()
+	if err := r.openStores(); err != nil {
+		return nil, err
+	}
+	r.fsm = newFSM(cfg.Cluster, r.store.file, r.latch)
+	r.fsm.settled = r.wakeAll
+	r.fsm.checked = func(c checkpoint) {
+		r.ballots.put(cfg.Member, hashMessage{c})
+		poke(r.ballotsMoved)
+	}
+	if err := r.openTransport(); err != nil {
+		return nil, err
+	}
+	r.latch.close = r.trans.close
+	return r, r.start()
+}
+
+// openStores opens and verifies log, stable store and snapshots.
+func (r *Replica) openStores() error {
+	r.store = &store{cluster: r.cfg.Cluster, member: r.cfg.Member, latch: r.latch, file: "memory"}
+	var snaps raft.SnapshotStore
+	if m := r.cfg.Memory; m != nil {
+		if !m.made {
+			return noMember("memory")
+		}
+		r.store.logs, r.store.stable, snaps = m.Logs, m.Stable, m.Snapshots
+	} else {
+		d, err := openDisk(r.cfg)
+		if err != nil {
+			return err
+		}
+		r.disk = d
+		r.store.logs, r.store.stable, r.store.file = d.bolt, d.bolt, d.path
+		if snaps, err = openSnapshots(d.snapshots, r.latch); err != nil {
+			return err
+		}
+	}
+	list, err := snaps.List()
+	if err != nil {
+		return err
+	}
+	var newest uint64
+	if len(list) > 0 {
+		newest = list[0].Index
+	}
+	r.snaps = &watchedSnapshots{SnapshotStore: snaps, taken: func(i uint64) { r.store.floor.Store(max(i, r.store.floor.Load())) }}
+	return r.store.verify(newest)
+}
+
+func (r *Replica) openTransport() error {
+	switch {
+	case r.cfg.Network != nil:
+		t := r.cfg.Transport
+		if t == nil {
+			t = r.cfg.Network.Transport(r.cfg.Advertise)
+		}
+		r.trans, r.peers = newTransport(t), post{r.cfg.Network, r.cfg.Advertise, r.cfg.Member}
+		r.cfg.Network.attach(r.cfg.Advertise, r)
+	case r.cfg.Listener != nil && r.cfg.Identity != nil:
+		if name := r.cfg.Identity.Peer().Name; name != r.cfg.Member {
+			return fault.New(fault.Invalid, "open replica", "the certificate is of %q, the member is %q", name, r.cfg.Member)
+		}
+		r.stream = newStream(r.cfg.Listener, r.cfg.Advertise, r.cfg.Identity, r.log, func(member string, m hashMessage) {
+			if r.ready.Load() {
+				r.heard(member, m)
+			}
+		})
+		r.peers = r.stream
+		r.trans = newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: r.stream, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 10 * time.Second, Logger: newHclog(r.log),
+		}))
+	default:
+		return fault.New(fault.Invalid, "open replica", "a listener and an identity are needed")
+	}
+	return nil
+}
+
+// start starts raft. raft panics on what it cannot read.
+func (r *Replica) start() (err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fault.New(fault.Internal, "start raft", "panic: %v", p)
+		}
+		if err != nil && r.latch.failed() != nil {
+			err = r.latch.err.Load().Err
+		}
+	}()
+	logs, err := raft.NewLogCache(logCacheEntries, r.store)
+	if err != nil {
+		return err
+	}
+	r.raft, err = raft.NewRaft(r.cfg.raft(), r.fsm, logs, r.store, r.snaps, r.trans)
+	if err != nil {
+		return fault.Wrap("start raft", errors.Join(r.snaps.failed, r.fsm.failed, err))
+	}
+	r.store.running.Store(true)
+	r.snaps.started.Store(true)
+	r.raft.RegisterObserver(raft.NewObserver(r.observed, false, func(o *raft.Observation) bool {
+		switch o.Data.(type) {
+		case raft.LeaderObservation, raft.RaftState:
+			return true
+		}
+		return false
+	}))
+	r.ready.Store(true)
+	return nil
+}
+
+// Run serves until the context ends, then stops in order: leadership is handed on, entries on their way are answered.
+// A *Fatal is returned at once, when this member must not go on: the process exits with its code.
+func (r *Replica) Run(ctx context.Context) error {
+	defer close(r.ended)
+	loops, cancel := context.WithCancel(context.WithoutCancel(ctx))
+	defer cancel()
+	g, loops := errgroup.WithContext(loops)
+	g.Go(func() error { r.runBatches(loops); return nil })
+	g.Go(func() error { return r.runLead(loops) })
+	g.Go(func() error { return r.runObserver(loops) })
+	g.Go(func() error { return r.runReads(loops) })
+	g.Go(func() error { return r.runHashes(loops) })
+	g.Go(func() error { return r.runWatchdog(loops) })
+	answered := make(chan struct{})
+	go func() {
+		defer close(answered)
+		r.runAnswers()
+	}()
+	select {
+	case <-ctx.Done():
+	case <-r.latch.fired:
+		r.raft.Shutdown() // not waited for: raft may hang in a store
+		return r.latch.failed()
+	}
+	if r.raft.State() == raft.Leader && len(r.voters()) > 1 {
+		r.handOn()
+	}
+	cancel()
+	stopped := make(chan error, 1)
+	go func() {
+		err := g.Wait()
+		<-answered
+		err = errors.Join(err, r.raft.Shutdown().Error())
+		stopped <- errors.Join(err, r.release())
+	}()
+	select {
+	case err := <-stopped:
+		return err
+	case <-r.latch.fired:
+		return r.latch.failed()
+	case <-time.After(stopTimeout):
+		return r.latch.fail(fault.New(fault.Timeout, "stop coordinator", "it did not stop within %v", stopTimeout))
+	}
+}
+
+// handOn gives the leadership to another member, so that the cluster does not wait for an election timeout.
+func (r *Replica) handOn() {
+	done := make(chan error, 1)
+	f := r.raft.LeadershipTransfer()
+	go func() { done <- f.Error() }() // raft bounds it by the election timeout
+	select {
+	case err := <-done:
+		if err != nil {
+			r.log.Info("leadership was not handed on", "err", err)
+		}
+	case <-time.After(2 * r.cfg.Election):
+	}
+}
+
+// release closes what Open opened, raft excepted.
+func (r *Replica) release() error {
+	if r.trans != nil {
+		r.trans.close()
+	}
+	if r.stream != nil {
+		_ = r.stream.Close() // closed with the transport already
+		r.stream.wait()
+	}
+	if r.cfg.Network != nil {
+		r.cfg.Network.detach(r.cfg.Advertise, r)
+	}
+	if r.disk != nil {
+		return r.disk.close()
+	}
+	return nil
+}
+
+// View is the state after the newest entry applied here.
+func (r *Replica) View() *state.View {
+	v, _ := r.fsm.newest()
+	return v
+}
+
+// Stats is where the member stands.
+type Stats struct {
+	Member                         string
+	Role                           string // leader, follower, candidate, shutdown
+	Leader                         string // member that leads; "" when unknown
+	Term, Last, Committed, Applied uint64
+	Snapshot                       uint64 // index of the newest
+	Waiting                        int    // proposals not yet in an entry
+	Differs                        uint64 // newest index at which members differ without a majority; 0: none
+	Servers                        []Server
+}
+
+// Server is a member of the cluster as raft knows it.
+type Server struct {
+	ID, Address string
+	Voter       bool
+}
+
+// Stats answers where the member stands.
+func (r *Replica) Stats() Stats {
+	_, applied := r.fsm.newest()
+	leader, _, _ := r.Leader()
+	return Stats{
+		Member: r.cfg.Member, Role: lower(r.raft.State()), Leader: leader, Term: r.raft.CurrentTerm(), Last: r.raft.LastIndex(),
+		Committed: r.raft.CommitIndex(), Applied: applied, Snapshot: r.store.floor.Load(), Waiting: len(r.queue),
+		Differs: r.differs.Load(), Servers: r.Servers(),
+	}
+}
+
+func lower(s raft.RaftState) string {
+	switch s {
+	case raft.Leader:
+		return "leader"
+	case raft.Follower:
+		return "follower"
+	case raft.Candidate:
+		return "candidate"
+	case raft.Shutdown:
+		return "shutdown"
+	default:
+		return fmt.Sprintf("state %d", s)
+	}
+}
