@@ -23,6 +23,7 @@ type rule struct {
 var table = []rule{ // read-only
 	{"api/gen/", nil},
 	{"pkg/clock", nil},
+	{"pkg/connlimit", nil},
 	{"pkg/fault", nil},
 	{"pkg/retry", nil},
 	{"pkg/identity", []string{"pkg/fault"}},
