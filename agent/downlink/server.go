@@ -13,6 +13,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/pkg/connlimit"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -38,7 +39,7 @@ func (s *Service) Handler() http.Handler {
 	return mux
 }
 
-// Serve answers on ln by TLS 1.3, client certificates optional, until the context ends. It closes ln.
+// Serve answers on ln by TLS 1.3, client certificates optional, within the bounds of connlimit, until the context ends. It closes ln.
 func (s *Service) Serve(ctx context.Context, ln net.Listener) error {
 	base, cancel := context.WithCancel(ctx)
 	defer cancel()
@@ -57,7 +58,7 @@ func (s *Service) Serve(ctx context.Context, ln net.Listener) error {
 			srv.Close()
 		}
 	})
-	err := srv.ServeTLS(ln, "", "")
+	err := srv.ServeTLS(connlimit.New(ln, 0, 0), "", "")
 	if stop() {
 		return fault.New(fault.Internal, "ramdisk server", "the listener stopped: %w", err)
 	}

@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/farrier-project/farrier/pkg/connlimit"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -19,7 +20,7 @@ const (
 	stopTimeout = 3 * time.Second
 )
 
-// Serve answers on ln until the context ends, and gives running requests three seconds to finish. It closes ln.
+// Serve answers on ln, within the bounds of connlimit, until the context ends, and gives running requests three seconds to finish. It closes ln.
 func (h *Handler) Serve(ctx context.Context, ln net.Listener) error {
 	srv := &http.Server{Handler: h, ReadHeaderTimeout: readHeader, IdleTimeout: idle, MaxHeaderBytes: maxHeader,
 		ErrorLog: slog.NewLogLogger(h.cfg.Log.Handler(), slog.LevelDebug)}
@@ -32,7 +33,7 @@ func (h *Handler) Serve(ctx context.Context, ln net.Listener) error {
 			srv.Close()
 		}
 	})
-	err := srv.Serve(ln)
+	err := srv.Serve(connlimit.New(ln, 0, 0))
 	if stop() {
 		return fault.New(fault.Internal, "http boot", "the listener stopped: %w", err)
 	}
