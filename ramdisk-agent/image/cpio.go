@@ -5,40 +5,78 @@ import (
 	"io"
 )
 
-// File types and bits of a mode, as in <sys/stat.h>.
+// File modes of cpio entries (stat.h).
 const (
-	typeDir  = 0o040000
-	typeFile = 0o100000
-	typeChar = 0o020000
+	modeDir  = 0o040000
+	modeFile = 0o100000
+	modeLink = 0o120000
+	modeChar = 0o020000
 )
 
-// entry is a member of the archive.
-type entry struct {
-	name         string // without a leading slash
-	mode         uint32
-	major, minor uint32 // of a device
-	data         []byte
+// Archive writes a newc cpio archive. Inode numbers count up from 1, times and owners are zero: the bytes depend on the
+// entries and their order alone. The first error sticks; Close returns it.
+type Archive struct {
+	w    io.Writer
+	ino  uint32
+	size int64
+	err  error
 }
 
-// writeCPIO writes the "new ASCII" format that the kernel unpacks (Documentation/driver-api/early-userspace/
-// buffer-format.rst): owner root, no dates, inode numbers in order.
-func writeCPIO(w io.Writer, entries []entry) error {
-	pad := make([]byte, 4)
-	put := func(e entry, ino int) error {
-		header := fmt.Sprintf("070701%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X%08X",
-			ino, e.mode, 0, 0, 1, 0, len(e.data), 0, 0, e.major, e.minor, len(e.name)+1, 0)
-		head := header + e.name + "\x00"
-		for _, part := range [][]byte{[]byte(head), pad[:-len(head)&3], e.data, pad[:-len(e.data)&3]} {
-			if _, err := w.Write(part); err != nil {
-				return err
-			}
-		}
-		return nil
+// NewArchive starts an archive.
+func NewArchive(w io.Writer) *Archive { return &Archive{w: w} }
+
+// Dir adds a directory. Parents must come first.
+func (a *Archive) Dir(name string) { a.entry(name, modeDir|0o755, nil, 0, 0) }
+
+// File adds a regular file with permission bits perm.
+func (a *Archive) File(name string, perm uint32, data []byte) {
+	a.entry(name, modeFile|perm, data, 0, 0)
+}
+
+// Link adds a symbolic link.
+func (a *Archive) Link(name, target string) { a.entry(name, modeLink|0o777, []byte(target), 0, 0) }
+
+// CharDevice adds a character device.
+func (a *Archive) CharDevice(name string, major, minor uint32) {
+	a.entry(name, modeChar|0o600, nil, major, minor)
+}
+
+// Close writes the trailer and pads to 512 bytes.
+func (a *Archive) Close() error {
+	a.ino = 0
+	a.header("TRAILER!!!", 0, 0, 0, 0, 0, 1)
+	a.pad(512)
+	return a.err
+}
+
+func (a *Archive) entry(name string, mode uint32, data []byte, major, minor uint32) {
+	a.ino++
+	links := uint32(1)
+	if mode&modeDir != 0 && mode&modeFile != modeFile {
+		links = 2
 	}
-	for i, e := range entries {
-		if err := put(e, i+1); err != nil {
-			return err
-		}
+	a.header(name, a.ino, mode, uint32(len(data)), major, minor, links)
+	a.write(data)
+	a.pad(4)
+}
+
+func (a *Archive) header(name string, ino, mode, size, major, minor, links uint32) {
+	a.write(fmt.Appendf(nil, "070701%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%08x%s\x00",
+		ino, mode, 0, 0, links, 0, size, 0, 0, major, minor, len(name)+1, 0, name))
+	a.pad(4)
+}
+
+func (a *Archive) pad(to int64) {
+	if rest := a.size % to; rest != 0 {
+		a.write(make([]byte, to-rest))
 	}
-	return put(entry{name: "TRAILER!!!"}, 0)
+}
+
+func (a *Archive) write(p []byte) {
+	if a.err != nil {
+		return
+	}
+	n, err := a.w.Write(p)
+	a.size += int64(n)
+	a.err = err
 }

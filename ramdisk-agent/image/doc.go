@@ -1,4 +1,4 @@
-// Package image builds the ramdisk: a gzipped newc cpio archive that holds /init, the kernel modules it needs in the order
-// to load them, and the few directories and device nodes that a kernel wants to find. The same input gives the same
-// bytes, wherever it lies and whoever runs it.
+// Package image builds the initial ramdisk: a gzip-compressed cpio archive (newc, the format of the Linux kernel's
+// buffer-format document) with farrier-ramdisk as /init and the kernel modules that it loads, in order. The same input
+// gives the same bytes, wherever and whenever it is built.
 package image
