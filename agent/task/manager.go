@@ -43,7 +43,8 @@ type Manager struct {
 	held    map[*Exclusive]struct{} // tasks under locks of our own
 	nodes   map[string]*Node
 	changed chan struct{} // closed and replaced whenever the right to act may have come
-	base    context.Context
+	base    context.Context // of all attempts; ends with Run
+	end     context.CancelCauseFunc
 	closed  bool
 	keep    sync.Mutex // one Keeper call at a time, in order; taken before mu
 }
@@ -55,8 +56,9 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		Config: c, runs: make(map[work.Ref]*Exclusive), held: make(map[*Exclusive]struct{}),
-		nodes: make(map[string]*Node), changed: make(chan struct{}), base: context.Background(),
+		nodes: make(map[string]*Node), changed: make(chan struct{}),
 	}
+	m.base, m.end = context.WithCancelCause(context.Background())
 	m.pool = pool{size: c.Workers, reserved: (c.Workers*5 + 99) / 100}
 	m.work = work.New(m.pool.forOrders(0))
 	var records []work.Record
@@ -75,14 +77,9 @@ func New(c Config) (*Manager, error) {
 	return m, nil
 }
 
-// Run lets time pass and waits for the workers when ctx ends: those get until grace to come to an end. Attempts
-// that do not are open still, and run again as resumed after the restart.
+// Run lets time pass, and ends the workers when ctx ends. Attempts that are cut short by that are open still, and
+// run again as resumed after the restart. A Manager is of no use after Run.
 func (m *Manager) Run(ctx context.Context) error {
-	base, cancel := context.WithCancelCause(context.WithoutCancel(ctx))
-	defer cancel(nil)
-	m.mu.Lock()
-	m.base = base
-	m.mu.Unlock()
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
 	for {
@@ -96,7 +93,7 @@ func (m *Manager) Run(ctx context.Context) error {
 			m.mu.Lock()
 			m.closed = true
 			m.mu.Unlock()
-			cancel(fault.New(fault.Aborted, "run", "the agent is stopping"))
+			m.end(fault.New(fault.Aborted, "run", "the agent is stopping"))
 			m.pool.wait()
 			return errors.Join(ctx.Err(), m.Journal.Flush())
 		}
