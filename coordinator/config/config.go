@@ -41,9 +41,9 @@ type Config struct {
 	Limits         Limits        `yaml:"limits"`
 	Log            Log           `yaml:"log"`
 	// AddressFile, if set, is written as JSON once the listeners are bound: {"name", "api", "raft", "rack"}.
-	AddressFile string `yaml:"address_file"`
+	AddressFile string `yaml:"address_file,omitempty"`
 	// ExitWithStdin ends the process when its standard input ends, so that it does not outlive its parent.
-	ExitWithStdin bool `yaml:"exit_with_stdin"`
+	ExitWithStdin bool `yaml:"exit_with_stdin,omitempty"`
 }
 
 // Addresses are host:port of the three listeners.
@@ -76,6 +76,19 @@ func Default() Config {
 		Limits:      Limits{Connections: 10000, PerAddress: 1000, Watchers: 4096},
 		Log:         Log{Level: "info", Format: "text"},
 	}
+}
+
+// File is the name under which init and join keep the configuration in the data directory.
+const File = "coordinator.yaml"
+
+// Save writes the configuration, without what belongs to one run only.
+func (c Config) Save(path string) error {
+	c.AddressFile, c.ExitWithStdin = "", false
+	data, err := yaml.Marshal(c)
+	if err != nil {
+		return fault.Wrap("write configuration", err)
+	}
+	return fault.Wrap("write configuration", os.WriteFile(path, data, 0o600))
 }
 
 // Load reads a file over the defaults. It does not Validate: flags may still change it.

@@ -99,3 +99,23 @@ func TestLoad(t *testing.T) {
 		t.Errorf("the error names the file: %v", err)
 	}
 }
+
+func TestSaveAndLoad(t *testing.T) {
+	c := valid(t)
+	c.AddressFile, c.ExitWithStdin, c.LeaderWait = "/nowhere", true, 3*time.Second
+	if err := c.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join(t.TempDir(), File)
+	if err := c.Save(path); err != nil {
+		t.Fatal(err)
+	}
+	got, err := Load(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.AddressFile, c.ExitWithStdin = "", false
+	if got != c {
+		t.Errorf("loaded %+v, want %+v", got, c)
+	}
+}

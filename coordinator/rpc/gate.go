@@ -100,6 +100,9 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			g.api.forward.serve(w, r, caller, m, g.refuse)
 			return
 		}
+		if id := requestOf(ctx); !id.IsZero() {
+			g.api.Queue.ClientSeen(id.Client)
+		}
 	}
 	g.next.ServeHTTP(w, r)
 }

@@ -147,7 +147,7 @@ func (a *API) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.
 			return nil, err
 		}
 	case identity.RoleCoordinator:
-		if _, err := a.propose(ctx, command.PutMember{Member: memberOf(t.Name, req)}); err != nil {
+		if _, err := a.proposeAlso(ctx, command.PutMember{Member: memberOf(t.Name, req)}); err != nil {
 			return nil, err
 		}
 		out.Keyring = a.Keyring.Marshal()

@@ -9,7 +9,7 @@ import (
 
 // Timings of the membership loop.
 const (
-	membershipEvery = 500 * time.Millisecond
+	membershipEvery = 100 * time.Millisecond
 	voterTimeout    = 10 * time.Second
 )
 

@@ -10,6 +10,7 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
+	"google.golang.org/protobuf/proto"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
@@ -123,21 +124,37 @@ func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodes
 		cmd.Header.Request = command.RequestID{}
 		cmds, at = append(cmds, cmd), append(at, i)
 	}
-	if len(cmds) == 0 {
-		return out, nil
-	}
-	results, err := s.Proposer.Propose(ctx, cmds...)
-	if err != nil {
-		return nil, fault.Wrap("create nodes", err)
-	}
-	for k, r := range results {
-		res := &farrierv1.CreateNodesResponse_Result{Id: string(r.Node)}
-		if r.Err != nil {
-			res = &farrierv1.CreateNodesResponse_Result{Error: Detail(fault.Wrap("create node", r.Err))}
+	for len(cmds) > 0 {
+		n := bulkStep(req.GetNodes(), at)
+		results, err := s.Proposer.Propose(ctx, cmds[:n]...)
+		if err != nil {
+			return nil, fault.Wrap("create nodes", err) // a repeat finds those that were made
 		}
-		out.Results[at[k]] = res
+		for k, r := range results {
+			res := &farrierv1.CreateNodesResponse_Result{Id: string(r.Node)}
+			if r.Err != nil {
+				res = &farrierv1.CreateNodesResponse_Result{Error: Detail(fault.Wrap("create node", r.Err))}
+			}
+			out.Results[at[k]] = res
+		}
+		cmds, at = cmds[n:], at[n:]
 	}
 	return out, nil
+}
+
+// bulkBytes bounds one proposal of a bulk call, in bytes of its requests.
+const bulkBytes = 128 << 10
+
+// bulkStep is how many of the next nodes share one proposal.
+func bulkStep(nodes []*farrierv1.Node, next []int) int {
+	size := 0
+	for n, i := range next {
+		size += 512 + 2*proto.Size(nodes[i])
+		if size > bulkBytes {
+			return max(n, 1)
+		}
+	}
+	return len(next)
 }
 
 // bulkID is the id of the i-th node of a bulk call.

@@ -43,7 +43,7 @@ func (a *API) readIndex(ctx context.Context) (uint64, error) {
 	until := time.Now().Add(a.LeaderWait)
 	for {
 		index, err := a.tryReadIndex(ctx, until)
-		if err == nil || !fault.Is(err, fault.NotLeader) && !fault.Is(err, fault.Unavailable) || time.Now().After(until) {
+		if err == nil || !elsewhere(err) || time.Now().After(until) {
 			return index, err
 		}
 		select {
@@ -52,6 +52,11 @@ func (a *API) readIndex(ctx context.Context) (uint64, error) {
 		case <-time.After(leaderPoll):
 		}
 	}
+}
+
+// elsewhere tells whether asking again, perhaps another member, may help.
+func elsewhere(err error) bool {
+	return fault.Is(err, fault.NotLeader) || fault.Is(err, fault.Unavailable) || fault.Is(err, fault.NoQuorum)
 }
 
 func (a *API) tryReadIndex(ctx context.Context, until time.Time) (uint64, error) {

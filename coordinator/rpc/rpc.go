@@ -38,6 +38,8 @@ type Queue interface {
 	ProposeQueued(ctx context.Context, cmd command.Command, wait time.Duration) (command.Result, error)
 	// Queued is how many callers wait for the node; zero on a member that does not lead.
 	Queued(id node.ID) int
+	// ClientSeen keeps a client session alive.
+	ClientSeen(client string)
 }
 
 // Reader reads the replicated state.

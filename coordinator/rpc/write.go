@@ -36,6 +36,13 @@ func (a *API) propose(ctx context.Context, body command.Body) (command.Result, e
 	return a.proposeCommand(ctx, a.command(ctx, body))
 }
 
+// proposeAlso is for the second and later commands of one request: the request's id belongs to the first.
+func (a *API) proposeAlso(ctx context.Context, body command.Body) (command.Result, error) {
+	cmd := a.command(ctx, body)
+	cmd.Header.Request = command.RequestID{}
+	return a.proposeCommand(ctx, cmd)
+}
+
 func (a *API) proposeCommand(ctx context.Context, cmd command.Command) (command.Result, error) {
 	res, err := a.Proposer.Propose(ctx, cmd)
 	if err != nil {

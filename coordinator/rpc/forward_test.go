@@ -1,0 +1,169 @@
+package rpc
+
+import (
+	"errors"
+	"net"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"context"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+func TestFollowersSendOn(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2", "c3"}, "a1")
+	n := mustCreate(t, w.nodes("c3"), web(1))
+	got, err := w.nodes("c2").GetNode(t.Context(), &farrierv1.GetNodeRequest{Node: "web-1"})
+	if err != nil || got.GetNode().GetId() != n.GetId() {
+		t.Errorf("read on a follower: %v, %v", got, err)
+	}
+	evs, _, _ := w.view.Events(statePosition(0), 10000)
+	if last := evs[len(evs)-1]; last.Actor != "operator alice" {
+		t.Errorf("the leader wrote down %q, not the caller", last.Actor)
+	}
+	w.lead("c2")
+	mustCreate(t, w.nodes("c3"), web(2))
+	mustCreate(t, w.nodes("c1"), web(3))
+}
+
+func TestNoLeaderIsNoQuorum(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"}, "a1")
+	mustCreate(t, w.nodes("c1"), web(1))
+	w.lead("")
+	c := w.nodes("c2")
+	began := time.Now()
+	_, err := c.CreateNode(t.Context(), &farrierv1.CreateNodeRequest{Node: web(2)})
+	wantKind(t, err, fault.NoQuorum)
+	_, err = c.GetNode(t.Context(), &farrierv1.GetNodeRequest{Node: "web-1"})
+	wantKind(t, err, fault.NoQuorum)
+	if waited := time.Since(began); waited > 10*time.Second {
+		t.Errorf("it took %v", waited)
+	}
+	if _, err := c.GetNode(t.Context(), &farrierv1.GetNodeRequest{Node: "web-1", Stale: true}); err != nil {
+		t.Errorf("a stale read needs no leader: %v", err)
+	}
+}
+
+// TestWaitsForTheLeader: a request that comes during an election is served once there is a leader.
+func TestWaitsForTheLeader(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"}, "a1")
+	for _, api := range w.apis {
+		api.forward.wait = time.Minute
+	}
+	w.lead("")
+	done := make(chan error, 1)
+	c := w.nodes("c2")
+	go func() {
+		_, err := c.CreateNode(context.WithoutCancel(t.Context()), &farrierv1.CreateNodeRequest{Node: web(1)})
+		done <- err
+	}()
+	w.lead("c1")
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+}
+
+// TestAnUnknownLeaderIsNotWaitedFor: the leader is known, and its address refuses connections.
+func TestADeadLeader(t *testing.T) {
+	w := newWorld(t, []string{"c1"}, "a1")
+	ln, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	client := fc.NewClusterServiceClient(w.as(identity.RoleCoordinator, "c9"), w.url["c1"])
+	if _, err := client.PutMember(t.Context(), &farrierv1.PutMemberRequest{FeatureLevel: 1, Member: &farrierv1.Member{Id: "c9",
+		RaftAddress: ln.Addr().String(), ApiAddress: ln.Addr().String(), RackAddress: ln.Addr().String()}}); err != nil {
+		t.Fatal(err)
+	}
+	_ = ln.Close()
+	w.lead("c9")
+	_, err = w.nodes("c1").CreateNode(t.Context(), &farrierv1.CreateNodeRequest{Node: web(1)})
+	wantKind(t, err, fault.Unavailable)
+}
+
+// TestForwardedOnlyOnce: a member that was sent a request and does not lead says so; it does not send it on again.
+func TestForwardedOnlyOnce(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2", "c3"}, "a1")
+	f := w.apis["c2"].forward
+	local, err := f.route(t.Context(), true)
+	if local || !fault.Is(err, fault.NotLeader) {
+		t.Fatalf("local %v, %v", local, err)
+	}
+	var e *fault.Error
+	if !errors.As(err, &e) {
+		t.Fatal(err)
+	}
+	if d, ok := e.Detail.(*fault.LeaderDetail); !ok || "https://"+d.Address != w.url["c1"] {
+		t.Errorf("the leader is %+v", e.Detail)
+	}
+}
+
+func TestCoalesced(t *testing.T) {
+	var c coalesced
+	var calls atomic.Int32
+	entered, release := make(chan struct{}), make(chan struct{})
+	var wg sync.WaitGroup
+	ask := func() {
+		defer wg.Done()
+		_, err := c.do(t.Context(), func(context.Context) (uint64, error) {
+			if calls.Add(1) == 1 {
+				close(entered)
+				<-release
+			}
+			return 1, nil
+		})
+		if err != nil {
+			t.Error(err)
+		}
+	}
+	wg.Add(1)
+	go ask()
+	<-entered
+	const late = 50
+	wg.Add(late)
+	for range late {
+		go ask()
+	}
+	close(release)
+	wg.Wait()
+	if n := calls.Load(); n < 2 || n > late+1 {
+		t.Errorf("%d calls: who came after the first began needs another one", n)
+	}
+}
+
+func TestCoalescedLeaver(t *testing.T) {
+	var c coalesced
+	gone, cancel := context.WithCancel(t.Context())
+	entered := make(chan struct{})
+	first := make(chan error, 1)
+	go func() {
+		_, err := c.do(gone, func(ctx context.Context) (uint64, error) {
+			close(entered)
+			<-ctx.Done()
+			return 0, ctx.Err()
+		})
+		first <- err
+	}()
+	<-entered
+	second := make(chan error, 1)
+	go func() {
+		v, err := c.do(t.Context(), func(context.Context) (uint64, error) { return 2, nil })
+		if v != 2 {
+			err = errors.Join(err, errors.New("not its own answer"))
+		}
+		second <- err
+	}()
+	cancel()
+	if err := <-first; !errors.Is(err, context.Canceled) {
+		t.Errorf("the one that left: %v", err)
+	}
+	if err := <-second; err != nil {
+		t.Errorf("the one that stayed: %v", err)
+	}
+}

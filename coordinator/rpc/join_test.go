@@ -1,0 +1,289 @@
+package rpc
+
+import (
+	"bytes"
+	"context"
+	"testing"
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+func token(t *testing.T, w *world, req *farrierv1.CreateJoinTokenRequest) string {
+	t.Helper()
+	res, err := w.clusterClient("c1").CreateJoinToken(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.GetToken()
+}
+
+func joiner(t *testing.T, w *world, member string) (fc.JoinServiceClient, *identity.Store) {
+	t.Helper()
+	store, err := identity.NewStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	return fc.NewJoinServiceClient(w.as("", ""), w.url[member]), store
+}
+
+func csrs(t *testing.T, s *identity.Store) (csr, ramdisk []byte) {
+	t.Helper()
+	csr, err := s.CSR()
+	if err != nil {
+		t.Fatal(err)
+	}
+	ramdisk, err = s.RamdiskCSR()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return csr, ramdisk
+}
+
+func TestAgentJoinsOnceOverAFollower(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"})
+	text := token(t, w, &farrierv1.CreateJoinTokenRequest{Role: "agent", Name: "a1"})
+	c, store := joiner(t, w, "c2")
+	csr, ramdisk := csrs(t, store)
+	req := &farrierv1.JoinRequest{Token: text, CsrDer: csr, IntermediateCsrDer: ramdisk, FeatureLevel: 1}
+
+	req.FeatureLevel = 2
+	_, err := c.Join(t.Context(), req)
+	wantKind(t, err, fault.Version) // and the token is not used up
+	req.FeatureLevel, req.IntermediateCsrDer = 1, nil
+	_, err = c.Join(t.Context(), req)
+	wantKind(t, err, fault.Invalid)
+	req.IntermediateCsrDer = ramdisk
+	res, err := c.Join(t.Context(), req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if res.GetName() != "a1" || res.GetGroup() != "default" || len(res.GetRackAddresses()) != 2 || len(res.GetKeyring()) != 0 {
+		t.Errorf("joined: %v", res)
+	}
+	if err := store.Put(res.GetChainDer(), res.GetCaDer()); err != nil {
+		t.Fatal(err)
+	}
+	if p := store.Peer(); p.Role != identity.RoleAgent || p.Name != "a1" || p.Group != "default" {
+		t.Errorf("certificate of %+v", p)
+	}
+	if err := store.PutRamdiskCA(res.GetIntermediateChainDer()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.RamdiskCA(); err != nil {
+		t.Errorf("ramdisk CA: %v", err)
+	}
+	_, err = c.Join(t.Context(), req)
+	wantKind(t, err, fault.Expired) // one use
+}
+
+func TestJoinTokensExpire(t *testing.T) {
+	w := newWorld(t, []string{"c1"})
+	text := token(t, w, &farrierv1.CreateJoinTokenRequest{Role: "operator", Name: "bob", Ttl: durationpb.New(time.Second)})
+	w.apply(t, command.Tick{FirstOfTerm: true})
+	for range 2 {
+		w.apply(t, command.Tick{D: time.Second})
+	}
+	c, store := joiner(t, w, "c1")
+	csr, _ := csrs(t, store)
+	_, err := c.Join(t.Context(), &farrierv1.JoinRequest{Token: text, CsrDer: csr, FeatureLevel: 1})
+	if d := wantKind(t, err, fault.Expired); d.GetHelp() == "" {
+		t.Error("no advice")
+	}
+}
+
+func TestBadTokens(t *testing.T) {
+	w := newWorld(t, []string{"c1"})
+	for what, req := range map[string]*farrierv1.CreateJoinTokenRequest{
+		"role": {Role: "ramdisk", Name: "x"}, "name": {Role: "agent", Name: ""}, "ttl": {Role: "agent", Name: "a", Ttl: durationpb.New(25 * time.Hour)},
+		"group of an operator": {Role: "operator", Name: "a", Group: "g"}, "group": {Role: "agent", Name: "a", Group: "a b"},
+	} {
+		if _, err := w.clusterClient("c1").CreateJoinToken(t.Context(), req); err == nil {
+			t.Errorf("a bad %s passed", what)
+		} else {
+			wantKind(t, err, fault.Invalid)
+		}
+	}
+	good, err := identity.ParseJoinToken(token(t, w, &farrierv1.CreateJoinTokenRequest{Role: "operator", Name: "bob"}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, store := joiner(t, w, "c1")
+	csr, _ := csrs(t, store)
+	forged := good
+	forged.Secret = bytes.Repeat([]byte{1}, 16)
+	_, err = c.Join(t.Context(), &farrierv1.JoinRequest{Token: forged.Encode(), CsrDer: csr, FeatureLevel: 1})
+	wantKind(t, err, fault.Unauthenticated)
+	_, err = c.Join(t.Context(), &farrierv1.JoinRequest{Token: "farrier-join-x", CsrDer: csr, FeatureLevel: 1})
+	wantKind(t, err, fault.Invalid)
+	grown := good
+	grown.Role, grown.Name = identity.RoleCoordinator, "c9"
+	res, err := c.Join(t.Context(), &farrierv1.JoinRequest{Token: grown.Encode(), CsrDer: csr, FeatureLevel: 1})
+	if err != nil || res.GetName() != "bob" || len(res.GetKeyring()) != 0 {
+		t.Errorf("a token with another role written in: %v, %v", res.GetName(), err)
+	}
+}
+
+func TestTokenOfARepeatIsTheSame(t *testing.T) {
+	w := newWorld(t, []string{"c1"})
+	c := fc.NewClusterServiceClient(w.as(identity.RoleOperator, "alice"), w.url["c1"], requestID("0123456789abcdef", 9))
+	var texts []string
+	for range 2 {
+		res, err := c.CreateJoinToken(t.Context(), &farrierv1.CreateJoinTokenRequest{Role: "operator", Name: "bob"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		texts = append(texts, res.GetToken())
+	}
+	if texts[0] != texts[1] {
+		t.Error("the repeat answered another token, which nobody stored")
+	}
+}
+
+func TestCoordinatorJoinsAndBecomesVoter(t *testing.T) {
+	w := newWorld(t, []string{"c1"})
+	w.voters = []Server{{ID: "c1", Voter: true}}
+	text := token(t, w, &farrierv1.CreateJoinTokenRequest{Role: "coordinator", Name: "c2"})
+	c, store := joiner(t, w, "c1")
+	csr, _ := csrs(t, store)
+	req := &farrierv1.JoinRequest{Token: text, CsrDer: csr, RaftAddress: "10.0.0.2:7601", ApiAddress: "10.0.0.2:7600", RackAddress: "0.0.0.0:7602", FeatureLevel: 1}
+	_, err := c.Join(t.Context(), req)
+	wantKind(t, err, fault.Invalid)
+	req.RackAddress, req.FeatureLevel = "10.0.0.2:7602", 0
+	_, err = c.Join(t.Context(), req)
+	wantKind(t, err, fault.Version)
+	req.FeatureLevel = 1
+	res, err := c.Join(t.Context(), req)
+	if err != nil || !bytes.Equal(res.GetKeyring(), w.keys.Marshal()) {
+		t.Fatalf("join: %v", err)
+	}
+	var reached []string
+	m := &Membership{API: w.apis["c1"], Reach: func(_ context.Context, address string) error {
+		reached = append(reached, address)
+		if len(reached) == 1 {
+			return fault.New(fault.Unavailable, "", "not yet")
+		}
+		return nil
+	}}
+	m.once(t.Context())
+	if len(w.voters) != 1 {
+		t.Error("a member that was not reached became a voter")
+	}
+	m.once(t.Context())
+	m.once(t.Context())
+	if len(w.voters) != 2 || w.voters[1].ID != "c2" || w.voters[1].RaftAddress != "10.0.0.2:7601" || len(reached) != 2 {
+		t.Errorf("voters %v after reaching %v", w.voters, reached)
+	}
+}
+
+func TestRenew(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"})
+	store := w.identity(identity.Peer{Cluster: testCluster, Role: identity.RoleAgent, Name: "a1", Group: "default"})
+	csr, ramdisk := csrs(t, store)
+	c := fc.NewJoinServiceClient(doer{w.transport(store)}, w.url["c2"])
+	res, err := c.Renew(t.Context(), &farrierv1.RenewRequest{CsrDer: csr, IntermediateCsrDer: ramdisk})
+	if err != nil || len(res.GetRackAddresses()) != 2 {
+		t.Fatalf("renew: %v, %v", res, err)
+	}
+	if err := store.Put(res.GetChainDer(), res.GetCaDer()); err != nil {
+		t.Fatal(err)
+	}
+	if p := store.Peer(); p.Role != identity.RoleAgent || p.Name != "a1" || p.Group != "default" {
+		t.Errorf("renewed for %+v", p)
+	}
+	if err := store.PutRamdiskCA(res.GetIntermediateChainDer()); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := store.RamdiskCA(); err != nil {
+		t.Error(err)
+	}
+	bob := w.identity(identity.Peer{Cluster: testCluster, Role: identity.RoleOperator, Name: "bob"})
+	csr, ramdisk = csrs(t, bob)
+	_, err = fc.NewJoinServiceClient(doer{w.transport(bob)}, w.url["c1"]).Renew(t.Context(), &farrierv1.RenewRequest{CsrDer: csr, IntermediateCsrDer: ramdisk})
+	wantKind(t, err, fault.Denied)
+}
+
+func TestMembers(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"})
+	w.voters = []Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true}}
+	res, err := w.clusterClient("c2").GetCluster(t.Context(), &farrierv1.GetClusterRequest{})
+	if err != nil || res.GetLeader() != "c1" || len(res.GetMembers()) != 2 || !res.GetMembers()[0].GetLeader() || res.GetFeatureLevel() != 1 || res.GetGeneration() != 1 {
+		t.Errorf("cluster: %v, %v", res, err)
+	}
+	as := func(name string) fc.ClusterServiceClient {
+		return fc.NewClusterServiceClient(w.as(identity.RoleCoordinator, name), w.url["c1"])
+	}
+	_, err = as("c2").RemoveMember(t.Context(), &farrierv1.RemoveMemberRequest{Id: "c1"})
+	wantKind(t, err, fault.Denied)
+	_, err = as("c2").PutMember(t.Context(), &farrierv1.PutMemberRequest{FeatureLevel: 1, Member: &farrierv1.Member{Id: "c1"}})
+	wantKind(t, err, fault.Denied)
+	_, err = w.clusterClient("c1").RemoveMember(t.Context(), &farrierv1.RemoveMemberRequest{Id: "c7"})
+	wantKind(t, err, fault.NotFound)
+	if _, err := as("c2").RemoveMember(t.Context(), &farrierv1.RemoveMemberRequest{Id: "c2"}); err != nil {
+		t.Errorf("a coordinator leaves: %v", err)
+	}
+	w.voters = w.voters[:1]
+	_, err = w.clusterClient("c1").RemoveMember(t.Context(), &farrierv1.RemoveMemberRequest{Id: "c1"})
+	wantKind(t, err, fault.Denied)
+}
+
+func TestSettings(t *testing.T) {
+	w := newWorld(t, []string{"c1"})
+	c := w.clusterClient("c1")
+	set := func(s *farrierv1.Settings, paths ...string) (*farrierv1.Settings, error) {
+		res, err := c.UpdateSettings(t.Context(), &farrierv1.UpdateSettingsRequest{Settings: s, Mask: &fieldmaskpb.FieldMask{Paths: paths}})
+		return res.GetSettings(), err
+	}
+	got, err := set(&farrierv1.Settings{StepTries: 7, Erase: "metadata"}, "step_tries", "erase", "automated_clean")
+	if err != nil || got.GetStepTries() != 7 || got.GetErase() != "metadata" || got.GetAutomatedClean() || got.GetBootTries() != 3 {
+		t.Errorf("settings %v, %v", got, err)
+	}
+	for what, s := range map[string]*farrierv1.Settings{"step_tries": {}, "erase": {Erase: "burn"}, "session_ttl": {SessionTtl: durationpb.New(time.Millisecond)},
+		"deploy_callback_timeout": {DeployCallbackTimeout: durationpb.New(48 * time.Hour)}, "colour": {}} {
+		if _, err := set(s, what); err == nil {
+			t.Errorf("a bad %s passed", what)
+		} else {
+			wantKind(t, err, fault.Invalid)
+		}
+	}
+	_, err = set(&farrierv1.Settings{})
+	wantKind(t, err, fault.Invalid)
+}
+
+func TestSnapshotsAreSentInBoundedChunks(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"})
+	stream, err := w.clusterClient("c2").SaveSnapshot(t.Context(), &farrierv1.SaveSnapshotRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	total := 0
+	for stream.Receive() {
+		if n := len(stream.Msg().GetChunk()); n > snapshotChunk {
+			t.Errorf("a chunk of %d bytes", n)
+		}
+		total += len(stream.Msg().GetChunk())
+	}
+	if stream.Err() != nil || total != 3*snapshotChunk/2 {
+		t.Errorf("%d bytes, %v", total, stream.Err())
+	}
+	up, err := w.clusterClient("c1").RestoreSnapshot(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 {
+		if err := up.Send(&farrierv1.RestoreSnapshotRequest{Chunk: make([]byte, 1000)}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if res, err := up.CloseAndReceive(); err != nil || res.GetGeneration() != 1 {
+		t.Errorf("restore: %v, %v", res, err)
+	}
+}

@@ -1,0 +1,81 @@
+package rpc
+
+import (
+	"context"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+func watch(t *testing.T, w *world, member string, req *farrierv1.WatchRequest) *connect.ServerStreamForClient[farrierv1.WatchResponse] {
+	t.Helper()
+	ctx, cancel := context.WithCancel(t.Context())
+	stream, err := fc.NewWatchServiceClient(w.as(identity.RoleOperator, "alice"), w.url[member]).Watch(ctx, req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		cancel()
+		_ = stream.Close()
+	})
+	return stream
+}
+
+// next is the next item that is not a keep-alive.
+func nextEvent(t *testing.T, s *connect.ServerStreamForClient[farrierv1.WatchResponse]) *farrierv1.Event {
+	t.Helper()
+	for s.Receive() {
+		if e := s.Msg().GetEvent(); e != nil {
+			return e
+		}
+	}
+	t.Fatalf("the watch ended: %v", s.Err())
+	return nil
+}
+
+func TestWatchOnAFollower(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"}, "a1")
+	s := watch(t, w, "c2", &farrierv1.WatchRequest{Types: []string{"node.created", "node.deleted"}, Progress: true})
+	if !s.Receive() || s.Msg().GetSynced() == nil {
+		t.Fatalf("a watch begins with synced: %v, %v", s.Msg(), s.Err())
+	}
+	n := mustCreate(t, w.nodes("c1"), web(1))
+	created := nextEvent(t, s)
+	if created.GetType() != "node.created" || created.GetNode() != n.GetId() || created.GetActor() != "operator alice" || created.GetNodeName() != "web-1" {
+		t.Errorf("event %v", created)
+	}
+	if _, err := w.nodes("c1").DeleteNode(t.Context(), &farrierv1.DeleteNodeRequest{Node: "web-1"}); err != nil {
+		t.Fatal(err)
+	}
+	if e := nextEvent(t, s); e.GetType() != "node.deleted" {
+		t.Errorf("event %v", e)
+	}
+	again := watch(t, w, "c1", &farrierv1.WatchRequest{After: created.GetPosition(), Nodes: []string{n.GetId()}, Types: []string{"node.created", "node.deleted"}})
+	if e := nextEvent(t, again); e.GetType() != "node.deleted" {
+		t.Errorf("after the position of the first comes %v", e)
+	}
+}
+
+func TestWatchBounds(t *testing.T) {
+	w := newWorld(t, []string{"c1"}, "a1")
+	s := watch(t, w, "c1", &farrierv1.WatchRequest{Nodes: []string{"nobody"}})
+	if s.Receive() {
+		t.Fatalf("received %v", s.Msg())
+	}
+	wantKind(t, s.Err(), fault.NotFound)
+	for range 2 { // MaxWatchers of the test
+		if s := watch(t, w, "c1", &farrierv1.WatchRequest{}); !s.Receive() {
+			t.Fatal(s.Err())
+		}
+	}
+	s = watch(t, w, "c1", &farrierv1.WatchRequest{})
+	if s.Receive() {
+		t.Fatalf("received %v", s.Msg())
+	}
+	wantKind(t, s.Err(), fault.Busy)
+}

@@ -1,0 +1,62 @@
+package server
+
+import (
+	"context"
+	"io"
+
+	"github.com/farrier-project/farrier/coordinator/config"
+	"github.com/farrier-project/farrier/coordinator/replica"
+	"github.com/farrier-project/farrier/coordinator/rpc"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+// changes is the replica's wake-up as rpc and dispatch take it.
+type changes struct{ r *replica.Replica }
+
+// Subscribe implements rpc.Changes and dispatch.Changes.
+func (c changes) Subscribe() (<-chan struct{}, func()) {
+	s := c.r.Subscribe()
+	return s.C, s.Close
+}
+
+// cluster is the replica's membership as rpc takes it.
+type cluster struct{ r *replica.Replica }
+
+// Servers implements rpc.Cluster.
+func (c cluster) Servers() ([]rpc.Server, error) {
+	var out []rpc.Server
+	for _, s := range c.r.Servers() {
+		out = append(out, rpc.Server{ID: s.ID, RaftAddress: s.Address, Voter: s.Voter})
+	}
+	return out, nil
+}
+
+// AddVoter implements rpc.Cluster.
+func (c cluster) AddVoter(ctx context.Context, id, address string) error {
+	return c.r.AddVoter(ctx, id, address)
+}
+
+// RemoveServer implements rpc.Cluster.
+func (c cluster) RemoveServer(ctx context.Context, id string) error { return c.r.RemoveServer(ctx, id) }
+
+// SaveSnapshot implements rpc.Cluster.
+func (c cluster) SaveSnapshot(ctx context.Context, w io.Writer) error {
+	_, err := c.r.SaveSnapshot(ctx, w)
+	return err
+}
+
+// RestoreSnapshot implements rpc.Cluster.
+func (c cluster) RestoreSnapshot(ctx context.Context, in io.Reader) error {
+	_, err := c.r.RestoreSnapshot(ctx, in)
+	return err
+}
+
+// replicaConfig is the replica's part of the configuration.
+func replicaConfig(cfg config.Config, env Env, ls *listeners, id *identity.Store) replica.Config {
+	c := replica.Config{Cluster: id.Peer().Cluster, Member: cfg.Name, Dir: raftDir(cfg), Advertise: ls.at.Raft, Listener: ls.raft,
+		Identity: id, Clock: env.Clock, Log: env.Log}
+	if cfg.Profile == "lan" {
+		c.Election = replica.LANElection
+	}
+	return c
+}

@@ -1,0 +1,149 @@
+package server
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/config"
+	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/replica"
+	"github.com/farrier-project/farrier/coordinator/rpc"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+	"github.com/farrier-project/farrier/pkg/secret"
+)
+
+// ServersFile is the file beside an operator's certificate that lists the coordinators' API addresses, one a
+// line: pkg/client reads it.
+const ServersFile = "servers"
+
+// InitOptions say how a cluster is made.
+type InitOptions struct {
+	OperatorDir string // gets a certificate for the command line. Default: "operator" beside the data directory
+	Operator    string // the name in it. Default "admin"
+	Run         bool   // go on as Run does
+}
+
+// Init makes a cluster of one coordinator: CA, sealing keys, certificates, and the first log entry. What was
+// written is left in place when it fails half-way, and member.json, which comes last, marks success.
+func Init(ctx context.Context, cfg config.Config, env Env, o InitOptions) error {
+	if err := cfg.Validate(); err != nil {
+		return err
+	}
+	if err := refuseInitialised(cfg.Data); err != nil {
+		return err
+	}
+	if o.OperatorDir == "" {
+		o.OperatorDir = filepath.Join(filepath.Dir(cfg.Data), "operator")
+	}
+	if o.Operator == "" {
+		o.Operator = "admin"
+	}
+	if err := os.MkdirAll(cfg.Data, 0o700); err != nil {
+		return fault.Wrap("make data directory", err)
+	}
+	ls, err := listen(cfg)
+	if err != nil {
+		return err
+	}
+	if err := initialise(cfg, env, ls, o); err != nil {
+		ls.close()
+		return err
+	}
+	if !o.Run {
+		ls.close()
+		fmt.Fprintf(env.Out, "start it:   farrier-coordinator run --data %s\n", cfg.Data)
+		return nil
+	}
+	return run(ctx, cfg, env, ls)
+}
+
+func initialise(cfg config.Config, env Env, ls *listeners, o InitOptions) error {
+	if _, err := os.Stat(cfg.KeyFile); err == nil {
+		return fault.New(fault.Exists, "make key file", "%s exists", cfg.KeyFile).
+			WithHelp("it may hold the only keys to another cluster's secrets: move it away, or give another --key-file")
+	}
+	var raw [16]byte
+	_, _ = rand.Read(raw[:]) // crypto/rand.Read never fails
+	clusterID := hex.EncodeToString(raw[:])
+	ca, err := identity.NewCA(clusterID)
+	if err != nil {
+		return err
+	}
+	keys := secret.NewKeyring()
+	keyID, box, err := keys.Seal(ca.KeyDER(), "ca")
+	if err != nil {
+		return err
+	}
+	if err := keys.Save(cfg.KeyFile); err != nil {
+		return err
+	}
+	id, err := issueTo(identityDir(cfg), ca, identity.Peer{Cluster: clusterID, Role: identity.RoleCoordinator, Name: cfg.Name}, hosts(ls.at))
+	if err != nil {
+		return err
+	}
+	if err := writeOperator(o, ca, clusterID, ls.at); err != nil {
+		return err
+	}
+	first := command.Command{
+		Header: command.Header{Cluster: clusterID, At: env.Clock.Now(), Actor: id.Peer().Actor(), Level: rpc.Level},
+		Body:   command.InitCluster{ClusterID: clusterID, CACert: ca.CertDER(), CAKey: node.Sealed{KeyID: keyID, Box: box}, Settings: command.DefaultSettings()},
+	}
+	if err := replica.Bootstrap(replicaConfig(cfg, env, ls, id), first); err != nil {
+		return err
+	}
+	if err := keepConfig(cfg, clusterID, ls.bound); err != nil {
+		return err
+	}
+	fmt.Fprintf(env.Out, "cluster:    %s\noperator:   %s (certificate of %q for the command line)\nkey file:   %s (keep a copy: without it secrets are lost)\n",
+		clusterID, o.OperatorDir, o.Operator, cfg.KeyFile)
+	return nil
+}
+
+// issueTo makes a key in dir and a certificate for it.
+func issueTo(dir string, ca *identity.CA, p identity.Peer, hosts []string) (*identity.Store, error) {
+	store, err := identity.NewStore(dir)
+	if err != nil {
+		return nil, err
+	}
+	csr, err := store.CSR()
+	if err != nil {
+		return nil, err
+	}
+	chain, err := ca.Issue(csr, p, hosts, 0)
+	if err != nil {
+		return nil, err
+	}
+	return store, store.Put(chain, ca.CertDER())
+}
+
+func writeOperator(o InitOptions, ca *identity.CA, clusterID string, at addresses) error {
+	if _, err := issueTo(o.OperatorDir, ca, identity.Peer{Cluster: clusterID, Role: identity.RoleOperator, Name: o.Operator}, nil); err != nil {
+		return fault.Wrap("write operator's certificate", err)
+	}
+	return fault.Wrap("write operator's servers", writeServers(o.OperatorDir, []string{at.API}))
+}
+
+func writeServers(dir string, api []string) error {
+	return writeFile(filepath.Join(dir, ServersFile), []byte(strings.Join(api, "\n")+"\n"))
+}
+
+func hosts(at addresses) []string {
+	var out []string
+	for _, a := range []string{at.API, at.Rack} {
+		if host, _, err := net.SplitHostPort(a); err == nil {
+			out = append(out, host)
+		}
+	}
+	return out
+}
+
+func identityDir(cfg config.Config) string { return filepath.Join(cfg.Data, "identity") }
+func raftDir(cfg config.Config) string     { return filepath.Join(cfg.Data, "raft") }

@@ -1,0 +1,116 @@
+package server
+
+import (
+	"context"
+	"crypto/tls"
+	"net"
+	"time"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/coordinator/rpc"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+// Timings of upkeep.
+const (
+	announceEvery = time.Second
+	renewLook     = time.Minute // also between tries
+	callTimeout   = 15 * time.Second
+)
+
+func dialer() *net.Dialer { return &net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second} }
+
+// reach is nil if a coordinator of this cluster answers at a Raft address.
+func (s *server) reach(ctx context.Context, raftAddress string) error {
+	d := tls.Dialer{NetDialer: dialer(), Config: identity.ClientTLS(s.id, identity.RoleCoordinator)}
+	conn, err := d.DialContext(ctx, "tcp", raftAddress)
+	if err != nil {
+		return fault.New(fault.Unavailable, "reach coordinator", "%w", err)
+	}
+	return conn.Close()
+}
+
+// record is what this member says of itself.
+func (s *server) record() command.Member {
+	return command.Member{ID: s.cfg.Name, RaftAddress: s.ls.at.Raft, APIAddress: s.ls.at.API, RackAddress: s.ls.at.Rack,
+		Version: Version(), Level: rpc.Level}
+}
+
+// announce keeps this member's record true: addresses and version may have changed since the last start. It never
+// adds a record, which Join and Rejoin do, but to an empty table: a member that was removed stays removed.
+func (s *server) announce(ctx context.Context) error {
+	tick := time.NewTicker(announceEvery)
+	defer tick.Stop()
+	warned := false
+	for {
+		v := s.replica.View()
+		own, known := v.Member(s.cfg.Name)
+		empty, alone := true, true
+		v.Members(func(m *command.Member) bool {
+			empty = false
+			alone = m.ID == s.cfg.Name
+			return alone
+		})
+		if _, leading := s.replica.Leading(); leading && empty || known && *own != s.record() {
+			if err := s.putMember(ctx); err != nil {
+				s.env.Log.Debug("this member's record is not up to date yet", "err", err)
+			}
+		} else if leading && alone && known && !warned {
+			warned = true
+			s.env.Log.Warn("one coordinator only: when it is lost, so is the cluster; join two more with farrier-coordinator join")
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *server) putMember(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	m := s.record()
+	client := fc.NewClusterServiceClient(httpClient(s.outward), "https://"+s.ls.bound.API)
+	_, err := client.PutMember(ctx, &farrierv1.PutMemberRequest{FeatureLevel: m.Level, Member: &farrierv1.Member{
+		Id: m.ID, RaftAddress: m.RaftAddress, ApiAddress: m.APIAddress, RackAddress: m.RackAddress, Version: m.Version}})
+	return err
+}
+
+// renew asks for a fresh certificate at two thirds of the old one's life.
+func (s *server) renew(ctx context.Context) error {
+	tick := time.NewTicker(renewLook)
+	defer tick.Stop()
+	for {
+		if !s.env.Clock.Now().Before(s.id.RenewAt()) {
+			if err := s.renewOnce(ctx); err != nil {
+				s.env.Log.Warn("the certificate was not renewed; trying again in a minute", "err", err, "ends", s.id.Certificate().Leaf.NotAfter)
+			} else {
+				s.env.Log.Info("the certificate was renewed", "ends", s.id.Certificate().Leaf.NotAfter)
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+func (s *server) renewOnce(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, callTimeout)
+	defer cancel()
+	csr, err := s.id.CSR()
+	if err != nil {
+		return err
+	}
+	res, err := fc.NewJoinServiceClient(httpClient(s.outward), "https://"+s.ls.bound.API).Renew(ctx, &farrierv1.RenewRequest{CsrDer: csr})
+	if err != nil {
+		return err
+	}
+	return s.id.Put(res.GetChainDer(), res.GetCaDer())
+}
