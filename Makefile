@@ -22,7 +22,7 @@ build: ## the four binaries, in bin/
 
 .PHONY: demo
 demo: build ## three coordinators, two rack agents, four software machines: enrolled, cleaned and deployed
-	@exec $(BIN)/farrier demo
+	@exec $(BIN)/farrier demo --exit-with-parent
 
 .PHONY: test
 test: build ## unit tests with -race, layers, scenarios with software machines
