@@ -1,0 +1,67 @@
+package main
+
+import (
+	"context"
+	"flag"
+	"fmt"
+	"os"
+	"os/signal"
+	"slices"
+)
+
+// row measures one row of the goals. It appends its figures as it gets them.
+type row struct {
+	number int
+	title  string
+	run    func(ctx context.Context, b *bench) error
+}
+
+// rows are those that can be measured, in the order of running.
+var rows = []row{ // read-only
+	{8, "placement", placement},
+}
+
+// bench is one run.
+type bench struct {
+	dir     string // for data; removed at the end
+	long    bool
+	figures []figure
+}
+
+func (b *bench) add(f figure) { b.figures = append(b.figures, f) }
+
+func main() {
+	only := flag.Int("row", 0, "run only this row")
+	long := flag.Bool("long", false, "run the long parts as well")
+	out := flag.String("json", "bench.json", "file for the figures")
+	flag.Parse()
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
+	defer stop()
+	if err := run(ctx, *only, *long, *out); err != nil {
+		fmt.Fprintln(os.Stderr, "bench:", err)
+		os.Exit(1)
+	}
+}
+
+func run(ctx context.Context, only int, long bool, out string) error {
+	dir, err := os.MkdirTemp("", "farrier-bench-")
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	b := &bench{dir: dir, long: long}
+	if only != 0 && !slices.ContainsFunc(rows, func(r row) bool { return r.number == only }) {
+		return fmt.Errorf("there is no row %d", only)
+	}
+	for _, r := range rows {
+		if only != 0 && r.number != only {
+			continue
+		}
+		fmt.Fprintf(os.Stderr, "row %d: %s ...\n", r.number, r.title)
+		if err := r.run(ctx, b); err != nil {
+			return fmt.Errorf("row %d: %w", r.number, err)
+		}
+	}
+	printTable(os.Stdout, b.figures)
+	return writeJSON(out, b.figures)
+}
