@@ -4,8 +4,6 @@ import (
 	"slices"
 	"time"
 
-	"github.com/farrier-project/farrier/coordinator/flow"
-	"github.com/farrier-project/farrier/coordinator/lock"
 	"github.com/farrier-project/farrier/coordinator/node"
 )
 
@@ -108,10 +106,13 @@ type (
 		CAKey                 node.Sealed
 		Tokens, Flows, Alarms uint64
 		Settings              Settings
-		FloorIndex            uint64
+		FloorIndex            uint64 // position of the newest event that is gone
 		FloorOrdinal          uint32
-		LastToken             lock.Token
-		LastFlow              flow.ID
+	}
+	// SnapshotEnd closes a snapshot.
+	SnapshotEnd struct {
+		Records uint64 // before this one
+		Hash    [16]byte
 	}
 )
 

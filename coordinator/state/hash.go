@@ -29,7 +29,7 @@ func (h *hasher) sealed(s node.Sealed) { h.num(uint64(s.KeyID)); h.raw(s.Box) }
 
 // when writes a time for people; the zero time is its own value.
 func (h *hasher) when(t time.Time) {
-	if t.IsZero() {
+	if t.IsZero() || t.UnixNano() == 0 {
 		h.buf = append(h.buf, 0)
 		return
 	}

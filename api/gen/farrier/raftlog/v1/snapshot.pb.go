@@ -1596,6 +1596,1430 @@ func (x *Member) GetLevel() uint32 {
 	return 0
 }
 
+// The messages below are in snapshots only. A snapshot is a sequence of SnapshotRecord, each after its length as a
+// varint: first a root, then the tables in any order, last an end.
+type SnapshotRecord struct {
+	state protoimpl.MessageState `protogen:"open.v1"`
+	// Types that are valid to be assigned to Record:
+	//
+	//	*SnapshotRecord_Root
+	//	*SnapshotRecord_Node
+	//	*SnapshotRecord_Port
+	//	*SnapshotRecord_Flow
+	//	*SnapshotRecord_Session
+	//	*SnapshotRecord_Agent
+	//	*SnapshotRecord_Ring
+	//	*SnapshotRecord_JoinToken
+	//	*SnapshotRecord_Client
+	//	*SnapshotRecord_Answer
+	//	*SnapshotRecord_Alarm
+	//	*SnapshotRecord_Inventory
+	//	*SnapshotRecord_Event
+	//	*SnapshotRecord_Member
+	//	*SnapshotRecord_End
+	Record        isSnapshotRecord_Record `protobuf_oneof:"record"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotRecord) Reset() {
+	*x = SnapshotRecord{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[12]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotRecord) ProtoMessage() {}
+
+func (x *SnapshotRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[12]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotRecord.ProtoReflect.Descriptor instead.
+func (*SnapshotRecord) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{12}
+}
+
+func (x *SnapshotRecord) GetRecord() isSnapshotRecord_Record {
+	if x != nil {
+		return x.Record
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetRoot() *Root {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Root); ok {
+			return x.Root
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetNode() *Node {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Node); ok {
+			return x.Node
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetPort() *Port {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Port); ok {
+			return x.Port
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetFlow() *Flow {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Flow); ok {
+			return x.Flow
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetSession() *Session {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Session); ok {
+			return x.Session
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetAgent() *Agent {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Agent); ok {
+			return x.Agent
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetRing() *Ring {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Ring); ok {
+			return x.Ring
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetJoinToken() *JoinTokenRecord {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_JoinToken); ok {
+			return x.JoinToken
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetClient() *Client {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Client); ok {
+			return x.Client
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetAnswer() *Answer {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Answer); ok {
+			return x.Answer
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetAlarm() *Alarm {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Alarm); ok {
+			return x.Alarm
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetInventory() *Inventory {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Inventory); ok {
+			return x.Inventory
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetEvent() *Event {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Event); ok {
+			return x.Event
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetMember() *Member {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Member); ok {
+			return x.Member
+		}
+	}
+	return nil
+}
+
+func (x *SnapshotRecord) GetEnd() *SnapshotEnd {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_End); ok {
+			return x.End
+		}
+	}
+	return nil
+}
+
+type isSnapshotRecord_Record interface {
+	isSnapshotRecord_Record()
+}
+
+type SnapshotRecord_Root struct {
+	Root *Root `protobuf:"bytes,1,opt,name=root,proto3,oneof"`
+}
+
+type SnapshotRecord_Node struct {
+	Node *Node `protobuf:"bytes,2,opt,name=node,proto3,oneof"`
+}
+
+type SnapshotRecord_Port struct {
+	Port *Port `protobuf:"bytes,3,opt,name=port,proto3,oneof"`
+}
+
+type SnapshotRecord_Flow struct {
+	Flow *Flow `protobuf:"bytes,4,opt,name=flow,proto3,oneof"`
+}
+
+type SnapshotRecord_Session struct {
+	Session *Session `protobuf:"bytes,5,opt,name=session,proto3,oneof"`
+}
+
+type SnapshotRecord_Agent struct {
+	Agent *Agent `protobuf:"bytes,6,opt,name=agent,proto3,oneof"`
+}
+
+type SnapshotRecord_Ring struct {
+	Ring *Ring `protobuf:"bytes,7,opt,name=ring,proto3,oneof"`
+}
+
+type SnapshotRecord_JoinToken struct {
+	JoinToken *JoinTokenRecord `protobuf:"bytes,8,opt,name=join_token,json=joinToken,proto3,oneof"`
+}
+
+type SnapshotRecord_Client struct {
+	Client *Client `protobuf:"bytes,9,opt,name=client,proto3,oneof"`
+}
+
+type SnapshotRecord_Answer struct {
+	Answer *Answer `protobuf:"bytes,10,opt,name=answer,proto3,oneof"`
+}
+
+type SnapshotRecord_Alarm struct {
+	Alarm *Alarm `protobuf:"bytes,11,opt,name=alarm,proto3,oneof"`
+}
+
+type SnapshotRecord_Inventory struct {
+	Inventory *Inventory `protobuf:"bytes,12,opt,name=inventory,proto3,oneof"`
+}
+
+type SnapshotRecord_Event struct {
+	Event *Event `protobuf:"bytes,13,opt,name=event,proto3,oneof"`
+}
+
+type SnapshotRecord_Member struct {
+	Member *Member `protobuf:"bytes,14,opt,name=member,proto3,oneof"`
+}
+
+type SnapshotRecord_End struct {
+	End *SnapshotEnd `protobuf:"bytes,15,opt,name=end,proto3,oneof"`
+}
+
+func (*SnapshotRecord_Root) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Node) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Port) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Flow) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Session) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Agent) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Ring) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_JoinToken) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Client) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Answer) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Alarm) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Inventory) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Event) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Member) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_End) isSnapshotRecord_Record() {}
+
+// Root is what is not a table.
+type Root struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Ordinal       uint32                 `protobuf:"varint,2,opt,name=ordinal,proto3" json:"ordinal,omitempty"`
+	Elapsed       int64                  `protobuf:"varint,3,opt,name=elapsed,proto3" json:"elapsed,omitempty"`
+	ClusterId     string                 `protobuf:"bytes,4,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
+	Generation    uint32                 `protobuf:"varint,5,opt,name=generation,proto3" json:"generation,omitempty"`
+	Level         uint32                 `protobuf:"varint,6,opt,name=level,proto3" json:"level,omitempty"`
+	CaCert        []byte                 `protobuf:"bytes,7,opt,name=ca_cert,json=caCert,proto3" json:"ca_cert,omitempty"`
+	CaKey         *Sealed                `protobuf:"bytes,8,opt,name=ca_key,json=caKey,proto3" json:"ca_key,omitempty"`
+	Tokens        uint64                 `protobuf:"varint,9,opt,name=tokens,proto3" json:"tokens,omitempty"`
+	Flows         uint64                 `protobuf:"varint,10,opt,name=flows,proto3" json:"flows,omitempty"`
+	Alarms        uint64                 `protobuf:"varint,11,opt,name=alarms,proto3" json:"alarms,omitempty"`
+	Settings      *Settings              `protobuf:"bytes,12,opt,name=settings,proto3" json:"settings,omitempty"`
+	FloorIndex    uint64                 `protobuf:"varint,13,opt,name=floor_index,json=floorIndex,proto3" json:"floor_index,omitempty"`
+	FloorOrdinal  uint32                 `protobuf:"varint,14,opt,name=floor_ordinal,json=floorOrdinal,proto3" json:"floor_ordinal,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Root) Reset() {
+	*x = Root{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[13]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Root) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Root) ProtoMessage() {}
+
+func (x *Root) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[13]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Root.ProtoReflect.Descriptor instead.
+func (*Root) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{13}
+}
+
+func (x *Root) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Root) GetOrdinal() uint32 {
+	if x != nil {
+		return x.Ordinal
+	}
+	return 0
+}
+
+func (x *Root) GetElapsed() int64 {
+	if x != nil {
+		return x.Elapsed
+	}
+	return 0
+}
+
+func (x *Root) GetClusterId() string {
+	if x != nil {
+		return x.ClusterId
+	}
+	return ""
+}
+
+func (x *Root) GetGeneration() uint32 {
+	if x != nil {
+		return x.Generation
+	}
+	return 0
+}
+
+func (x *Root) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *Root) GetCaCert() []byte {
+	if x != nil {
+		return x.CaCert
+	}
+	return nil
+}
+
+func (x *Root) GetCaKey() *Sealed {
+	if x != nil {
+		return x.CaKey
+	}
+	return nil
+}
+
+func (x *Root) GetTokens() uint64 {
+	if x != nil {
+		return x.Tokens
+	}
+	return 0
+}
+
+func (x *Root) GetFlows() uint64 {
+	if x != nil {
+		return x.Flows
+	}
+	return 0
+}
+
+func (x *Root) GetAlarms() uint64 {
+	if x != nil {
+		return x.Alarms
+	}
+	return 0
+}
+
+func (x *Root) GetSettings() *Settings {
+	if x != nil {
+		return x.Settings
+	}
+	return nil
+}
+
+func (x *Root) GetFloorIndex() uint64 {
+	if x != nil {
+		return x.FloorIndex
+	}
+	return 0
+}
+
+func (x *Root) GetFloorOrdinal() uint32 {
+	if x != nil {
+		return x.FloorOrdinal
+	}
+	return 0
+}
+
+// SnapshotEnd closes a snapshot: without it the snapshot was cut.
+type SnapshotEnd struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Records       uint64                 `protobuf:"varint,1,opt,name=records,proto3" json:"records,omitempty"` // before this one
+	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"`        // of the state
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SnapshotEnd) Reset() {
+	*x = SnapshotEnd{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[14]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SnapshotEnd) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SnapshotEnd) ProtoMessage() {}
+
+func (x *SnapshotEnd) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[14]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SnapshotEnd.ProtoReflect.Descriptor instead.
+func (*SnapshotEnd) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{14}
+}
+
+func (x *SnapshotEnd) GetRecords() uint64 {
+	if x != nil {
+		return x.Records
+	}
+	return 0
+}
+
+func (x *SnapshotEnd) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+// Session is an agent's membership.
+type Session struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Agent         string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	Journal       string                 `protobuf:"bytes,3,opt,name=journal,proto3" json:"journal,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Deadline      int64                  `protobuf:"varint,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Session) Reset() {
+	*x = Session{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[15]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Session) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Session) ProtoMessage() {}
+
+func (x *Session) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[15]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Session.ProtoReflect.Descriptor instead.
+func (*Session) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{15}
+}
+
+func (x *Session) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Session) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *Session) GetJournal() string {
+	if x != nil {
+		return x.Journal
+	}
+	return ""
+}
+
+func (x *Session) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Session) GetDeadline() int64 {
+	if x != nil {
+		return x.Deadline
+	}
+	return 0
+}
+
+// Agent is a rack agent that has registered.
+type Agent struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Group         string                 `protobuf:"bytes,2,opt,name=group,proto3" json:"group,omitempty"`
+	Drivers       []string               `protobuf:"bytes,3,rep,name=drivers,proto3" json:"drivers,omitempty"`
+	Weight        uint32                 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	Session       string                 `protobuf:"bytes,5,opt,name=session,proto3" json:"session,omitempty"`
+	Journal       string                 `protobuf:"bytes,6,opt,name=journal,proto3" json:"journal,omitempty"`
+	Incarnation   uint64                 `protobuf:"varint,7,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
+	Draining      bool                   `protobuf:"varint,8,opt,name=draining,proto3" json:"draining,omitempty"`
+	Version       string                 `protobuf:"bytes,9,opt,name=version,proto3" json:"version,omitempty"`
+	Level         uint32                 `protobuf:"varint,10,opt,name=level,proto3" json:"level,omitempty"`
+	RamdiskUrl    string                 `protobuf:"bytes,11,opt,name=ramdisk_url,json=ramdiskUrl,proto3" json:"ramdisk_url,omitempty"`
+	HttpUrl       string                 `protobuf:"bytes,12,opt,name=http_url,json=httpUrl,proto3" json:"http_url,omitempty"`
+	RamdiskPin    string                 `protobuf:"bytes,13,opt,name=ramdisk_pin,json=ramdiskPin,proto3" json:"ramdisk_pin,omitempty"`
+	RegisteredAt  int64                  `protobuf:"varint,14,opt,name=registered_at,json=registeredAt,proto3" json:"registered_at,omitempty"`
+	EndedAt       int64                  `protobuf:"varint,15,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	Alarm         string                 `protobuf:"bytes,16,opt,name=alarm,proto3" json:"alarm,omitempty"`
+	Removed       bool                   `protobuf:"varint,17,opt,name=removed,proto3" json:"removed,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Agent) Reset() {
+	*x = Agent{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[16]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Agent) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Agent) ProtoMessage() {}
+
+func (x *Agent) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[16]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Agent.ProtoReflect.Descriptor instead.
+func (*Agent) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{16}
+}
+
+func (x *Agent) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Agent) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Agent) GetDrivers() []string {
+	if x != nil {
+		return x.Drivers
+	}
+	return nil
+}
+
+func (x *Agent) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Agent) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *Agent) GetJournal() string {
+	if x != nil {
+		return x.Journal
+	}
+	return ""
+}
+
+func (x *Agent) GetIncarnation() uint64 {
+	if x != nil {
+		return x.Incarnation
+	}
+	return 0
+}
+
+func (x *Agent) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Agent) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Agent) GetLevel() uint32 {
+	if x != nil {
+		return x.Level
+	}
+	return 0
+}
+
+func (x *Agent) GetRamdiskUrl() string {
+	if x != nil {
+		return x.RamdiskUrl
+	}
+	return ""
+}
+
+func (x *Agent) GetHttpUrl() string {
+	if x != nil {
+		return x.HttpUrl
+	}
+	return ""
+}
+
+func (x *Agent) GetRamdiskPin() string {
+	if x != nil {
+		return x.RamdiskPin
+	}
+	return ""
+}
+
+func (x *Agent) GetRegisteredAt() int64 {
+	if x != nil {
+		return x.RegisteredAt
+	}
+	return 0
+}
+
+func (x *Agent) GetEndedAt() int64 {
+	if x != nil {
+		return x.EndedAt
+	}
+	return 0
+}
+
+func (x *Agent) GetAlarm() string {
+	if x != nil {
+		return x.Alarm
+	}
+	return ""
+}
+
+func (x *Agent) GetRemoved() bool {
+	if x != nil {
+		return x.Removed
+	}
+	return false
+}
+
+// Ring is one group and hardware type.
+type Ring struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Group         string                 `protobuf:"bytes,1,opt,name=group,proto3" json:"group,omitempty"`
+	Driver        string                 `protobuf:"bytes,2,opt,name=driver,proto3" json:"driver,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Ring) Reset() {
+	*x = Ring{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[17]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Ring) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Ring) ProtoMessage() {}
+
+func (x *Ring) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[17]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Ring.ProtoReflect.Descriptor instead.
+func (*Ring) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{17}
+}
+
+func (x *Ring) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Ring) GetDriver() string {
+	if x != nil {
+		return x.Driver
+	}
+	return ""
+}
+
+func (x *Ring) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+// JoinTokenRecord is the hash of a one-use token.
+type JoinTokenRecord struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Group         string                 `protobuf:"bytes,4,opt,name=group,proto3" json:"group,omitempty"`
+	Hash          []byte                 `protobuf:"bytes,5,opt,name=hash,proto3" json:"hash,omitempty"`
+	Expires       int64                  `protobuf:"varint,6,opt,name=expires,proto3" json:"expires,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinTokenRecord) Reset() {
+	*x = JoinTokenRecord{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinTokenRecord) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinTokenRecord) ProtoMessage() {}
+
+func (x *JoinTokenRecord) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinTokenRecord.ProtoReflect.Descriptor instead.
+func (*JoinTokenRecord) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *JoinTokenRecord) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *JoinTokenRecord) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *JoinTokenRecord) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *JoinTokenRecord) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *JoinTokenRecord) GetHash() []byte {
+	if x != nil {
+		return x.Hash
+	}
+	return nil
+}
+
+func (x *JoinTokenRecord) GetExpires() int64 {
+	if x != nil {
+		return x.Expires
+	}
+	return 0
+}
+
+// Client is a client session.
+type Client struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Actor         string                 `protobuf:"bytes,2,opt,name=actor,proto3" json:"actor,omitempty"`
+	Floor         uint64                 `protobuf:"varint,3,opt,name=floor,proto3" json:"floor,omitempty"`
+	High          uint64                 `protobuf:"varint,4,opt,name=high,proto3" json:"high,omitempty"`
+	Count         uint32                 `protobuf:"varint,5,opt,name=count,proto3" json:"count,omitempty"`
+	UsedAt        int64                  `protobuf:"varint,6,opt,name=used_at,json=usedAt,proto3" json:"used_at,omitempty"`
+	Ended         bool                   `protobuf:"varint,7,opt,name=ended,proto3" json:"ended,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Client) Reset() {
+	*x = Client{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[19]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Client) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Client) ProtoMessage() {}
+
+func (x *Client) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[19]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Client.ProtoReflect.Descriptor instead.
+func (*Client) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{19}
+}
+
+func (x *Client) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Client) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Client) GetFloor() uint64 {
+	if x != nil {
+		return x.Floor
+	}
+	return 0
+}
+
+func (x *Client) GetHigh() uint64 {
+	if x != nil {
+		return x.High
+	}
+	return 0
+}
+
+func (x *Client) GetCount() uint32 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Client) GetUsedAt() int64 {
+	if x != nil {
+		return x.UsedAt
+	}
+	return 0
+}
+
+func (x *Client) GetEnded() bool {
+	if x != nil {
+		return x.Ended
+	}
+	return false
+}
+
+// Answer is the stored result of one request.
+type Answer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Client        string                 `protobuf:"bytes,1,opt,name=client,proto3" json:"client,omitempty"`
+	Seq           uint64                 `protobuf:"varint,2,opt,name=seq,proto3" json:"seq,omitempty"`
+	Digest        []byte                 `protobuf:"bytes,3,opt,name=digest,proto3" json:"digest,omitempty"`
+	Gone          bool                   `protobuf:"varint,4,opt,name=gone,proto3" json:"gone,omitempty"`
+	Result        *Result                `protobuf:"bytes,5,opt,name=result,proto3" json:"result,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Answer) Reset() {
+	*x = Answer{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Answer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Answer) ProtoMessage() {}
+
+func (x *Answer) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Answer.ProtoReflect.Descriptor instead.
+func (*Answer) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Answer) GetClient() string {
+	if x != nil {
+		return x.Client
+	}
+	return ""
+}
+
+func (x *Answer) GetSeq() uint64 {
+	if x != nil {
+		return x.Seq
+	}
+	return 0
+}
+
+func (x *Answer) GetDigest() []byte {
+	if x != nil {
+		return x.Digest
+	}
+	return nil
+}
+
+func (x *Answer) GetGone() bool {
+	if x != nil {
+		return x.Gone
+	}
+	return false
+}
+
+func (x *Answer) GetResult() *Result {
+	if x != nil {
+		return x.Result
+	}
+	return nil
+}
+
+// Result is what a command answered. Refused commands changed nothing and are kept only inside a batch.
+type Result struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Flow          uint64                 `protobuf:"varint,3,opt,name=flow,proto3" json:"flow,omitempty"`
+	Token         uint64                 `protobuf:"varint,4,opt,name=token,proto3" json:"token,omitempty"`
+	Session       string                 `protobuf:"bytes,5,opt,name=session,proto3" json:"session,omitempty"`
+	Version       uint64                 `protobuf:"varint,6,opt,name=version,proto3" json:"version,omitempty"`
+	Count         uint64                 `protobuf:"varint,7,opt,name=count,proto3" json:"count,omitempty"`
+	Flags         uint32                 `protobuf:"varint,8,opt,name=flags,proto3" json:"flags,omitempty"`
+	Results       []*Result              `protobuf:"bytes,9,rep,name=results,proto3" json:"results,omitempty"`
+	ErrorKind     string                 `protobuf:"bytes,10,opt,name=error_kind,json=errorKind,proto3" json:"error_kind,omitempty"`
+	Error         string                 `protobuf:"bytes,11,opt,name=error,proto3" json:"error,omitempty"`
+	Help          string                 `protobuf:"bytes,12,opt,name=help,proto3" json:"help,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Result) Reset() {
+	*x = Result{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Result) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Result) ProtoMessage() {}
+
+func (x *Result) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Result.ProtoReflect.Descriptor instead.
+func (*Result) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Result) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Result) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Result) GetFlow() uint64 {
+	if x != nil {
+		return x.Flow
+	}
+	return 0
+}
+
+func (x *Result) GetToken() uint64 {
+	if x != nil {
+		return x.Token
+	}
+	return 0
+}
+
+func (x *Result) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *Result) GetVersion() uint64 {
+	if x != nil {
+		return x.Version
+	}
+	return 0
+}
+
+func (x *Result) GetCount() uint64 {
+	if x != nil {
+		return x.Count
+	}
+	return 0
+}
+
+func (x *Result) GetFlags() uint32 {
+	if x != nil {
+		return x.Flags
+	}
+	return 0
+}
+
+func (x *Result) GetResults() []*Result {
+	if x != nil {
+		return x.Results
+	}
+	return nil
+}
+
+func (x *Result) GetErrorKind() string {
+	if x != nil {
+		return x.ErrorKind
+	}
+	return ""
+}
+
+func (x *Result) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
+func (x *Result) GetHelp() string {
+	if x != nil {
+		return x.Help
+	}
+	return ""
+}
+
+// Alarm is a condition for operators.
+type Alarm struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            uint64                 `protobuf:"varint,1,opt,name=id,proto3" json:"id,omitempty"`
+	Index         uint64                 `protobuf:"varint,2,opt,name=index,proto3" json:"index,omitempty"`
+	At            int64                  `protobuf:"varint,3,opt,name=at,proto3" json:"at,omitempty"`
+	Text          string                 `protobuf:"bytes,4,opt,name=text,proto3" json:"text,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Alarm) Reset() {
+	*x = Alarm{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[22]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Alarm) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Alarm) ProtoMessage() {}
+
+func (x *Alarm) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[22]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Alarm.ProtoReflect.Descriptor instead.
+func (*Alarm) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{22}
+}
+
+func (x *Alarm) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Alarm) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Alarm) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Alarm) GetText() string {
+	if x != nil {
+		return x.Text
+	}
+	return ""
+}
+
+// Inventory is what inspection found on a node, as the agent compressed it.
+type Inventory struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	At            int64                  `protobuf:"varint,2,opt,name=at,proto3" json:"at,omitempty"`
+	Data          []byte                 `protobuf:"bytes,3,opt,name=data,proto3" json:"data,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Inventory) Reset() {
+	*x = Inventory{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Inventory) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Inventory) ProtoMessage() {}
+
+func (x *Inventory) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
+func (*Inventory) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Inventory) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Inventory) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Inventory) GetData() []byte {
+	if x != nil {
+		return x.Data
+	}
+	return nil
+}
+
+// Event is one event of the kept ones. Fields are key, value, key, value.
+type Event struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Index         uint64                 `protobuf:"varint,1,opt,name=index,proto3" json:"index,omitempty"`
+	Ordinal       uint32                 `protobuf:"varint,2,opt,name=ordinal,proto3" json:"ordinal,omitempty"`
+	Type          string                 `protobuf:"bytes,3,opt,name=type,proto3" json:"type,omitempty"`
+	Node          string                 `protobuf:"bytes,4,opt,name=node,proto3" json:"node,omitempty"`
+	NodeName      string                 `protobuf:"bytes,5,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
+	At            int64                  `protobuf:"varint,6,opt,name=at,proto3" json:"at,omitempty"`
+	Actor         string                 `protobuf:"bytes,7,opt,name=actor,proto3" json:"actor,omitempty"`
+	Fields        []string               `protobuf:"bytes,8,rep,name=fields,proto3" json:"fields,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Event) Reset() {
+	*x = Event{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Event) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Event) ProtoMessage() {}
+
+func (x *Event) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Event.ProtoReflect.Descriptor instead.
+func (*Event) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *Event) GetIndex() uint64 {
+	if x != nil {
+		return x.Index
+	}
+	return 0
+}
+
+func (x *Event) GetOrdinal() uint32 {
+	if x != nil {
+		return x.Ordinal
+	}
+	return 0
+}
+
+func (x *Event) GetType() string {
+	if x != nil {
+		return x.Type
+	}
+	return ""
+}
+
+func (x *Event) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Event) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
+func (x *Event) GetAt() int64 {
+	if x != nil {
+		return x.At
+	}
+	return 0
+}
+
+func (x *Event) GetActor() string {
+	if x != nil {
+		return x.Actor
+	}
+	return ""
+}
+
+func (x *Event) GetFields() []string {
+	if x != nil {
+		return x.Fields
+	}
+	return nil
+}
+
 var File_farrier_raftlog_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
@@ -1806,7 +3230,134 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"apiAddress\x12!\n" +
 	"\frack_address\x18\x04 \x01(\tR\vrackAddress\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x14\n" +
-	"\x05level\x18\x06 \x01(\rR\x05levelBIZGgithub.com/farrier-project/farrier/api/gen/farrier/raftlog/v1;raftlogv1b\x06proto3"
+	"\x05level\x18\x06 \x01(\rR\x05level\"\xb8\x06\n" +
+	"\x0eSnapshotRecord\x12.\n" +
+	"\x04root\x18\x01 \x01(\v2\x18.farrier.raftlog.v1.RootH\x00R\x04root\x12.\n" +
+	"\x04node\x18\x02 \x01(\v2\x18.farrier.raftlog.v1.NodeH\x00R\x04node\x12.\n" +
+	"\x04port\x18\x03 \x01(\v2\x18.farrier.raftlog.v1.PortH\x00R\x04port\x12.\n" +
+	"\x04flow\x18\x04 \x01(\v2\x18.farrier.raftlog.v1.FlowH\x00R\x04flow\x127\n" +
+	"\asession\x18\x05 \x01(\v2\x1b.farrier.raftlog.v1.SessionH\x00R\asession\x121\n" +
+	"\x05agent\x18\x06 \x01(\v2\x19.farrier.raftlog.v1.AgentH\x00R\x05agent\x12.\n" +
+	"\x04ring\x18\a \x01(\v2\x18.farrier.raftlog.v1.RingH\x00R\x04ring\x12D\n" +
+	"\n" +
+	"join_token\x18\b \x01(\v2#.farrier.raftlog.v1.JoinTokenRecordH\x00R\tjoinToken\x124\n" +
+	"\x06client\x18\t \x01(\v2\x1a.farrier.raftlog.v1.ClientH\x00R\x06client\x124\n" +
+	"\x06answer\x18\n" +
+	" \x01(\v2\x1a.farrier.raftlog.v1.AnswerH\x00R\x06answer\x121\n" +
+	"\x05alarm\x18\v \x01(\v2\x19.farrier.raftlog.v1.AlarmH\x00R\x05alarm\x12=\n" +
+	"\tinventory\x18\f \x01(\v2\x1d.farrier.raftlog.v1.InventoryH\x00R\tinventory\x121\n" +
+	"\x05event\x18\r \x01(\v2\x19.farrier.raftlog.v1.EventH\x00R\x05event\x124\n" +
+	"\x06member\x18\x0e \x01(\v2\x1a.farrier.raftlog.v1.MemberH\x00R\x06member\x123\n" +
+	"\x03end\x18\x0f \x01(\v2\x1f.farrier.raftlog.v1.SnapshotEndH\x00R\x03endB\b\n" +
+	"\x06record\"\xb7\x03\n" +
+	"\x04Root\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
+	"\aordinal\x18\x02 \x01(\rR\aordinal\x12\x18\n" +
+	"\aelapsed\x18\x03 \x01(\x03R\aelapsed\x12\x1d\n" +
+	"\n" +
+	"cluster_id\x18\x04 \x01(\tR\tclusterId\x12\x1e\n" +
+	"\n" +
+	"generation\x18\x05 \x01(\rR\n" +
+	"generation\x12\x14\n" +
+	"\x05level\x18\x06 \x01(\rR\x05level\x12\x17\n" +
+	"\aca_cert\x18\a \x01(\fR\x06caCert\x121\n" +
+	"\x06ca_key\x18\b \x01(\v2\x1a.farrier.raftlog.v1.SealedR\x05caKey\x12\x16\n" +
+	"\x06tokens\x18\t \x01(\x04R\x06tokens\x12\x14\n" +
+	"\x05flows\x18\n" +
+	" \x01(\x04R\x05flows\x12\x16\n" +
+	"\x06alarms\x18\v \x01(\x04R\x06alarms\x128\n" +
+	"\bsettings\x18\f \x01(\v2\x1c.farrier.raftlog.v1.SettingsR\bsettings\x12\x1f\n" +
+	"\vfloor_index\x18\r \x01(\x04R\n" +
+	"floorIndex\x12#\n" +
+	"\rfloor_ordinal\x18\x0e \x01(\rR\ffloorOrdinal\";\n" +
+	"\vSnapshotEnd\x12\x18\n" +
+	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x12\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"\x87\x01\n" +
+	"\aSession\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x18\n" +
+	"\ajournal\x18\x03 \x01(\tR\ajournal\x12 \n" +
+	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12\x1a\n" +
+	"\bdeadline\x18\x05 \x01(\x03R\bdeadline\"\xd2\x03\n" +
+	"\x05Agent\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05group\x18\x02 \x01(\tR\x05group\x12\x18\n" +
+	"\adrivers\x18\x03 \x03(\tR\adrivers\x12\x16\n" +
+	"\x06weight\x18\x04 \x01(\rR\x06weight\x12\x18\n" +
+	"\asession\x18\x05 \x01(\tR\asession\x12\x18\n" +
+	"\ajournal\x18\x06 \x01(\tR\ajournal\x12 \n" +
+	"\vincarnation\x18\a \x01(\x04R\vincarnation\x12\x1a\n" +
+	"\bdraining\x18\b \x01(\bR\bdraining\x12\x18\n" +
+	"\aversion\x18\t \x01(\tR\aversion\x12\x14\n" +
+	"\x05level\x18\n" +
+	" \x01(\rR\x05level\x12\x1f\n" +
+	"\vramdisk_url\x18\v \x01(\tR\n" +
+	"ramdiskUrl\x12\x19\n" +
+	"\bhttp_url\x18\f \x01(\tR\ahttpUrl\x12\x1f\n" +
+	"\vramdisk_pin\x18\r \x01(\tR\n" +
+	"ramdiskPin\x12#\n" +
+	"\rregistered_at\x18\x0e \x01(\x03R\fregisteredAt\x12\x19\n" +
+	"\bended_at\x18\x0f \x01(\x03R\aendedAt\x12\x14\n" +
+	"\x05alarm\x18\x10 \x01(\tR\x05alarm\x12\x18\n" +
+	"\aremoved\x18\x11 \x01(\bR\aremoved\"J\n" +
+	"\x04Ring\x12\x14\n" +
+	"\x05group\x18\x01 \x01(\tR\x05group\x12\x16\n" +
+	"\x06driver\x18\x02 \x01(\tR\x06driver\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\x8d\x01\n" +
+	"\x0fJoinTokenRecord\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05group\x18\x04 \x01(\tR\x05group\x12\x12\n" +
+	"\x04hash\x18\x05 \x01(\fR\x04hash\x12\x18\n" +
+	"\aexpires\x18\x06 \x01(\x03R\aexpires\"\x9d\x01\n" +
+	"\x06Client\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
+	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x14\n" +
+	"\x05floor\x18\x03 \x01(\x04R\x05floor\x12\x12\n" +
+	"\x04high\x18\x04 \x01(\x04R\x04high\x12\x14\n" +
+	"\x05count\x18\x05 \x01(\rR\x05count\x12\x17\n" +
+	"\aused_at\x18\x06 \x01(\x03R\x06usedAt\x12\x14\n" +
+	"\x05ended\x18\a \x01(\bR\x05ended\"\x92\x01\n" +
+	"\x06Answer\x12\x16\n" +
+	"\x06client\x18\x01 \x01(\tR\x06client\x12\x10\n" +
+	"\x03seq\x18\x02 \x01(\x04R\x03seq\x12\x16\n" +
+	"\x06digest\x18\x03 \x01(\fR\x06digest\x12\x12\n" +
+	"\x04gone\x18\x04 \x01(\bR\x04gone\x122\n" +
+	"\x06result\x18\x05 \x01(\v2\x1a.farrier.raftlog.v1.ResultR\x06result\"\xbb\x02\n" +
+	"\x06Result\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
+	"\x04flow\x18\x03 \x01(\x04R\x04flow\x12\x14\n" +
+	"\x05token\x18\x04 \x01(\x04R\x05token\x12\x18\n" +
+	"\asession\x18\x05 \x01(\tR\asession\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\x04R\aversion\x12\x14\n" +
+	"\x05count\x18\a \x01(\x04R\x05count\x12\x14\n" +
+	"\x05flags\x18\b \x01(\rR\x05flags\x124\n" +
+	"\aresults\x18\t \x03(\v2\x1a.farrier.raftlog.v1.ResultR\aresults\x12\x1d\n" +
+	"\n" +
+	"error_kind\x18\n" +
+	" \x01(\tR\terrorKind\x12\x14\n" +
+	"\x05error\x18\v \x01(\tR\x05error\x12\x12\n" +
+	"\x04help\x18\f \x01(\tR\x04help\"Q\n" +
+	"\x05Alarm\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05index\x18\x02 \x01(\x04R\x05index\x12\x0e\n" +
+	"\x02at\x18\x03 \x01(\x03R\x02at\x12\x12\n" +
+	"\x04text\x18\x04 \x01(\tR\x04text\"C\n" +
+	"\tInventory\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x0e\n" +
+	"\x02at\x18\x02 \x01(\x03R\x02at\x12\x12\n" +
+	"\x04data\x18\x03 \x01(\fR\x04data\"\xba\x01\n" +
+	"\x05Event\x12\x14\n" +
+	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
+	"\aordinal\x18\x02 \x01(\rR\aordinal\x12\x12\n" +
+	"\x04type\x18\x03 \x01(\tR\x04type\x12\x12\n" +
+	"\x04node\x18\x04 \x01(\tR\x04node\x12\x1b\n" +
+	"\tnode_name\x18\x05 \x01(\tR\bnodeName\x12\x0e\n" +
+	"\x02at\x18\x06 \x01(\x03R\x02at\x12\x14\n" +
+	"\x05actor\x18\a \x01(\tR\x05actor\x12\x16\n" +
+	"\x06fields\x18\b \x03(\tR\x06fieldsBIZGgithub.com/farrier-project/farrier/api/gen/farrier/raftlog/v1;raftlogv1b\x06proto3"
 
 var (
 	file_farrier_raftlog_v1_snapshot_proto_rawDescOnce sync.Once
@@ -1820,54 +3371,86 @@ func file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP() []byte {
 	return file_farrier_raftlog_v1_snapshot_proto_rawDescData
 }
 
-var file_farrier_raftlog_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 21)
+var file_farrier_raftlog_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
 var file_farrier_raftlog_v1_snapshot_proto_goTypes = []any{
-	(*Sealed)(nil),   // 0: farrier.raftlog.v1.Sealed
-	(*Lock)(nil),     // 1: farrier.raftlog.v1.Lock
-	(*Instance)(nil), // 2: farrier.raftlog.v1.Instance
-	(*Wipe)(nil),     // 3: farrier.raftlog.v1.Wipe
-	(*Node)(nil),     // 4: farrier.raftlog.v1.Node
-	(*Port)(nil),     // 5: farrier.raftlog.v1.Port
-	(*Flow)(nil),     // 6: farrier.raftlog.v1.Flow
-	(*FlowStep)(nil), // 7: farrier.raftlog.v1.FlowStep
-	(*Attempt)(nil),  // 8: farrier.raftlog.v1.Attempt
-	(*Boot)(nil),     // 9: farrier.raftlog.v1.Boot
-	(*Settings)(nil), // 10: farrier.raftlog.v1.Settings
-	(*Member)(nil),   // 11: farrier.raftlog.v1.Member
-	nil,              // 12: farrier.raftlog.v1.Instance.RootDeviceHintsEntry
-	nil,              // 13: farrier.raftlog.v1.Instance.MetaDataEntry
-	nil,              // 14: farrier.raftlog.v1.Node.PropertiesEntry
-	nil,              // 15: farrier.raftlog.v1.Node.ExtraEntry
-	nil,              // 16: farrier.raftlog.v1.Node.DriverInfoEntry
-	nil,              // 17: farrier.raftlog.v1.Node.SecretsEntry
-	nil,              // 18: farrier.raftlog.v1.Flow.FactsEntry
-	nil,              // 19: farrier.raftlog.v1.FlowStep.ArgsEntry
-	nil,              // 20: farrier.raftlog.v1.FlowStep.FactsEntry
+	(*Sealed)(nil),          // 0: farrier.raftlog.v1.Sealed
+	(*Lock)(nil),            // 1: farrier.raftlog.v1.Lock
+	(*Instance)(nil),        // 2: farrier.raftlog.v1.Instance
+	(*Wipe)(nil),            // 3: farrier.raftlog.v1.Wipe
+	(*Node)(nil),            // 4: farrier.raftlog.v1.Node
+	(*Port)(nil),            // 5: farrier.raftlog.v1.Port
+	(*Flow)(nil),            // 6: farrier.raftlog.v1.Flow
+	(*FlowStep)(nil),        // 7: farrier.raftlog.v1.FlowStep
+	(*Attempt)(nil),         // 8: farrier.raftlog.v1.Attempt
+	(*Boot)(nil),            // 9: farrier.raftlog.v1.Boot
+	(*Settings)(nil),        // 10: farrier.raftlog.v1.Settings
+	(*Member)(nil),          // 11: farrier.raftlog.v1.Member
+	(*SnapshotRecord)(nil),  // 12: farrier.raftlog.v1.SnapshotRecord
+	(*Root)(nil),            // 13: farrier.raftlog.v1.Root
+	(*SnapshotEnd)(nil),     // 14: farrier.raftlog.v1.SnapshotEnd
+	(*Session)(nil),         // 15: farrier.raftlog.v1.Session
+	(*Agent)(nil),           // 16: farrier.raftlog.v1.Agent
+	(*Ring)(nil),            // 17: farrier.raftlog.v1.Ring
+	(*JoinTokenRecord)(nil), // 18: farrier.raftlog.v1.JoinTokenRecord
+	(*Client)(nil),          // 19: farrier.raftlog.v1.Client
+	(*Answer)(nil),          // 20: farrier.raftlog.v1.Answer
+	(*Result)(nil),          // 21: farrier.raftlog.v1.Result
+	(*Alarm)(nil),           // 22: farrier.raftlog.v1.Alarm
+	(*Inventory)(nil),       // 23: farrier.raftlog.v1.Inventory
+	(*Event)(nil),           // 24: farrier.raftlog.v1.Event
+	nil,                     // 25: farrier.raftlog.v1.Instance.RootDeviceHintsEntry
+	nil,                     // 26: farrier.raftlog.v1.Instance.MetaDataEntry
+	nil,                     // 27: farrier.raftlog.v1.Node.PropertiesEntry
+	nil,                     // 28: farrier.raftlog.v1.Node.ExtraEntry
+	nil,                     // 29: farrier.raftlog.v1.Node.DriverInfoEntry
+	nil,                     // 30: farrier.raftlog.v1.Node.SecretsEntry
+	nil,                     // 31: farrier.raftlog.v1.Flow.FactsEntry
+	nil,                     // 32: farrier.raftlog.v1.FlowStep.ArgsEntry
+	nil,                     // 33: farrier.raftlog.v1.FlowStep.FactsEntry
 }
 var file_farrier_raftlog_v1_snapshot_proto_depIdxs = []int32{
-	12, // 0: farrier.raftlog.v1.Instance.root_device_hints:type_name -> farrier.raftlog.v1.Instance.RootDeviceHintsEntry
-	13, // 1: farrier.raftlog.v1.Instance.meta_data:type_name -> farrier.raftlog.v1.Instance.MetaDataEntry
+	25, // 0: farrier.raftlog.v1.Instance.root_device_hints:type_name -> farrier.raftlog.v1.Instance.RootDeviceHintsEntry
+	26, // 1: farrier.raftlog.v1.Instance.meta_data:type_name -> farrier.raftlog.v1.Instance.MetaDataEntry
 	0,  // 2: farrier.raftlog.v1.Instance.user_data:type_name -> farrier.raftlog.v1.Sealed
 	0,  // 3: farrier.raftlog.v1.Instance.network_data:type_name -> farrier.raftlog.v1.Sealed
 	1,  // 4: farrier.raftlog.v1.Node.lock:type_name -> farrier.raftlog.v1.Lock
-	14, // 5: farrier.raftlog.v1.Node.properties:type_name -> farrier.raftlog.v1.Node.PropertiesEntry
-	15, // 6: farrier.raftlog.v1.Node.extra:type_name -> farrier.raftlog.v1.Node.ExtraEntry
-	16, // 7: farrier.raftlog.v1.Node.driver_info:type_name -> farrier.raftlog.v1.Node.DriverInfoEntry
-	17, // 8: farrier.raftlog.v1.Node.secrets:type_name -> farrier.raftlog.v1.Node.SecretsEntry
+	27, // 5: farrier.raftlog.v1.Node.properties:type_name -> farrier.raftlog.v1.Node.PropertiesEntry
+	28, // 6: farrier.raftlog.v1.Node.extra:type_name -> farrier.raftlog.v1.Node.ExtraEntry
+	29, // 7: farrier.raftlog.v1.Node.driver_info:type_name -> farrier.raftlog.v1.Node.DriverInfoEntry
+	30, // 8: farrier.raftlog.v1.Node.secrets:type_name -> farrier.raftlog.v1.Node.SecretsEntry
 	2,  // 9: farrier.raftlog.v1.Node.instance:type_name -> farrier.raftlog.v1.Instance
 	3,  // 10: farrier.raftlog.v1.Node.wipe:type_name -> farrier.raftlog.v1.Wipe
 	7,  // 11: farrier.raftlog.v1.Flow.steps:type_name -> farrier.raftlog.v1.FlowStep
 	9,  // 12: farrier.raftlog.v1.Flow.boot:type_name -> farrier.raftlog.v1.Boot
-	18, // 13: farrier.raftlog.v1.Flow.facts:type_name -> farrier.raftlog.v1.Flow.FactsEntry
-	19, // 14: farrier.raftlog.v1.FlowStep.args:type_name -> farrier.raftlog.v1.FlowStep.ArgsEntry
+	31, // 13: farrier.raftlog.v1.Flow.facts:type_name -> farrier.raftlog.v1.Flow.FactsEntry
+	32, // 14: farrier.raftlog.v1.FlowStep.args:type_name -> farrier.raftlog.v1.FlowStep.ArgsEntry
 	8,  // 15: farrier.raftlog.v1.FlowStep.attempt:type_name -> farrier.raftlog.v1.Attempt
-	20, // 16: farrier.raftlog.v1.FlowStep.facts:type_name -> farrier.raftlog.v1.FlowStep.FactsEntry
-	0,  // 17: farrier.raftlog.v1.Node.SecretsEntry.value:type_name -> farrier.raftlog.v1.Sealed
-	18, // [18:18] is the sub-list for method output_type
-	18, // [18:18] is the sub-list for method input_type
-	18, // [18:18] is the sub-list for extension type_name
-	18, // [18:18] is the sub-list for extension extendee
-	0,  // [0:18] is the sub-list for field type_name
+	33, // 16: farrier.raftlog.v1.FlowStep.facts:type_name -> farrier.raftlog.v1.FlowStep.FactsEntry
+	13, // 17: farrier.raftlog.v1.SnapshotRecord.root:type_name -> farrier.raftlog.v1.Root
+	4,  // 18: farrier.raftlog.v1.SnapshotRecord.node:type_name -> farrier.raftlog.v1.Node
+	5,  // 19: farrier.raftlog.v1.SnapshotRecord.port:type_name -> farrier.raftlog.v1.Port
+	6,  // 20: farrier.raftlog.v1.SnapshotRecord.flow:type_name -> farrier.raftlog.v1.Flow
+	15, // 21: farrier.raftlog.v1.SnapshotRecord.session:type_name -> farrier.raftlog.v1.Session
+	16, // 22: farrier.raftlog.v1.SnapshotRecord.agent:type_name -> farrier.raftlog.v1.Agent
+	17, // 23: farrier.raftlog.v1.SnapshotRecord.ring:type_name -> farrier.raftlog.v1.Ring
+	18, // 24: farrier.raftlog.v1.SnapshotRecord.join_token:type_name -> farrier.raftlog.v1.JoinTokenRecord
+	19, // 25: farrier.raftlog.v1.SnapshotRecord.client:type_name -> farrier.raftlog.v1.Client
+	20, // 26: farrier.raftlog.v1.SnapshotRecord.answer:type_name -> farrier.raftlog.v1.Answer
+	22, // 27: farrier.raftlog.v1.SnapshotRecord.alarm:type_name -> farrier.raftlog.v1.Alarm
+	23, // 28: farrier.raftlog.v1.SnapshotRecord.inventory:type_name -> farrier.raftlog.v1.Inventory
+	24, // 29: farrier.raftlog.v1.SnapshotRecord.event:type_name -> farrier.raftlog.v1.Event
+	11, // 30: farrier.raftlog.v1.SnapshotRecord.member:type_name -> farrier.raftlog.v1.Member
+	14, // 31: farrier.raftlog.v1.SnapshotRecord.end:type_name -> farrier.raftlog.v1.SnapshotEnd
+	0,  // 32: farrier.raftlog.v1.Root.ca_key:type_name -> farrier.raftlog.v1.Sealed
+	10, // 33: farrier.raftlog.v1.Root.settings:type_name -> farrier.raftlog.v1.Settings
+	21, // 34: farrier.raftlog.v1.Answer.result:type_name -> farrier.raftlog.v1.Result
+	21, // 35: farrier.raftlog.v1.Result.results:type_name -> farrier.raftlog.v1.Result
+	0,  // 36: farrier.raftlog.v1.Node.SecretsEntry.value:type_name -> farrier.raftlog.v1.Sealed
+	37, // [37:37] is the sub-list for method output_type
+	37, // [37:37] is the sub-list for method input_type
+	37, // [37:37] is the sub-list for extension type_name
+	37, // [37:37] is the sub-list for extension extendee
+	0,  // [0:37] is the sub-list for field type_name
 }
 
 func init() { file_farrier_raftlog_v1_snapshot_proto_init() }
@@ -1876,13 +3459,30 @@ func file_farrier_raftlog_v1_snapshot_proto_init() {
 		return
 	}
 	file_farrier_raftlog_v1_snapshot_proto_msgTypes[4].OneofWrappers = []any{}
+	file_farrier_raftlog_v1_snapshot_proto_msgTypes[12].OneofWrappers = []any{
+		(*SnapshotRecord_Root)(nil),
+		(*SnapshotRecord_Node)(nil),
+		(*SnapshotRecord_Port)(nil),
+		(*SnapshotRecord_Flow)(nil),
+		(*SnapshotRecord_Session)(nil),
+		(*SnapshotRecord_Agent)(nil),
+		(*SnapshotRecord_Ring)(nil),
+		(*SnapshotRecord_JoinToken)(nil),
+		(*SnapshotRecord_Client)(nil),
+		(*SnapshotRecord_Answer)(nil),
+		(*SnapshotRecord_Alarm)(nil),
+		(*SnapshotRecord_Inventory)(nil),
+		(*SnapshotRecord_Event)(nil),
+		(*SnapshotRecord_Member)(nil),
+		(*SnapshotRecord_End)(nil),
+	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_farrier_raftlog_v1_snapshot_proto_rawDesc), len(file_farrier_raftlog_v1_snapshot_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   21,
+			NumMessages:   34,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1,0 +1,211 @@
+package state
+
+import (
+	"bufio"
+	"encoding/binary"
+	"errors"
+	"io"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// WriteSnapshot writes the whole view: a root, the tables, an end with the hash. Equal views have equal bytes.
+// The writer is used from this call only; errors are its own.
+func (v *View) WriteSnapshot(w io.Writer) error {
+	out := &snapshotWriter{w: bufio.NewWriterSize(w, 1<<18)}
+	d := &v.data
+	out.write(d.rootRecord())
+	writeTable(out, &d.agents)
+	writeTable(out, &d.sessions)
+	writeTable(out, &d.rings)
+	writeTable(out, &d.members)
+	writeTable(out, &d.joinTokens)
+	writeTable(out, &d.nodes)
+	writeTable(out, &d.ports)
+	writeTable(out, &d.flows)
+	writeTable(out, &d.inventories)
+	writeTable(out, &d.clients)
+	writeTable(out, &d.answers)
+	writeTable(out, &d.alarms)
+	writeTable(out, &d.events)
+	out.write(&command.SnapshotEnd{Records: out.records, Hash: d.hash()})
+	if out.err != nil {
+		return out.err
+	}
+	return out.w.Flush()
+}
+
+func (d *data) rootRecord() *command.Root {
+	r := &d.root
+	return &command.Root{
+		Index: r.index, Ordinal: r.ordinal, Elapsed: r.elapsed, ClusterID: r.cluster.ID, Generation: r.cluster.Generation,
+		Level: r.cluster.Level, CACert: r.cluster.CACert, CAKey: r.cluster.CAKey, Tokens: r.cluster.Tokens,
+		Flows: r.flows, Alarms: r.alarms, Settings: r.settings, FloorIndex: r.evicted.Index, FloorOrdinal: r.evicted.Ordinal,
+	}
+}
+
+type snapshotWriter struct {
+	w       *bufio.Writer
+	buf     []byte
+	records uint64
+	err     error // the first
+}
+
+func writeTable[K, R any](out *snapshotWriter, t *table[K, R]) {
+	t.scan(func(r *R) bool {
+		out.write(r)
+		return out.err == nil
+	})
+}
+
+func (w *snapshotWriter) write(rec any) {
+	if w.err != nil {
+		return
+	}
+	w.buf = command.AppendSnapshotRecord(w.buf[:0], rec)
+	var size [binary.MaxVarintLen64]byte
+	if _, w.err = w.w.Write(size[:binary.PutUvarint(size[:], uint64(len(w.buf)))]); w.err == nil {
+		_, w.err = w.w.Write(w.buf)
+	}
+	w.records++
+}
+
+// ReadSnapshot reads a state that WriteSnapshot wrote, and checks it against its hash. It reads up to the end
+// record and not beyond what a buffered reader takes. Errors are fault.Corrupt, or fault.Version for a snapshot of
+// a level above Level.
+func ReadSnapshot(r io.Reader) (*State, error) {
+	in := &snapshotReader{r: bufio.NewReaderSize(r, 1<<18), s: New()}
+	for {
+		rec, err := in.next()
+		if err != nil {
+			return nil, err
+		}
+		if end, ok := rec.(*command.SnapshotEnd); ok {
+			return in.finish(end)
+		}
+		if err := in.load(rec); err != nil {
+			return nil, err
+		}
+		in.records++
+	}
+}
+
+type snapshotReader struct {
+	r       *bufio.Reader
+	s       *State
+	buf     []byte
+	records uint64
+}
+
+const readOp = "read snapshot"
+
+func (in *snapshotReader) next() (any, error) {
+	size, err := binary.ReadUvarint(in.r)
+	if err != nil {
+		return nil, cut(in.records, err)
+	}
+	if size > command.MaxSnapshotRecord {
+		return nil, fault.New(fault.Corrupt, readOp, "record %d has %d bytes, more than any record can have", in.records, size)
+	}
+	if uint64(cap(in.buf)) < size {
+		in.buf = make([]byte, size)
+	}
+	in.buf = in.buf[:size]
+	if _, err := io.ReadFull(in.r, in.buf); err != nil {
+		return nil, cut(in.records, err)
+	}
+	rec, err := command.DecodeSnapshotRecord(in.buf)
+	if err != nil {
+		return nil, fault.Wrap(readOp, err)
+	}
+	return rec, nil
+}
+
+func cut(records uint64, err error) error {
+	if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+		return fault.New(fault.Corrupt, readOp, "the snapshot ends after %d records, without its end", records).WithHelp("use another snapshot")
+	}
+	return fault.New(fault.Corrupt, readOp, "record %d: %w", records, err)
+}
+
+// load puts a record into its table. The root comes first.
+func (in *snapshotReader) load(rec any) error {
+	s := in.s
+	root, isRoot := rec.(*command.Root)
+	if isRoot != (in.records == 0) {
+		return fault.New(fault.Corrupt, readOp, "record %d is out of place", in.records)
+	}
+	switch r := rec.(type) {
+	case *command.Root:
+		if r.Level > Level {
+			return fault.New(fault.Version, readOp, "the snapshot is of level %d, this member computes %d", r.Level, Level).
+				WithHelp("install the version that the others run")
+		}
+		s.setRoot(root)
+	case *Agent:
+		load(s, &s.agents, r)
+	case *Session:
+		load(s, &s.sessions, r)
+	case *Ring:
+		load(s, &s.rings, r)
+	case *command.Member:
+		load(s, &s.members, r)
+	case *JoinToken:
+		load(s, &s.joinTokens, r)
+	case *node.Node:
+		load(s, &s.nodes, r)
+	case *node.Port:
+		load(s, &s.ports, r)
+	case *flow.Flow:
+		load(s, &s.flows, r)
+		s.countFlow(r)
+	case *Inventory:
+		load(s, &s.inventories, r)
+	case *Client:
+		load(s, &s.clients, r)
+	case *Answer:
+		load(s, &s.answers, r)
+	case *Alarm:
+		load(s, &s.alarms, r)
+	case *event:
+		load(s, &s.events, r)
+	}
+	return nil
+}
+
+// load is put without undo.
+func load[K, R any](s *State, t *table[K, R], r *R) {
+	found, _ := t.rows.get(row[K, R]{key: t.spec.key(r)})
+	t.swap(&s.data, &s.hasher, found, r)
+}
+
+func (s *State) setRoot(r *command.Root) {
+	s.root = root{
+		index: r.Index, ordinal: r.Ordinal, elapsed: r.Elapsed, settings: r.Settings, flows: r.Flows, alarms: r.Alarms,
+		evicted: Position{r.FloorIndex, r.FloorOrdinal},
+		cluster: Cluster{
+			ID: r.ClusterID, Generation: r.Generation, Level: r.Level, CACert: r.CACert, CAKey: r.CAKey, Tokens: r.Tokens,
+		},
+	}
+}
+
+// countFlow counts a restored flow against its limit.
+func (s *State) countFlow(f *flow.Flow) {
+	if class := classOf(f.Kind); class != unlimited && f.Open() && !f.Queued() {
+		admitted, _ := s.limit(class)
+		*admitted++
+	}
+}
+
+func (in *snapshotReader) finish(end *command.SnapshotEnd) (*State, error) {
+	if end.Records != in.records {
+		return nil, fault.New(fault.Corrupt, readOp, "the snapshot has %d records, and says %d", in.records, end.Records)
+	}
+	if got := in.s.Hash(); got != end.Hash {
+		return nil, fault.New(fault.Corrupt, readOp, "the records have hash %x, the snapshot says %x", got, end.Hash).WithHelp("use another snapshot")
+	}
+	return in.s, nil
+}

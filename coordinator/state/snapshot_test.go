@@ -1,0 +1,77 @@
+package state
+
+import (
+	"bytes"
+	"reflect"
+	"testing"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// rich is a world with something in every table.
+func rich(t testing.TB) *world {
+	w := newWorld(t)
+	w.agent("r1", 1)
+	w.agent("r2", 1)
+	w.must(command.PutMember{Member: command.Member{ID: "c1", RaftAddress: "a", APIAddress: "b", Version: "1", Level: Level}})
+	w.must(command.CreateJoinToken{ID: "t1", Role: "agent", Name: "r3", Hash: [32]byte{1}, TTL: JoinTokenTTLMax})
+	for i := range 6 {
+		id := w.create(i)
+		w.to(id, "manage", "inspect", "provide")
+		if i%2 == 0 {
+			w.to(id, "active")
+		}
+	}
+	w.must(w.verb(nodeID(1), "active"))
+	w.must(command.SetDrain{Agent: "r2", On: true})
+	w.request(command.SetMaintenance{Node: nodeID(3), On: true, Reason: "fan"}, command.RequestID{Client: "cl", Seq: 1, Digest: [16]byte{9}})
+	w.s.raise("something is odd")
+	return w
+}
+
+func TestSnapshot(t *testing.T) {
+	w := rich(t)
+	var one, two bytes.Buffer
+	if err := w.s.View().WriteSnapshot(&one); err != nil {
+		t.Fatal(err)
+	}
+	restored, err := ReadSnapshot(bytes.NewReader(one.Bytes()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if restored.Hash() != w.s.Hash() {
+		t.Fatal("the restored state has another hash")
+	}
+	if err := restored.View().WriteSnapshot(&two); err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(one.Bytes(), two.Bytes()) {
+		t.Fatal("the snapshot of a restored state differs")
+	}
+	if !reflect.DeepEqual(restored.root, w.s.root) {
+		t.Fatalf("root %+v, want %+v", restored.root, w.s.root)
+	}
+	for _, same := range []struct {
+		name      string
+		got, want int
+	}{
+		{"owners", restored.nodesOf.len(), w.s.nodesOf.len()}, {"held", restored.held.len(), w.s.held.len()},
+		{"open flows", restored.openFlows.len(), w.s.openFlows.len()}, {"deadlines", restored.deadlines.len(), w.s.deadlines.len()},
+		{"handovers", restored.handovers.len(), w.s.handovers.len()}, {"rings", restored.ringNodes.len(), w.s.ringNodes.len()},
+	} {
+		if same.got != same.want {
+			t.Errorf("%s: %d entries, want %d", same.name, same.got, same.want)
+		}
+	}
+	for _, cut := range []int{0, 1, one.Len() / 2, one.Len() - 1} {
+		if _, err := ReadSnapshot(bytes.NewReader(one.Bytes()[:cut])); !fault.Is(err, fault.Corrupt) {
+			t.Errorf("cut at %d: %v", cut, err)
+		}
+	}
+	flipped := bytes.Clone(one.Bytes())
+	flipped[len(flipped)/2] ^= 4
+	if _, err := ReadSnapshot(bytes.NewReader(flipped)); err == nil {
+		t.Error("a flipped bit was not seen")
+	}
+}
