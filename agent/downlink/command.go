@@ -27,7 +27,7 @@ func (s *Service) Deliver(o *farrierv1.Order) error {
 	if a == nil || o.BootId != "" && a.id != o.BootId {
 		return fault.New(fault.Expired, "deliver order", "boot attempt %s of node %s is not open", printable(o.BootId), n.id)
 	}
-	a.known = true // a ramdisk gets work only after its first contact is committed
+	a.known = a.known || a.claimed // a ramdisk gets work only after its first contact is committed
 	if c := a.command; c != nil && keyOf(c.Ref) == keyOf(ref) && c.Ref.Token == ref.Token {
 		return nil
 	}

@@ -261,12 +261,6 @@ func (c *Cache) reserve(n int64) error {
 		WithHelp("raise the agent's image cache size, or wait for other downloads")
 }
 
-func (c *Cache) release(n int64) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.bytes -= n
-}
-
 // makeRoom removes partial files that nobody fetches, then the least recently used images, until n more bytes fit. If
 // they cannot, it removes nothing. The caller holds mu.
 func (c *Cache) makeRoom(n int64) bool {

@@ -58,7 +58,6 @@ type origin struct {
 	*httptest.Server
 	content  []byte
 	requests atomic.Int32
-	bytes    atomic.Int64
 	serve    func(w http.ResponseWriter, r *http.Request, n int32)
 }
 

@@ -68,9 +68,3 @@ func (s Subnet) usable(ip netip.Addr) bool {
 }
 
 func toInt(ip netip.Addr) uint32 { b := ip.As4(); return binary.BigEndian.Uint32(b[:]) }
-
-func fromInt(n uint32) netip.Addr {
-	var b [4]byte
-	binary.BigEndian.PutUint32(b[:], n)
-	return netip.AddrFrom4(b)
-}
