@@ -201,7 +201,7 @@ func (w *writer) invalidate(ctx context.Context) error {
 		return nil
 	}
 	w.run.set(0, missing)
-	if err := zero(ctx, w.d, span{0, min(headSize, w.info.Size)}, nil); err != nil {
+	if err := zero(ctx, w.d, span{0, min(headSize, w.run.man.ChunkSize, w.info.Size)}, nil); err != nil {
 		return err
 	}
 	tail := max(w.info.Size-mib, 0)

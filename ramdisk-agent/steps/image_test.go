@@ -1,0 +1,252 @@
+package steps
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"testing"
+
+	"github.com/diskfs/go-diskfs"
+	"github.com/diskfs/go-diskfs/partition/gpt"
+
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/ramdisk-agent/machine"
+)
+
+const (
+	imageSize = 3 << 20
+	diskSize  = 5 << 20
+)
+
+// checkImage compares the disk with the image, but for what relocating the table changes: MBR and header, sector 0 and 1.
+func checkImage(t *testing.T, r *rig, image []byte) {
+	t.Helper()
+	got := r.content(0)
+	if !bytes.Equal(got[2*512:len(image)], image[2*512:]) {
+		for i := 2 * 512; i < len(image); i++ {
+			if got[i] != image[i] {
+				t.Fatalf("disk and image differ first at %d (chunk %d)", i, i/testChunk)
+			}
+		}
+	}
+	d, err := diskfs.Open(r.spec[0].Path, diskfs.WithOpenMode(diskfs.ReadOnly))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	table, err := d.GetPartitionTable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	g, ok := table.(*gpt.Table)
+	if !ok || len(g.Partitions) == 0 || g.Partitions[0].Name != "root" {
+		t.Fatalf("table %+v", table)
+	}
+	if err := g.Verify(d.Backend, uint64(r.spec[0].SizeBytes)); err != nil {
+		t.Errorf("the backup is not at the end of the disk: %v", err)
+	}
+}
+
+func TestWriteImage(t *testing.T) {
+	image := gptImage(t, imageSize)
+	for _, format := range []string{FormatRaw, FormatRawGzip, FormatRawZstd} {
+		for _, discard := range []machine.Discard{machine.DiscardWorks, machine.DiscardRefuse, machine.DiscardLies} {
+			t.Run(format+" "+string(discard), func(t *testing.T) {
+				r := newRig(t, diskSize)
+				r.spec[0].Discard = discard
+				r.images = serve(t, format, image)
+				run := r.runner(r.host())
+				out := mustRun(t, run, r.imageOrder())
+				checkImage(t, r, image)
+				if out.Facts["digest"] != r.images.man.SHA256 || out.Facts["bytes"] != fmt.Sprint(imageSize) {
+					t.Errorf("facts %v", out.Facts)
+				}
+				wantSkipped := discard == machine.DiscardWorks
+				if (out.Facts["skipped"] != "0") != wantSkipped {
+					t.Errorf("skipped %s with discard %s", out.Facts["skipped"], discard)
+				}
+				if again := mustRun(t, run, r.imageOrder()); again.Facts["written"] != out.Facts["written"] {
+					t.Errorf("again: %v", again.Facts)
+				}
+				checkImage(t, r, image)
+			})
+		}
+	}
+}
+
+func TestWriteImageThroughBadStreams(t *testing.T) {
+	image := gptImage(t, imageSize)
+	for _, format := range []string{FormatRaw, FormatRawZstd} {
+		r := newRig(t, diskSize)
+		r.images = serve(t, format, image)
+		r.images.fail(down, cut(100_000), cut(0), short(70_000), nil, flip(70_001), flip(3), cut(65_536), down, down)
+		mustRun(t, r.runner(r.host()), r.imageOrder())
+		checkImage(t, r, image)
+		if r.images.distrusted == 0 {
+			t.Errorf("%s: an agent that sent wrong bytes was not left", format)
+		}
+		for i := range r.images.man.Chunks {
+			if n := r.writes(0)[int64(i)*testChunk]; i > 0 && n > 1 {
+				t.Errorf("%s: chunk %d was written %d times", format, i, n)
+			}
+		}
+	}
+}
+
+// A cut stream is continued where it broke, not from the start.
+func TestCutContinuesByRange(t *testing.T) {
+	r := newRig(t, diskSize)
+	r.images = serve(t, FormatRawGzip, noise(imageSize, 1))
+	r.images.fail(cut(1 << 20))
+	mustRun(t, r.runner(r.host()), r.imageOrder())
+	if got := r.images.ranges; len(got) != 2 || got[1][0] != 1<<20 {
+		t.Errorf("ranges asked for: %v", got)
+	}
+}
+
+func TestWrongContentIsRefused(t *testing.T) {
+	r := newRig(t, diskSize)
+	image := gptImage(t, imageSize)
+	r.images = serve(t, FormatRaw, image)
+	r.images.man.Chunks[5] = bytes.Repeat([]byte{7}, 32)
+	out := r.runner(r.host()).Run(context.Background(), r.imageOrder(), nil)
+	if out.OK || out.Kind != fault.Corrupt.String() || out.Retryable {
+		t.Errorf("outcome %+v", out)
+	}
+	if !allZero(r.content(0)[:testChunk]) {
+		t.Error("a part of an image has its boot record")
+	}
+}
+
+func TestRefusedBeforeTheFirstWrite(t *testing.T) {
+	image := gptImage(t, imageSize)
+	for name, c := range map[string]struct {
+		change func(*rig, map[string]string)
+		kind   fault.Kind
+	}{
+		"larger than the disk": {func(r *rig, _ map[string]string) { r.images = serve(t, FormatRaw, noise(diskSize+512, 2)) }, fault.TooLarge},
+		"no such disk":         {func(_ *rig, a map[string]string) { a["disk_id"] = "serial-S7" }, fault.NoMatch},
+		"other format":         {func(_ *rig, a map[string]string) { a["format"] = FormatRawGzip }, fault.Corrupt},
+		"unknown image":        {func(_ *rig, a map[string]string) { a["sha256"] = "00" }, fault.NotFound},
+		"unknown format": {func(r *rig, a map[string]string) {
+			r.images.man.Format, a["format"] = "qcow2", "qcow2"
+		}, fault.Unsupported},
+		"manifest short of a chunk": {func(r *rig, _ map[string]string) { r.images.man.Chunks = r.images.man.Chunks[1:] }, fault.Corrupt},
+	} {
+		r := newRig(t, diskSize)
+		r.images = serve(t, FormatRaw, image)
+		o := r.imageOrder()
+		sha := o.Args["sha256"]
+		c.change(r, o.Args)
+		if o.Args["sha256"] == sha {
+			o.Args["sha256"] = r.images.man.SHA256
+		}
+		out := r.runner(r.host()).Run(context.Background(), o, nil)
+		if out.OK || out.Kind != c.kind.String() {
+			t.Errorf("%s: %+v", name, out)
+		}
+		if len(r.writes(0)) != 0 {
+			t.Errorf("%s: the disk was written to", name)
+		}
+	}
+}
+
+// Whatever call to the disk fails, a fresh boot ends the work, and writes no chunk that was in place.
+func TestWriteImageFailsAtEachPoint(t *testing.T) {
+	image := gptImage(t, imageSize)
+	for point := 0; ; point++ {
+		r := newRig(t, diskSize)
+		r.spec[0].Discard = machine.DiscardWorks
+		r.images = serve(t, FormatRaw, image)
+		h := &faultHost{Host: r.host(), left: point}
+		out := r.runner(h).Run(context.Background(), r.imageOrder(), nil)
+		if !h.hit {
+			if !out.OK {
+				t.Fatalf("without a fault: %+v", out)
+			}
+			if point < 20 {
+				t.Fatalf("only %d points", point)
+			}
+			return
+		}
+		if out.OK || !out.Retryable {
+			t.Fatalf("point %d: %+v", point, out)
+		}
+		o := r.imageOrder()
+		o.Ref.Attempt, o.Resumed = 2, true
+		mustRun(t, r.runner(r.host()), o)
+		checkImage(t, r, image)
+		writes := r.writes(0)
+		for i := 1; i < len(r.images.man.Chunks); i++ {
+			if off := int64(i) * testChunk; writes[off] > 1 && !r.images.man.zero(i) {
+				t.Errorf("point %d: chunk %d was written %d times", point, i, writes[off])
+			}
+		}
+	}
+}
+
+// Within one boot, what is verified is remembered: the next attempt neither writes nor looks.
+func TestAttemptsOfOneBootShareTheirChunks(t *testing.T) {
+	image := gptImage(t, imageSize)
+	r := newRig(t, diskSize)
+	r.images = serve(t, FormatRaw, image)
+	h := &faultHost{Host: r.host(), left: 30}
+	run := r.runner(h)
+	if out := run.Run(context.Background(), r.imageOrder(), nil); out.OK {
+		t.Fatal("the fault did not show")
+	}
+	h.mu.Lock()
+	h.left = -1
+	h.mu.Unlock()
+	o := r.imageOrder()
+	o.Ref.Attempt = 2
+	mustRun(t, run, o)
+	checkImage(t, r, image)
+	for i := 1; i < len(r.images.man.Chunks); i++ {
+		if n := r.writes(0)[int64(i)*testChunk]; n > 1 {
+			t.Errorf("chunk %d was written %d times", i, n)
+		}
+	}
+}
+
+// A disk that does not keep what it is given is found out.
+func TestDiskThatForgets(t *testing.T) {
+	r := newRig(t, diskSize)
+	r.images = serve(t, FormatRaw, gptImage(t, imageSize))
+	out := r.runner(&forgetful{faultHost{Host: r.host(), left: -1}}).Run(context.Background(), r.imageOrder(), nil)
+	if out.OK || out.Kind != fault.Corrupt.String() {
+		t.Errorf("outcome %+v", out)
+	}
+}
+
+func TestOddSizes(t *testing.T) {
+	for _, size := range []int{1, 511, 512, testChunk, testChunk + 1, 5*testChunk - 700, diskSize} {
+		r := newRig(t, diskSize)
+		content := noise(size, 3)
+		r.images = serve(t, FormatRawZstd, content)
+		mustRun(t, r.runner(r.host()), r.imageOrder())
+		if got := r.content(0); !bytes.Equal(got[:size], content) {
+			t.Errorf("size %d: the disk differs", size)
+		}
+	}
+	r := newRig(t, diskSize)
+	r.images = serve(t, FormatRaw, make([]byte, 4*testChunk)) // nothing but zeros
+	mustRun(t, r.runner(r.host()), r.imageOrder())
+	if !allZero(r.content(0)[:4*testChunk]) {
+		t.Error("zeros were not written")
+	}
+}
+
+func TestCancelled(t *testing.T) {
+	r := newRig(t, diskSize)
+	r.images = serve(t, FormatRaw, gptImage(t, imageSize))
+	ctx, cancel := context.WithCancel(context.Background())
+	out := r.runner(r.host()).Run(ctx, r.imageOrder(), func(p Progress) {
+		if p.Text == "write" {
+			cancel()
+		}
+	})
+	if out.OK || out.Kind != fault.Aborted.String() {
+		t.Errorf("outcome %+v", out)
+	}
+}
