@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -14,6 +15,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -35,6 +37,7 @@ func kindOf(err error) string {
 }
 
 func TestLookupClaimsOnce(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.SetAgents([]*farrierv1.GroupAgent{{Name: "a"}, {Name: "b"}})
 	r.assign(t, nil)
@@ -80,6 +83,7 @@ func TestLookupClaimsOnce(t *testing.T) {
 }
 
 func TestSecondClaimHaltsTheFirst(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, nil)
 	client := newRamdisk(t).enter(r)
@@ -99,6 +103,7 @@ func TestSecondClaimHaltsTheFirst(t *testing.T) {
 }
 
 func TestLookupRefuses(t *testing.T) {
+	t.Parallel()
 	m := newRamdisk(t)
 	tests := []struct {
 		name string
@@ -164,6 +169,7 @@ func next(have *farrierv1.OrderRef, wait time.Duration) *farrierv1.NextCommandRe
 }
 
 func TestCommandThenOutcome(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, nil)
 	client := newRamdisk(t).enter(r)
@@ -231,6 +237,7 @@ func TestCommandThenOutcome(t *testing.T) {
 }
 
 func TestDeliverRefuses(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	if err := r.Deliver(order("inventory", 1, 11)); !fault.Is(err, fault.NotFound) {
 		t.Errorf("of a node that is not here: %v", err)
@@ -254,6 +261,7 @@ func TestDeliverRefuses(t *testing.T) {
 }
 
 func TestCancel(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, nil)
 	client := newRamdisk(t).enter(r)
@@ -282,6 +290,7 @@ func TestCancel(t *testing.T) {
 
 // TestFailover moves a ramdisk from one agent of the group to another, which first knows of the claim by the certificate only.
 func TestFailover(t *testing.T) {
+	t.Parallel()
 	root := newCA(t)
 	a, b := newRack(t, root, "a", "rack1"), newRack(t, root, "b", "rack1")
 	other := newRack(t, root, "c", "rack2")
@@ -325,6 +334,7 @@ func TestFailover(t *testing.T) {
 }
 
 func TestForeignCertificates(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, nil)
 	stranger := newRack(t, newCA(t), "a", "rack1") // another cluster
@@ -354,6 +364,7 @@ func TestForeignCertificates(t *testing.T) {
 }
 
 func TestClosedAttemptHalts(t *testing.T) {
+	t.Parallel()
 	for name, end := range map[string]func(*rack){
 		"flow ended":     func(r *rack) { r.assign(t, func(a *farrierv1.Assign) { a.Boot = nil }) },
 		"next attempt":   func(r *rack) { r.assign(t, func(a *farrierv1.Assign) { a.Boot.BootId = bootB }) },
@@ -381,6 +392,7 @@ func TestClosedAttemptHalts(t *testing.T) {
 }
 
 func TestHandedAwayDoesNotHalt(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, nil)
 	client := newRamdisk(t).enter(r)
@@ -391,6 +403,7 @@ func TestHandedAwayDoesNotHalt(t *testing.T) {
 }
 
 func TestReportRefuses(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, nil)
 	client := newRamdisk(t).enter(r)
@@ -423,6 +436,7 @@ func TestReportRefuses(t *testing.T) {
 }
 
 func TestHeartbeats(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.SetTimes(3*time.Second, 0)
 	r.assign(t, nil)
@@ -451,6 +465,7 @@ func TestHeartbeats(t *testing.T) {
 }
 
 func TestANewerPollEndsAnOlder(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, nil)
 	client := newRamdisk(t).enter(r)
@@ -471,7 +486,38 @@ func TestANewerPollEndsAnOlder(t *testing.T) {
 }
 
 func TestPeerRoles(t *testing.T) {
+	t.Parallel()
 	if _, err := peerOf(context.WithValue(t.Context(), peerKey{}, identity.Peer{Role: identity.RoleOperator})); !fault.Is(err, fault.Denied) {
 		t.Errorf("an operator: %v", err)
+	}
+}
+
+func TestBodies(t *testing.T) {
+	t.Parallel()
+	r := newRack(t, newCA(t), "a", "rack1")
+	r.assign(t, nil)
+	m := newRamdisk(t)
+	m.enter(r)
+	h1 := m.client(r, false)
+	if resp, err := farrierv1connect.NewRamdiskServiceClient(h1, r.url).NextCommand(t.Context(), next(nil, time.Second)); err != nil || resp.Halt {
+		t.Errorf("a call by HTTP/1.1 that waits: %v, %v", resp, err)
+	}
+	for name, tt := range map[string]struct {
+		body string
+		code int
+	}{
+		"not JSON":  {"{", http.StatusBadRequest},
+		"too large": {`{"boot_id":"` + strings.Repeat("x", 2*maxBody) + `"}`, http.StatusTooManyRequests},
+		"empty":     {"{}", http.StatusForbidden},
+	} {
+		resp, err := h1.Post(r.url+farrierv1connect.RamdiskServiceHeartbeatProcedure, "application/json", strings.NewReader(tt.body))
+		if err != nil {
+			t.Errorf("%s: %v", name, err)
+			continue
+		}
+		resp.Body.Close()
+		if resp.StatusCode != tt.code {
+			t.Errorf("%s: %d, want %d", name, resp.StatusCode, tt.code)
+		}
 	}
 }

@@ -34,6 +34,7 @@ func (r *rack) heard(id string) {
 func known(a *farrierv1.Assign) { a.Boot.KeyHash = strings.Repeat("ab", 32) }
 
 func TestSilence(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, nil)
 	r.clock.advance(10 * time.Minute)
@@ -57,6 +58,7 @@ func TestSilence(t *testing.T) {
 }
 
 func TestSilenceCountsFromTheReceiptOfAClaimedAttempt(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.clock.advance(time.Hour)
 	r.assign(t, known)
@@ -68,6 +70,7 @@ func TestSilenceCountsFromTheReceiptOfAClaimedAttempt(t *testing.T) {
 }
 
 func TestPowerOffIsNotSilence(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, nil)
 	client := newRamdisk(t).enter(r)
@@ -81,6 +84,7 @@ func TestPowerOffIsNotSilence(t *testing.T) {
 }
 
 func TestFirstContactIsToldUntilKnown(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, nil)
 	m := newRamdisk(t)
@@ -95,6 +99,7 @@ func TestFirstContactIsToldUntilKnown(t *testing.T) {
 }
 
 func TestSecondClaimIsToldUntilClosed(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, nil)
 	newRamdisk(t).enter(r)
@@ -109,6 +114,7 @@ func TestSecondClaimIsToldUntilClosed(t *testing.T) {
 }
 
 func TestUnexpectedBoot(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, nil)
 	r.BootAsked(bootA) // the first start: nobody has claimed it
@@ -137,6 +143,7 @@ func TestUnexpectedBoot(t *testing.T) {
 }
 
 func TestRunEmits(t *testing.T) {
+	t.Parallel()
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, known)
 	r.clock.advance(DefaultSilence)

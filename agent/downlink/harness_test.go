@@ -179,10 +179,17 @@ func newRamdisk(t *testing.T) *ramdisk {
 
 // to dials an agent with what certificate the ramdisk has now.
 func (m *ramdisk) to(r *rack) farrierv1connect.RamdiskServiceClient {
+	return farrierv1connect.NewRamdiskServiceClient(m.client(r, true), r.url)
+}
+
+func (m *ramdisk) client(r *rack, http2 bool) *http.Client {
 	cert := m.cert
-	tr := &http.Transport{TLSClientConfig: identity.PinnedTLS(func() *tls.Certificate { return cert }, r.pin), ForceAttemptHTTP2: true}
+	tr := &http.Transport{TLSClientConfig: identity.PinnedTLS(func() *tls.Certificate { return cert }, r.pin), ForceAttemptHTTP2: http2}
+	if !http2 {
+		tr.TLSClientConfig.NextProtos = []string{"http/1.1"}
+	}
 	m.t.Cleanup(tr.CloseIdleConnections)
-	return farrierv1connect.NewRamdiskServiceClient(&http.Client{Transport: tr}, r.url)
+	return &http.Client{Transport: tr}
 }
 
 func (m *ramdisk) lookup(r *rack) (*farrierv1.LookupResponse, error) {

@@ -1,9 +1,11 @@
 package downlink
 
 import (
+	"bytes"
 	"context"
 	"crypto/tls"
 	"errors"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
@@ -32,7 +34,7 @@ const (
 func (s *Service) Handler() http.Handler {
 	mux := http.NewServeMux()
 	path, rpc := farrierv1connect.NewRamdiskServiceHandler(s, connect.WithReadMaxBytes(maxBody))
-	mux.Handle(path, withPeer(rpc))
+	mux.Handle(path, withBody(withPeer(rpc)))
 	if s.cfg.Images != nil {
 		mux.Handle("/images/", s.cfg.Images)
 	}
@@ -45,7 +47,7 @@ func (s *Service) Serve(ctx context.Context, ln net.Listener) error {
 	defer cancel()
 	srv := &http.Server{
 		Handler: s.Handler(), TLSConfig: identity.ServerTLS(s.cfg.Store, tls.VerifyClientCertIfGiven),
-		ReadHeaderTimeout: readHeader, ReadTimeout: readBody, IdleTimeout: idle, MaxHeaderBytes: maxHeader,
+		ReadHeaderTimeout: readHeader, IdleTimeout: idle, MaxHeaderBytes: maxHeader,
 		ErrorLog:    slog.NewLogLogger(s.log.Handler(), slog.LevelDebug), // strangers' handshakes
 		BaseContext: func(net.Listener) context.Context { return base },  // waiting calls end with the service
 	}
@@ -67,6 +69,24 @@ func (s *Service) Serve(ctx context.Context, ln net.Listener) error {
 		return nil
 	}
 	return fault.Wrap("ramdisk server", err)
+}
+
+// withBody reads the request's body within its time and size. A ReadTimeout of the server would do it too, but it also ends
+// HTTP/1.1 calls that wait longer than it.
+func withBody(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		rc := http.NewResponseController(w)
+		_ = rc.SetReadDeadline(time.Now().Add(readBody)) // a writer that cannot is not a socket's
+		b, err := io.ReadAll(io.LimitReader(r.Body, maxBody+1<<10))
+		if err != nil {
+			w.Header().Set("Connection", "close")
+			http.Error(w, "The request's body did not arrive.", http.StatusRequestTimeout)
+			return
+		}
+		_ = rc.SetReadDeadline(time.Time{})
+		r.Body = io.NopCloser(bytes.NewReader(b))
+		next.ServeHTTP(w, r)
+	})
 }
 
 type peerKey struct{}

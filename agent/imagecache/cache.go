@@ -181,8 +181,9 @@ func (c *Cache) Fetch(ctx context.Context, src Source) (*Manifest, error) {
 		c.mu.Lock()
 		if it := c.items[src.SHA256]; it != nil && it.manifest.Format == src.Format {
 			c.use(it)
+			m := it.manifest
 			c.mu.Unlock()
-			return it.manifest, nil
+			return m, nil
 		}
 		if f := c.flights[src.SHA256]; f != nil {
 			c.mu.Unlock()

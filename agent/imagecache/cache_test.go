@@ -532,3 +532,32 @@ func TestAllZero(t *testing.T) {
 		}
 	}
 }
+
+// TestAnotherFormat asks for one file first as raw, then as gzip: it is fetched once and read anew.
+func TestAnotherFormat(t *testing.T) {
+	var gz bytes.Buffer
+	w := gzip.NewWriter(&gz)
+	if _, err := w.Write([]byte("content")); err != nil {
+		t.Fatal(err)
+	}
+	if err := w.Close(); err != nil {
+		t.Fatal(err)
+	}
+	o := newOrigin(t, gz.Bytes())
+	c := open(t, nil)
+	var wg sync.WaitGroup
+	for range 4 {
+		for f, size := range map[Format]int{Raw: gz.Len(), RawGzip: len("content")} {
+			wg.Go(func() {
+				if m, err := c.Fetch(t.Context(), o.source(f)); err != nil || m.ContentSize != uint64(size) {
+					t.Errorf("%s: %+v, %v", f, m, err)
+				}
+			})
+		}
+	}
+	wg.Wait()
+	if n := o.requests.Load(); n != 1 {
+		t.Errorf("%d downloads", n)
+	}
+	checkBytes(t, c)
+}

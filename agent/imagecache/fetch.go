@@ -119,7 +119,9 @@ func (c *Cache) download(ctx context.Context, f *flight) error {
 		resumed := p.size > 0
 		err = c.fill(ctx, f, p)
 		if err == nil {
-			err = p.file.Sync()
+			if serr := p.file.Sync(); serr != nil {
+				err = diskError(serr)
+			}
 		}
 		p.file.Close()
 		c.mu.Lock()
@@ -357,7 +359,7 @@ func (c *Cache) appendTo(f *flight, p *part, b []byte) error {
 		return err
 	}
 	if _, err := p.file.Write(b); err != nil {
-		return fault.New(fault.Unavailable, "download", "%w", err).WithHelp("check the disk that holds the agent's image cache")
+		return diskError(err)
 	}
 	p.hash.Write(b)
 	p.size += int64(len(b))
@@ -385,6 +387,10 @@ func (c *Cache) account(p *part, size, total int64) error {
 	}
 	p.counted += exact
 	return nil
+}
+
+func diskError(err error) error {
+	return fault.New(fault.Unavailable, "download", "%w", err).WithHelp("check the disk that holds the agent's image cache")
 }
 
 func tooLarge(n, limit int64) error {
