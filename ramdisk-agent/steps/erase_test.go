@@ -1,0 +1,175 @@
+package steps
+
+import (
+	"bytes"
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/ramdisk-agent/machine"
+)
+
+const eraseSize = 24 << 20
+
+func TestEraseDevices(t *testing.T) {
+	for _, c := range []struct {
+		discard machine.Discard
+		method  string
+		want    string // method of the facts, or kind of the failure
+	}{
+		{machine.DiscardWorks, "auto", "discard"},
+		{machine.DiscardWorks, "", "discard"},
+		{machine.DiscardWorks, "discard", "discard"},
+		{machine.DiscardWorks, "overwrite", "overwrite"},
+		{machine.DiscardRefuse, "auto", "overwrite"},
+		{machine.DiscardRefuse, "discard", "unsupported"},
+		{machine.DiscardLies, "auto", "overwrite"},
+		{machine.DiscardLies, "discard", "corrupt"},
+		{machine.DiscardWorks, "shred", "invalid"},
+	} {
+		r := newRig(t, eraseSize, eraseSize/2)
+		for i := range r.spec {
+			r.spec[i].Discard = c.discard
+		}
+		run := r.runner(r.host())
+		out := run.Run(context.Background(), order("erase_devices", map[string]string{"method": c.method}), nil)
+		if !out.OK {
+			if out.Kind != c.want {
+				t.Errorf("%v: %+v", c, out)
+			}
+			continue
+		}
+		if out.Facts["method"] != c.want || out.Facts["disks"] != "serial-S0,serial-S1" || out.Facts["sampled"] == "0" {
+			t.Errorf("%v: facts %v", c, out.Facts)
+		}
+		mustRun(t, run, order("erase_devices", map[string]string{"method": c.method}))
+		for i := range r.spec {
+			if !allZero(r.content(i)) {
+				t.Errorf("%v: disk %d is not empty", c, i)
+			}
+		}
+	}
+}
+
+// A disk that held zeros hides a lie from those who only read; the marks bring it out.
+func TestLieIsFoundOnAnEmptyDisk(t *testing.T) {
+	r := newRig(t, eraseSize)
+	r.spec[0].Discard = machine.DiscardLies
+	mustRun(t, r.runner(r.host()), order("erase_devices", map[string]string{"method": "overwrite"}))
+	out := mustRun(t, r.runner(r.host()), order("erase_devices", nil))
+	if out.Facts["method"] != "overwrite" {
+		t.Errorf("facts %v", out.Facts)
+	}
+}
+
+func TestEraseMetadata(t *testing.T) {
+	image := gptImage(t, eraseSize)
+	at := 256 * 512 // the partition
+	copy(image[at:], bytes.Repeat([]byte("SUPER"), 1000))
+	r := newRig(t, eraseSize)
+	r.images = serve(t, FormatRaw, image)
+	run := r.runner(r.host())
+	mustRun(t, run, r.imageOrder())
+	for range 2 {
+		out := mustRun(t, run, order("erase_devices_metadata", nil))
+		if out.Facts["method"] != "metadata" || out.Facts["disks"] != "serial-S0" {
+			t.Errorf("facts %v", out.Facts)
+		}
+	}
+	got := r.content(0)
+	if !allZero(got[:mib]) || !allZero(got[eraseSize-mib:]) || !allZero(got[at:at+mib]) {
+		t.Error("metadata is left")
+	}
+	if allZero(got) {
+		t.Error("more than metadata was erased")
+	}
+}
+
+func TestEraseFailsAtEachPoint(t *testing.T) {
+	for _, step := range []string{"erase_devices_metadata", "erase_devices"} {
+		for _, point := range []int{0, 1, 2, 5, 20, 60, 130, 131, 132, 133, 140, 200, 260} {
+			r := newRig(t, 4<<20)
+			h := &faultHost{Host: r.host(), left: point}
+			out := r.runner(h).Run(context.Background(), order(step, nil), nil)
+			if h.hit == out.OK && step == "erase_devices_metadata" {
+				t.Errorf("%s, point %d: %+v", step, point, out)
+			}
+			mustRun(t, r.runner(r.host()), order(step, nil))
+			if got := r.content(0); !allZero(got[:mib]) || step == "erase_devices" && !allZero(got) {
+				t.Errorf("%s, point %d: not erased", step, point)
+			}
+		}
+	}
+}
+
+func TestSelectDisk(t *testing.T) {
+	r := newRig(t, 2<<20, 4<<20, 4<<20)
+	r.spec[1].Model, r.spec[2].Model = "Fast 1", "fast 1"
+	r.spec[1].WWN, r.spec[1].Rotational = "0x5000ABC", true
+	run := r.runner(r.host())
+	for _, c := range []struct{ hints, want string }{
+		{"", "serial-S0"},
+		{"min_bytes=3000000", "serial-S2"},
+		{"min_bytes=9000000", "no_match"},
+		{"hint.serial=s1", "wwn-0x5000ABC"},
+		{"hint.wwn=5000abc", "wwn-0x5000ABC"},
+		{"hint.name=/dev/sdc", "serial-S2"},
+		{"hint.name=sda", "serial-S0"},
+		{"hint.model=FAST 1", "ambiguous"},
+		{"hint.model=FAST 1,hint.rotational=false", "serial-S2"},
+		{"hint.rotational=true", "wwn-0x5000ABC"},
+		{"hint.model=slow", "no_match"},
+		{"hint.size=0,hint.serial=S0", "serial-S0"},
+		{"hint.min_size_gib=1", "no_match"},
+		{"hint.id=serial-S0", "serial-S0"},
+		{"hint.serial=,hint.vendor=", "serial-S0"},
+		{"hint.size=big", "invalid"},
+		{"hint.rotational=perhaps", "invalid"},
+		{"hint.colour=red", "invalid"},
+		{"min_bytes=-1", "invalid"},
+	} {
+		args := map[string]string{}
+		for _, kv := range strings.Split(c.hints, ",") {
+			if k, v, ok := strings.Cut(kv, "="); ok {
+				args[k] = v
+			}
+		}
+		out := run.Run(context.Background(), order("deploy.select_disk", args), nil)
+		got := out.Facts["disk_id"]
+		if !out.OK {
+			got = out.Kind
+		}
+		if got != c.want {
+			t.Errorf("%q: %s, want %s (%s)", c.hints, got, c.want, out.Error)
+		}
+		if (got == "ambiguous" || got == "no_match") && !strings.Contains(out.Error, "serial S2") {
+			t.Errorf("%q: the error does not list the disks: %s", c.hints, out.Error)
+		}
+	}
+}
+
+func TestOtherSteps(t *testing.T) {
+	r := newRig(t, 1<<20)
+	run := r.runner(r.host())
+	run.cfg.Inventory = func() ([]byte, error) { return []byte("inventory"), nil }
+	if out := mustRun(t, run, order("inspect.inventory", nil)); string(out.Inventory) != "inventory" {
+		t.Errorf("inventory: %+v", out)
+	}
+	run.cfg.Inventory = func() ([]byte, error) { return make([]byte, MaxInventory+1), nil }
+	if out := run.Run(context.Background(), order("inventory", nil), nil); out.Kind != fault.TooLarge.String() {
+		t.Errorf("large inventory: %+v", out)
+	}
+	run.cfg.Inventory = func() ([]byte, error) { panic("broken") }
+	if out := run.Run(context.Background(), order("inventory", nil), nil); out.Kind != fault.Internal.String() {
+		t.Errorf("panic: %+v", out)
+	}
+	for step, then := range map[string]string{"tear_down_agent": "power off", "power_off": "power off", "reboot": "reboot"} {
+		if out := mustRun(t, run, order(step, nil)); out.Then.String() != then {
+			t.Errorf("%s: %s", step, out.Then)
+		}
+	}
+	if out := run.Run(context.Background(), order("dance", nil), nil); out.Kind != fault.Unsupported.String() {
+		t.Errorf("unknown step: %+v", out)
+	}
+}
