@@ -66,4 +66,4 @@ func (f *Flow) Step() *Step {
 func (s *Step) FullName() string { return s.Interface + "." + s.Name }
 
 // Over tells whether the step will not run again by itself.
-func (s *Step) Over() bool { return s.Status == Done || s.Status == Skipped }
+func (s *Step) Over() bool { return s.Status != Pending && s.Status != Running }

@@ -53,6 +53,7 @@ func (j *job) fail(cause string) {
 // finish closes the flow and moves the node on.
 func (j *job) finish() {
 	f := j.flow()
+	j.s.leaveLimit(f)
 	switch {
 	case f.Error == "":
 		if f.Error = j.unverified(); f.Error != "" {
@@ -65,7 +66,6 @@ func (j *job) finish() {
 	default:
 		f.Status = flow.Failed
 	}
-	j.s.leaveLimit(f)
 	f.Cur, f.Phase = max(0, min(f.Cur, len(f.Steps)-1)), max(f.Phase, 1)
 	f.Boot, f.EndedAt = flow.Boot{}, j.s.header.At
 	j.n.FlowOpen = false

@@ -65,12 +65,10 @@ func (w *world) must(body command.Body) command.Result {
 
 func (w *world) refused(body command.Body, kind fault.Kind) command.Result {
 	w.t.Helper()
-	before, index := w.s.Hash(), w.index
 	res := w.try(body)
 	if !fault.Is(res.Err, kind) {
 		w.t.Fatalf("%T: got %v, want %s", body, res.Err, kind)
 	}
-	_, _ = before, index
 	return res
 }
 

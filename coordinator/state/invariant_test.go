@@ -1,0 +1,146 @@
+package state
+
+import (
+	"fmt"
+
+	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/lifecycle"
+	"github.com/farrier-project/farrier/coordinator/lock"
+	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/pkg/step"
+)
+
+// invariants are what DESIGN.md says of every state.
+func (d *data) invariants() error {
+	var err error
+	fail := func(format string, args ...any) {
+		if err == nil {
+			err = fmt.Errorf(format, args...)
+		}
+	}
+	tokens := map[lock.Token]node.ID{}
+	admitted := map[limitClass]uint32{}
+	held, open := 0, 0
+	d.nodes.scan(func(n *node.Node) bool {
+		var f *flow.Flow
+		if n.Flow != 0 {
+			if f = d.flow(n.Flow); f == nil {
+				fail("node %s names flow %d, which is gone", n.ID, n.Flow)
+				return false
+			}
+			if f.Open() != n.FlowOpen || f.Node != string(n.ID) {
+				fail("node %s and flow %d disagree", n.ID, f.ID)
+			}
+		}
+		if n.FlowOpen {
+			open++
+			if class := classOf(f.Kind); class != unlimited && !f.Queued() {
+				admitted[class]++
+			}
+			d.checkFlow(n, f, fail)
+		} else if n.Provision.Transient() || n.Provision.Waiting() {
+			fail("node %s is %s without a flow", n.ID, n.Provision)
+		}
+		d.checkLock(n, tokens, fail)
+		if n.Lock.Held() {
+			held++
+		}
+		if n.Provision == lifecycle.Available && n.Tenanted && n.Wipe == nil {
+			fail("node %s is available with a tenant's data", n.ID)
+		}
+		if n.Provision == lifecycle.Active && n.Instance.ImageDigest != n.Instance.ImageSHA {
+			fail("node %s is active without a verified image", n.ID)
+		}
+		if n.TargetProvision == n.Provision || n.Provision.Stable() && n.TargetProvision != lifecycle.None {
+			fail("node %s is %s with target %s", n.ID, n.Provision, n.TargetProvision)
+		}
+		if n.Owner != "" {
+			if a := d.agent(n.Owner); a == nil || a.Session == "" || d.session(a.Session) == nil || a.Group != n.Group || !a.HasDriver(n.Driver) {
+				fail("node %s is owned by %q, which cannot serve it", n.ID, n.Owner)
+			}
+		}
+		if n.PrevOwner != "" && (n.PrevOwner == n.Owner || d.agent(n.PrevOwner).Session == "") {
+			fail("node %s waits for %q", n.ID, n.PrevOwner)
+		}
+		return err == nil
+	})
+	if held != d.held.len() || open != d.openFlows.len() {
+		fail("%d locks and %d flows, indexes say %d and %d", held, open, d.held.len(), d.openFlows.len())
+	}
+	if d.flows.len() > d.nodes.len() {
+		fail("%d flows of %d nodes", d.flows.len(), d.nodes.len())
+	}
+	if admitted[limitDeploy] != d.root.deploys || admitted[limitClean] != d.root.cleans {
+		fail("%v flows are admitted, counted are %d and %d", admitted, d.root.deploys, d.root.cleans)
+	}
+	if admitted[limitDeploy] > max(d.root.settings.MaxDeploy, 1) && d.queuedFlows.len() == 0 {
+		fail("%d deploys run, %d may", admitted[limitDeploy], d.root.settings.MaxDeploy)
+	}
+	d.agents.scan(func(a *Agent) bool {
+		if se := d.session(a.Session); a.Session != "" && (se == nil || se.Agent != a.Name) {
+			fail("agent %s names session %s", a.Name, a.Session)
+		}
+		return true
+	})
+	return err
+}
+
+func (d *data) checkLock(n *node.Node, tokens map[lock.Token]node.ID, fail func(string, ...any)) {
+	l := n.Lock
+	if !l.Held() {
+		return
+	}
+	if other, dup := tokens[l.Token]; dup {
+		fail("token %s holds %s and %s", l.Token, other, n.ID)
+	}
+	tokens[l.Token] = n.ID
+	if l.Token > n.Token || l.Token.Counter() > d.root.cluster.Tokens && l.Token.Generation() == d.root.cluster.Generation {
+		fail("node %s is locked under %s, its highest is %s", n.ID, l.Token, n.Token)
+	}
+	switch {
+	case l.Flow != 0 && (l.Flow != n.Flow || !n.FlowOpen):
+		fail("node %s is locked by flow %d, which is not open", n.ID, l.Flow)
+	case l.Session == "" && (l.Flow == 0 || n.Owner != ""):
+		fail("node %s is locked by no session", n.ID)
+	case l.Session != "" && d.session(l.Session) == nil && (d.client(l.Session) == nil || d.client(l.Session).Ended):
+		fail("node %s is locked by session %s, which has ended", n.ID, l.Session)
+	}
+}
+
+// checkFlow checks an open flow against its node.
+func (d *data) checkFlow(n *node.Node, f *flow.Flow, fail func(string, ...any)) {
+	attempts := 0
+	for i := range f.Steps {
+		if f.Steps[i].Attempt.Open {
+			attempts++
+			if i != f.Cur {
+				fail("flow %d has an open attempt of step %d, it is at %d", f.ID, i, f.Cur)
+			}
+		}
+	}
+	if attempts > 1 {
+		fail("flow %d has %d open attempts", f.ID, attempts)
+	}
+	st := f.Step()
+	if st == nil {
+		fail("flow %d is at step %d of %d", f.ID, f.Cur, len(f.Steps))
+		return
+	}
+	mine := n.Lock.Held() && n.Lock.Flow == f.ID
+	acting := st.Attempt.Open && (st.Executor == step.BMC || st.Executor == step.Agent)
+	if acting != mine {
+		fail("flow %d: %s is open: %v, lock is the flow's: %v", f.ID, st.FullName(), st.Attempt.Open, mine)
+	}
+	if acting && st.Attempt.Token != n.Lock.Token {
+		fail("flow %d runs under %s, the lock has %s", f.ID, st.Attempt.Token, n.Lock.Token)
+	}
+	if st.Attempt.Open && st.Executor == step.Ramdisk && st.Attempt.Token != n.Token && n.Owner != "" && !n.Lock.Held() && n.Token < st.Attempt.Token {
+		fail("flow %d: the ramdisk runs under %s, the node's highest is %s", f.ID, st.Attempt.Token, n.Token)
+	}
+	if !st.Attempt.Open && ready(n, f) {
+		fail("flow %d is idle at %s although nothing stands in its way", f.ID, st.FullName())
+	}
+	if st.Attempt.Open && f.Kind.Boots() && n.Provision.Waiting() == acting {
+		fail("flow %d: node is %s while %s runs", f.ID, n.Provision, st.FullName())
+	}
+}
