@@ -181,11 +181,14 @@ func (r *Replica) spool(z frozen) (body io.Reader, size int64, remove func(), er
 
 // readArchive reads and verifies an archive of at most limit bytes. Errors are fault.Corrupt and fault.TooLarge.
 func readArchive(ctx context.Context, in io.Reader, limit int64) (Archive, *state.State, error) {
+	src := &io.LimitedReader{R: in, N: limit}
 	bad := func(format string, args ...any) (Archive, *state.State, error) {
+		if src.N <= 0 {
+			return Archive{}, nil, fault.New(fault.TooLarge, "read archive", "it has more than %d bytes", limit)
+		}
 		return Archive{}, nil, fault.New(fault.Corrupt, "read archive", format, args...).WithHelp("take another archive: this one is damaged or not whole")
 	}
 	sum := sha256.New()
-	src := &io.LimitedReader{R: in, N: limit}
 	t := io.TeeReader(src, sum)
 	magic := make([]byte, len(archiveMagic))
 	if _, err := io.ReadFull(t, magic); err != nil || string(magic) != archiveMagic {
@@ -204,9 +207,6 @@ func readArchive(ctx context.Context, in io.Reader, limit int64) (Archive, *stat
 	s, _, err := thaw(bufio.NewReaderSize(chunks, archiveChunk))
 	if err == nil {
 		_, err = io.Copy(io.Discard, chunks) // to the end mark
-	}
-	if src.N <= 0 {
-		return Archive{}, nil, fault.New(fault.TooLarge, "read archive", "it has more than %d bytes", limit)
 	}
 	if err != nil {
 		return bad("%w", err)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -47,7 +48,8 @@ func newCluster(t *testing.T, n int, change func(*Config)) *cluster {
 	c := &cluster{t: t, net: NewNetwork(200 * time.Millisecond)}
 	for i := range n {
 		m := &member{name: fmt.Sprintf("c%d", i+1), addr: fmt.Sprintf("addr-%d", i+1)}
-		m.cfg = Config{Cluster: testCluster, Member: m.name, Advertise: m.addr, Memory: NewMemory(), Network: c.net, Clock: clock.NewMonotonic()}
+		m.cfg = Config{Cluster: testCluster, Member: m.name, Advertise: m.addr, Memory: NewMemory(), Network: c.net, Clock: clock.NewMonotonic(),
+			Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("member", m.name)}
 		if change != nil {
 			change(&m.cfg)
 		}
@@ -99,7 +101,7 @@ func (c *cluster) leader(among ...*member) *member {
 	if len(among) == 0 {
 		among = c.members
 	}
-	for range 600 {
+	for range 2000 {
 		for _, m := range among {
 			if _, ok := m.Leading(); ok {
 				return m
@@ -107,7 +109,7 @@ func (c *cluster) leader(among ...*member) *member {
 		}
 		time.Sleep(10 * time.Millisecond) // of the bubble's clock
 	}
-	c.t.Fatal("no leader within 6 s")
+	c.t.Fatal("no leader within 20 s")
 	return nil
 }
 
@@ -232,7 +234,7 @@ func TestRequestIsAnsweredOnce(t *testing.T) {
 		c := newCluster(t, 3, nil)
 		defer c.close()
 		lead := c.leader()
-		cmd := command.Command{Header: header("operator alice"), Body: putMember(1)}
+		cmd := command.Command{Header: header("operator alice"), Body: command.CreateJoinToken{ID: "t", Role: "agent", Name: "a", Group: "g", TTL: time.Hour}}
 		cmd.Header.Request = command.RequestID{Client: "c", Seq: 1, Digest: [16]byte{1}}
 		first, err := lead.Propose(t.Context(), cmd)
 		if err != nil || first[0].Err != nil {
@@ -244,8 +246,12 @@ func TestRequestIsAnsweredOnce(t *testing.T) {
 		if err != nil || again[0].Err != nil {
 			t.Fatal(err, again)
 		}
-		if again[0].Flags&command.FlagRepeat == 0 || again[0].Index != first[0].Index {
+		if again[0].Flags&command.FlagRepeat == 0 {
 			t.Errorf("the repeat was executed: %+v, first %+v", again[0], first[0])
+		}
+		cmd.Header.Request.Seq++
+		if res, err := next.Propose(t.Context(), cmd); err != nil || !fault.Is(res[0].Err, fault.Exists) {
+			t.Errorf("the same token under another id: %v, %+v", err, res)
 		}
 	})
 }

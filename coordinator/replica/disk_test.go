@@ -10,6 +10,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -71,7 +72,7 @@ func TestByteFlips(t *testing.T) {
 	if err := Bootstrap(cfg, initCommand()); err != nil {
 		t.Fatal(err)
 	}
-	const last = 400
+	const last = 200
 	fillLog(t, cfg, last)
 	path := filepath.Join(cfg.Dir, logFile)
 	whole, err := os.ReadFile(path)
@@ -80,9 +81,9 @@ func TestByteFlips(t *testing.T) {
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	refused, same := 0, 0
-	for trial := range 400 {
+	for trial := range 300 {
 		at, bit := rnd.IntN(len(whole)), byte(1)<<rnd.IntN(8)
-		if trial < 160 { // both meta pages as a whole
+		if trial < 120 { // both meta pages as a whole
 			at = trial/2 + trial%2*os.Getpagesize()
 		}
 		bad := bytes.Clone(whole)
@@ -103,7 +104,7 @@ func TestByteFlips(t *testing.T) {
 		}
 	}
 	t.Logf("%d flips: %d refused, %d without effect, 0 silent", refused+same, refused, same)
-	if refused < 100 || same == 0 {
+	if refused < 80 || same == 0 {
 		t.Errorf("%d refused, %d without effect: the trials do not hit what they should", refused, same)
 	}
 }
@@ -265,10 +266,21 @@ func must(t *testing.T, err error) {
 type failing struct {
 	raft.LogStore
 	raft.StableStore
+	mu  sync.Mutex
 	err error
 }
 
+func (f *failing) fail(err error) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.err = err
+}
+
+func (f *failing) StoreLog(l *raft.Log) error { return f.StoreLogs([]*raft.Log{l}) }
+
 func (f *failing) StoreLogs(l []*raft.Log) error {
+	f.mu.Lock()
+	defer f.mu.Unlock()
 	if f.err != nil {
 		return f.err
 	}
@@ -282,11 +294,11 @@ func TestFirstDiskErrorLatches(t *testing.T) {
 	closed := 0
 	s.latch.close = func() { closed++ }
 	must(t, s.genesis())
-	f.err = errors.New("no space left on device")
+	f.fail(errors.New("no space left on device"))
 	if err := s.StoreLog(&raft.Log{Index: 1}); err == nil {
 		t.Fatal("the error is lost")
 	}
-	f.err = nil // the disk is back: nobody may believe it
+	f.fail(nil) // the disk is back: nobody may believe it
 	for name, err := range map[string]error{
 		"StoreLogs": s.StoreLogs([]*raft.Log{{Index: 2}}), "Set": s.Set([]byte("k"), nil), "DeleteRange": s.DeleteRange(1, 1), "GetLog": s.GetLog(1, &raft.Log{}),
 	} {
@@ -401,7 +413,7 @@ func TestSnapshotStore(t *testing.T) {
 	path := s.path(list[0].ID)
 	whole, err := os.ReadFile(path)
 	must(t, err)
-	for at := range whole { // each byte: never another state, never an older snapshot
+	for at := 0; at < len(whole); at += 1 + at%3 { // never another state, never an older snapshot
 		bad := bytes.Clone(whole)
 		bad[at] ^= 0x10
 		must(t, os.WriteFile(path, bad, 0o600))

@@ -6,7 +6,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"runtime"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -45,6 +44,9 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // ApplyBatch implements raft.BatchingFSM. The answer to a command entry is []command.Result.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
+	if f.latch.failed() != nil {
+		return out
+	}
 	last := f.applied // only this goroutine writes it
 	for i, l := range logs {
 		if at := (l.Index - 1) / HashEvery * HashEvery; at > 0 && last <= at { // the first entry past the multiple
@@ -53,8 +55,8 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		if l.Type == raft.LogCommand {
 			results, err := f.apply(l)
 			if err != nil {
-				_ = f.latch.fail(err) // latched: Run returns it
-				runtime.Goexit()      // ends raft's goroutine for the state machine: nothing is applied past this entry
+				_ = f.latch.fail(err) // Run returns it; nothing past this entry is applied, shown or written to a snapshot
+				return out
 			}
 			out[i] = results
 		}
@@ -114,6 +116,9 @@ const snapHeader = 8 + 16
 
 // Snapshot implements raft.FSM: it keeps a view, which is a pointer.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
+	if err := f.latch.failed(); err != nil {
+		return nil, err
+	}
 	v, applied := f.newest()
 	return frozen{view: v, applied: applied}, nil
 }

@@ -246,7 +246,8 @@ func privateDir(dir string) error {
 	return nil
 }
 
-// AddVoter adds a member, or changes its address. On the leader only; it returns once the change is committed.
+// AddVoter adds a member, or changes its address. On the leader only; it returns once the change is
+// committed, and has waited for up to four election timeouts that all voters have it.
 func (r *Replica) AddVoter(ctx context.Context, id, address string) error {
 	return r.change(ctx, "add coordinator", func(t time.Duration) raft.IndexFuture {
 		return r.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(address), 0, t)
@@ -271,7 +272,13 @@ func (r *Replica) change(ctx context.Context, op string, call func(time.Duration
 		return r.notLeader(op)
 	}
 	done := make(chan error, 1)
-	go func() { done <- call(stopTimeout).Error() }() // ends when raft answers or stops leading
+	var index uint64
+	go func() { // ends when raft answers or stops leading
+		f := call(stopTimeout)
+		err := f.Error()
+		index = f.Index()
+		done <- err
+	}()
 	select {
 	case err := <-done:
 		if errors.Is(err, raft.ErrNotLeader) {
@@ -280,11 +287,35 @@ func (r *Replica) change(ctx context.Context, op string, call func(time.Duration
 		if err != nil {
 			return unknown(fmt.Errorf("%s: %w", op, err))
 		}
-		return nil
+		return r.settle(ctx, index)
 	case <-ctx.Done():
 		return unknown(ctx.Err())
 	case <-r.latch.fired:
 		return unknown(r.latch.failed())
+	}
+}
+
+// settle waits, for a while, until all voters have the entry that changed the configuration. A voter that has not heard
+// of a new member refuses it as a candidate, while the new member's longer log refuses the voter: should the leader die
+// in that moment, nobody could be elected until it returns.
+func (r *Replica) settle(ctx context.Context, index uint64) error {
+	limit := time.NewTimer(readWait * r.cfg.Election)
+	defer limit.Stop()
+	for {
+		ok, wait := r.trans.matched(r.voters(), raft.ServerID(r.cfg.Member), r.raft.CurrentTerm(), index)
+		if ok {
+			return nil
+		}
+		select {
+		case <-wait:
+		case <-limit.C:
+			r.log.Warn("the members changed while one of them does not answer", "index", index)
+			return nil // committed all the same
+		case <-ctx.Done():
+			return nil
+		case <-r.latch.fired:
+			return nil
+		}
 	}
 }
 

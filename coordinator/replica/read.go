@@ -95,9 +95,12 @@ func (r *Replica) readRound(ctx context.Context) (uint64, error) {
 		}
 	}
 	index := r.store.visible(r.raft.CommitIndex())
-	since := time.Now()
+	since := r.trans.sent.Add(1)
 	nudge := time.NewTicker(r.cfg.Election / 10)
 	defer nudge.Stop()
+	if len(r.voters()) > 1 {
+		r.raft.VerifyLeader() // only for the heartbeats that it sends: its answer may rest on an earlier one
+	}
 	for {
 		ok, wait := r.trans.quorum(r.voters(), raft.ServerID(r.cfg.Member), term, since)
 		if t, leads := r.Leading(); !leads || t != term {
@@ -106,10 +109,10 @@ func (r *Replica) readRound(ctx context.Context) (uint64, error) {
 		if ok {
 			return index, nil
 		}
-		r.raft.VerifyLeader() // only for the heartbeats that it sends: its answer may rest on an earlier one
 		select {
 		case <-wait:
 		case <-nudge.C:
+			r.raft.VerifyLeader()
 		case <-ctx.Done():
 			return 0, r.readTimeout()
 		case <-r.latch.fired:

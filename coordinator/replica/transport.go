@@ -4,17 +4,17 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/raft"
 )
 
-// transport wraps a raft.Transport: it remembers, per peer, the send time of the newest AppendEntries that was
-// acknowledged, refuses everything once it is cut, and offers no pipelining (replication that is pipelined stays wedged
+// transport wraps a raft.Transport: it remembers, per peer, the newest AppendEntries that was acknowledged, by
+// when it was sent, refuses everything once it is cut, and offers no pipelining (replication that is pipelined stays wedged
 // after a follower's disk stalled, until the leader restarts).
 type transport struct {
 	raft.Transport
-	cut atomic.Bool
+	cut  atomic.Bool
+	sent atomic.Uint64 // counts sendings and reads: an order, which no clock can give
 
 	mu    sync.Mutex
 	acks  map[raft.ServerID]ack
@@ -23,8 +23,9 @@ type transport struct {
 
 // ack is the newest acknowledged request to a peer.
 type ack struct {
-	term uint64
-	sent time.Time
+	term  uint64
+	sent  uint64 // its place in transport.sent
+	match uint64 // highest index of a log entry known to be in the peer's log, of this term
 }
 
 func newTransport(t raft.Transport) *transport {
@@ -60,13 +61,17 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, r
 	if t.cut.Load() {
 		return errClosed
 	}
-	sent := time.Now()
+	sent := t.sent.Add(1)
 	if err := t.Transport.AppendEntries(id, target, req, resp); err != nil {
 		return err
 	}
 	// A rejection for a log that is behind is of this term too, but raft's own count ignores it, and so does this.
 	if resp.Success && resp.Term == req.Term {
-		t.acked(id, ack{term: req.Term, sent: sent})
+		a := ack{term: req.Term, sent: sent}
+		if req.PrevLogEntry > 0 || len(req.Entries) > 0 { // not a bare heartbeat
+			a.match = req.PrevLogEntry + uint64(len(req.Entries))
+		}
+		t.acked(id, a)
 	}
 	return nil
 }
@@ -74,8 +79,13 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, r
 func (t *transport) acked(id raft.ServerID, a ack) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	if old := t.acks[id]; a.term < old.term || a.term == old.term && !a.sent.After(old.sent) {
+	old := t.acks[id]
+	if a.term < old.term {
 		return
+	}
+	if a.term == old.term {
+		a.match = max(a.match, old.match)
+		a.sent = max(a.sent, old.sent)
 	}
 	t.acks[id] = a
 	close(t.moved)
@@ -84,16 +94,28 @@ func (t *transport) acked(id raft.ServerID, a ack) {
 
 // quorum tells whether a majority of the voters, this member among them, acknowledged a request of the term that was
 // sent after since; if not, wait is closed at the next acknowledgement.
-func (t *transport) quorum(voters []raft.ServerID, self raft.ServerID, term uint64, since time.Time) (ok bool, wait <-chan struct{}) {
+func (t *transport) quorum(voters []raft.ServerID, self raft.ServerID, term, since uint64) (ok bool, wait <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	n := 0
 	for _, id := range voters {
-		if a := t.acks[id]; id == self || a.term == term && a.sent.After(since) {
+		if a := t.acks[id]; id == self || a.term == term && a.sent > since {
 			n++
 		}
 	}
 	return n >= len(voters)/2+1, t.moved
+}
+
+// matched tells whether all the voters have the log entry; if not, wait is closed at the next acknowledgement.
+func (t *transport) matched(voters []raft.ServerID, self raft.ServerID, term, index uint64) (ok bool, wait <-chan struct{}) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, id := range voters {
+		if a := t.acks[id]; id != self && (a.term != term || a.match < index) {
+			return false, t.moved
+		}
+	}
+	return true, nil
 }
 
 // RequestVote implements raft.Transport.

@@ -1,0 +1,210 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"crypto/tls"
+	"errors"
+	"log/slog"
+	"net"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+func issue(t *testing.T, ca *identity.CA, p identity.Peer) *identity.Store {
+	t.Helper()
+	s, err := identity.NewStore(filepath.Join(t.TempDir(), "id"))
+	must(t, err)
+	csr, err := s.CSR()
+	must(t, err)
+	chain, err := ca.Issue(csr, p, nil, time.Hour)
+	must(t, err)
+	must(t, s.Put(chain, ca.CertDER()))
+	return s
+}
+
+func listen(t *testing.T) net.Listener {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	must(t, err)
+	return l
+}
+
+// startReal starts a member on disk and TLS.
+func startReal(t *testing.T, cfg Config) (*Replica, func() error) {
+	t.Helper()
+	r, err := Open(cfg)
+	must(t, err)
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- r.Run(ctx) }()
+	return r, func() error {
+		cancel()
+		return <-done
+	}
+}
+
+// waitLeading waits for the member to lead, by its own wake-ups.
+func waitLeading(t *testing.T, r *Replica) {
+	t.Helper()
+	s := r.Subscribe()
+	defer s.Close()
+	for {
+		if _, ok := r.Leading(); ok {
+			return
+		}
+		select {
+		case <-s.C:
+		case <-t.Context().Done():
+			t.Fatal("the member does not lead")
+		}
+	}
+}
+
+// TestMembersOverTLS runs two members on disk and loopback TLS through join, writes, an orderly stop and a damaged file.
+func TestMembersOverTLS(t *testing.T) {
+	ca, err := identity.NewCA(testCluster)
+	must(t, err)
+	cfg := func(name string) Config {
+		l := listen(t)
+		return Config{
+			Cluster: testCluster, Member: name, Dir: filepath.Join(t.TempDir(), name), Listener: l, Advertise: l.Addr().String(),
+			Identity: issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: name}), Election: LANElection,
+		}
+	}
+	one, two := cfg("c1"), cfg("c2")
+	must(t, Bootstrap(one, initCommand()))
+	must(t, Join(two))
+	r1, stop1 := startReal(t, one)
+	waitLeading(t, r1)
+	r2, stop2 := startReal(t, two)
+	must(t, r1.AddVoter(t.Context(), "c2", two.Advertise))
+	for i := range 20 {
+		res, err := r1.Propose(t.Context(), command.Command{Header: header("operator alice"), Body: putMember(i)})
+		if err != nil || res[0].Err != nil {
+			t.Fatal(err, res)
+		}
+	}
+	index, err := r1.ReadIndex(t.Context())
+	must(t, err)
+	must(t, r2.WaitApplied(t.Context(), index))
+	if r1.View().Hash() != r2.View().Hash() {
+		t.Error("the members differ")
+	}
+	if s := r1.Stats(); s.Role != "leader" || s.Leader != "c1" || len(s.Servers) != 2 {
+		t.Errorf("stats: %+v", s)
+	}
+
+	must(t, stop1()) // hands the leadership on
+	waitQuorumGone(t, r2)
+	must(t, stop2())
+	path := filepath.Join(two.Dir, logFile)
+	raw, err := os.ReadFile(path)
+	must(t, err)
+	at := bytes.Index(raw, []byte("operator alice"))
+	if at < 0 {
+		t.Fatal("the log does not hold what was proposed")
+	}
+	raw = bytes.ReplaceAll(raw, []byte("operator alice"), []byte("operator mallo"))
+	must(t, os.WriteFile(path, raw, 0o600))
+	two.Listener = listen(t)
+	_, err = Open(two)
+	checkAdvice(t, err, path)
+	if !strings.Contains(err.Error(), "entry ") {
+		t.Errorf("no index in %q", err)
+	}
+	one.Listener = listen(t) // its own files are whole: it opens
+	_, stop1 = startReal(t, one)
+	must(t, stop1())
+}
+
+// waitQuorumGone: with its only peer stopped, the member must not answer reads, whoever leads.
+func waitQuorumGone(t *testing.T, r *Replica) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), 3*time.Second)
+	defer cancel()
+	if _, err := r.ReadIndex(ctx); !fault.Is(err, fault.NoQuorum) && !fault.Is(err, fault.NotLeader) && !fault.Is(err, fault.Timeout) {
+		t.Errorf("a read without a quorum: %v", err)
+	}
+}
+
+// TestRaftPortRefuses: certificates of the same CA with another role, of another CA, and none at all get no connection.
+func TestRaftPortRefuses(t *testing.T) {
+	ca, err := identity.NewCA(testCluster)
+	must(t, err)
+	other, err := identity.NewCA(testCluster)
+	must(t, err)
+	own := issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: "c1"})
+	type delivery struct {
+		member  string
+		message hashMessage
+	}
+	heard := make(chan delivery, 8)
+	s := newStream(listen(t), "", own, slog.New(slog.NewTextHandler(t.Output(), nil)), func(member string, m hashMessage) { heard <- delivery{member, m} })
+	accepted := make(chan net.Conn, 8)
+	go func() {
+		for {
+			c, err := s.Accept()
+			if err != nil {
+				close(accepted)
+				return
+			}
+			accepted <- c
+		}
+	}()
+	for name, cfg := range map[string]*tls.Config{
+		"an agent":      identity.ClientTLS(issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleAgent, Name: "rack1-a", Group: "rack1"}), identity.RoleCoordinator),
+		"an operator":   identity.ClientTLS(issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleOperator, Name: "alice"}), identity.RoleCoordinator),
+		"another CA":    identity.ClientTLS(issue(t, other, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: "c2"}), identity.RoleCoordinator),
+		"no one at all": {InsecureSkipVerify: true, MinVersion: tls.VersionTLS13},
+	} {
+		for _, proto := range []string{protoRaft, protoHash} {
+			cfg := cfg.Clone()
+			cfg.NextProtos = []string{proto}
+			if name == "another CA" {
+				cfg.VerifyConnection = nil // it would refuse us as well
+			}
+			c, err := tls.Dial("tcp", s.Addr().String(), cfg)
+			if err != nil {
+				continue
+			}
+			// In TLS 1.3 the refusal comes with the first read.
+			_, err = c.Write(hashMessage{{index: 1}}.encode())
+			if err == nil {
+				_, err = c.Read(make([]byte, 1))
+			}
+			if err == nil {
+				t.Errorf("%s was let in (%s)", name, proto)
+			}
+			c.Close()
+		}
+	}
+	// A coordinator gets in, and its side messages arrive under the name in its certificate: the first to arrive at all.
+	must(t, s.send(t.Context(), s.Addr().String(), hashMessage{{index: 77, hash: [16]byte{7}}}))
+	if d := <-heard; d.member != "c1" || len(d.message) != 1 || d.message[0].index != 77 || d.message[0].hash != [16]byte{7} {
+		t.Errorf("heard %+v", d)
+	}
+	c, err := s.dial(t.Context(), s.Addr().String(), protoRaft)
+	must(t, err)
+	if in := <-accepted; in == nil {
+		t.Error("a coordinator was refused")
+	} else {
+		in.Close()
+	}
+	c.Close()
+	must(t, s.Close())
+	s.wait()
+	if in, open := <-accepted; open {
+		t.Errorf("a connection too many from %s", in.RemoteAddr())
+	}
+	if _, err := s.Accept(); !errors.Is(err, net.ErrClosed) {
+		t.Errorf("Accept after Close: %v", err)
+	}
+}
