@@ -1,0 +1,274 @@
+package driver
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"slices"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/klauspost/compress/zstd"
+
+	"github.com/farrier-project/farrier/agent/bmc"
+	"github.com/farrier-project/farrier/agent/bmc/fake"
+	"github.com/farrier-project/farrier/agent/journal"
+	"github.com/farrier-project/farrier/agent/work"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/step"
+)
+
+// rig is a factory whose clients count, fence and close.
+type rig struct {
+	fake   *fake.Driver
+	opened int
+	closed []string
+	fences [][]string // previous, of each call
+	noted  error      // what record is to answer
+}
+
+func (r *rig) Open(t bmc.Target) (bmc.Client, error) {
+	c, err := r.fake.Open(t)
+	r.opened++
+	return &rigged{c, r, t.Node}, err
+}
+
+type rigged struct {
+	bmc.Client
+	rig  *rig
+	node string
+}
+
+func (c *rigged) Fence(_ context.Context, previous []string, record func(string) error) (bool, error) {
+	c.rig.fences = append(c.rig.fences, previous)
+	return true, record("/sessions/" + c.node)
+}
+
+func (c *rigged) Close(context.Context) error {
+	c.rig.closed = append(c.rig.closed, c.node)
+	return nil
+}
+
+func newBMCs(t *testing.T, r *rig, dir string, gap time.Duration) (*BMCs, *journal.Journal) {
+	t.Helper()
+	j, err := journal.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := NewBMCs(NewTypes(Redfish(r), Fake(r)), j, gap, slog.New(slog.DiscardHandler))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b, j
+}
+
+func target(node, address string) bmc.Target {
+	return bmc.Target{Node: node, DriverInfo: map[string]string{"redfish_address": address}}
+}
+
+type fenceFn = func(context.Context) error
+
+// TestTurns: turns at one BMC come one at a time, in order, with a gap; another BMC is not held up.
+func TestTurns(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, j := newBMCs(t, &rig{fake: fake.New()}, t.TempDir(), 100*time.Millisecond)
+		defer j.Close()
+		began := time.Now()
+		var order []string
+		var at []time.Duration
+		hold, ends := make(chan struct{}), make(chan error, 9)
+		turn := func(node, address string, wait bool) {
+			go func() {
+				ends <- b.Turn(t.Context(), "redfish", target(node, address), func(context.Context, bmc.Client, fenceFn) error {
+					order, at = append(order, node), append(at, time.Since(began))
+					if wait {
+						<-hold
+					}
+					return nil
+				})
+			}()
+			synctest.Wait()
+		}
+		turn("slow", "https://bmc1", true)
+		turn("n2", "https://bmc1/", false) // the same BMC, written otherwise
+		turn("n3", "https://bmc1", false)
+		turn("other", "https://bmc2", false)
+		if !slices.Equal(order, []string{"slow", "other"}) {
+			t.Fatalf("turns so far: %v", order)
+		}
+		gone, cancel := context.WithCancelCause(t.Context())
+		go func() {
+			ends <- b.Turn(gone, "redfish", target("n4", "https://bmc1"), func(context.Context, bmc.Client, fenceFn) error {
+				t.Error("a caller that left got a turn")
+				return nil
+			})
+		}()
+		synctest.Wait()
+		cancel(fault.New(fault.Aborted, "step", "cancelled"))
+		<-time.After(time.Second)
+		close(hold)
+		aborted := 0
+		for range 5 {
+			if err := <-ends; fault.Is(err, fault.Aborted) {
+				aborted++
+			} else if err != nil {
+				t.Error(err)
+			}
+		}
+		if want := []string{"slow", "other", "n2", "n3"}; !slices.Equal(order, want) || aborted != 1 {
+			t.Errorf("turns %v, want %v; %d aborted", order, want, aborted)
+		}
+		if at[2] != 1100*time.Millisecond || at[3] != 1200*time.Millisecond {
+			t.Errorf("turns at %v, want gaps of 100ms", at)
+		}
+	})
+}
+
+func TestQueueIsBounded(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, j := newBMCs(t, &rig{fake: fake.New()}, t.TempDir(), time.Millisecond)
+		defer j.Close()
+		ctx, cancel := context.WithCancel(t.Context())
+		ends := make(chan error, MaxWaiting+2)
+		for range MaxWaiting + 1 {
+			go func() {
+				ends <- b.Turn(ctx, "redfish", target("n", "https://bmc1"), func(ctx context.Context, _ bmc.Client, _ fenceFn) error {
+					<-ctx.Done()
+					return ctx.Err()
+				})
+			}()
+		}
+		synctest.Wait()
+		err := b.Turn(ctx, "redfish", target("n", "https://bmc1"), func(context.Context, bmc.Client, fenceFn) error { return nil })
+		if !fault.Is(err, fault.Busy) {
+			t.Errorf("one too many: %v, want busy", err)
+		}
+		cancel()
+		for range MaxWaiting + 1 {
+			if err := <-ends; err == nil {
+				t.Error("a cancelled turn succeeded")
+			}
+		}
+	})
+}
+
+// TestClientsAndFences: a client is kept, its session recorded before use; after a restart the earlier session is
+// named to the BMC; new driver_info makes a new client.
+func TestClientsAndFences(t *testing.T) {
+	dir, r := t.TempDir(), &rig{fake: fake.New()}
+	b, j := newBMCs(t, r, dir, time.Nanosecond)
+	use := func(b *BMCs, address string) error {
+		return b.Turn(t.Context(), "redfish", target("n1", address), func(ctx context.Context, _ bmc.Client, fence fenceFn) error {
+			return errors.Join(fence(ctx), fence(ctx))
+		})
+	}
+	for range 2 {
+		if err := use(b, "https://bmc1"); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if r.opened != 1 || len(r.fences) != 1 || len(r.fences[0]) != 0 {
+		t.Errorf("opened %d, fences %v", r.opened, r.fences)
+	}
+	if err := use(b, "https://bmc2"); err != nil {
+		t.Fatal(err)
+	}
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	for range 3 { // ctx is over: Run may take the end first, and closes what is open; the retired one is in the queue
+		_ = b.Run(ctx)
+	}
+	if !slices.Contains(r.closed, "n1") {
+		t.Error("no client was closed")
+	}
+	if err := j.Close(); err != nil {
+		t.Fatal(err)
+	}
+	b2, j2 := newBMCs(t, r, dir, time.Nanosecond)
+	defer j2.Close()
+	if err := use(b2, "https://bmc2"); err != nil {
+		t.Fatal(err)
+	}
+	if last := r.fences[len(r.fences)-1]; !slices.Equal(last, []string{"/sessions/n1"}) {
+		t.Errorf("after the restart the BMC is told of %v", last)
+	}
+	if err := b2.Turn(t.Context(), "ipmi", target("n1", ""), nil); !fault.Is(err, fault.Unsupported) {
+		t.Errorf("unknown hardware type: %v", err)
+	}
+}
+
+func TestSimulator(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		outcomes, contacts := make(chan work.Outcome, 9), make(chan Contact, 9)
+		s := NewSimulator(func(all ...work.Outcome) {
+			for _, o := range all {
+				outcomes <- o
+			}
+		}, func(c Contact) { contacts <- c })
+		ctx, stop := context.WithCancel(t.Context())
+		done := make(chan error, 1)
+		go func() { done <- s.Run(ctx) }()
+		info := map[string]string{"fake_boot_delay": "2s", "fake_step_delay": "1s", "fake_step_fault": "write_image"}
+		began := time.Now()
+		s.PowerOn(Contact{Node: "n1", BootID: "b1"}, info, 0)
+		s.PowerOn(Contact{Node: "n1", BootID: "b1"}, info, 0) // a repeat
+		s.PowerOn(Contact{Node: "n2", BootID: "b2"}, info, 0)
+		s.PowerOff("n2")
+		if c := <-contacts; c.Node != "n1" || len(c.KeyHash) != 64 || time.Since(began) != 2*time.Second {
+			t.Errorf("contact %+v after %v", c, time.Since(began))
+		}
+		s.PowerOn(Contact{Node: "n1", BootID: "b1"}, info, 0) // contact was made
+		o := func(name string, n uint32) work.Order {
+			return work.Order{Ref: work.Ref{Node: "n1", Flow: 1, Step: n}, Interface: "deploy", Name: name, Executor: step.Ramdisk}
+		}
+		s.Deliver(info, o("inventory", 1))
+		s.Deliver(info, o("inventory", 1))
+		out := <-outcomes
+		dec, err := zstd.NewReader(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer dec.Close()
+		if doc, err := dec.DecodeAll(out.Inventory, nil); err != nil || len(doc) == 0 || out.Facts["simulated"] != "true" || !out.OK {
+			t.Errorf("inventory: %+v, %v", out, err)
+		}
+		s.Deliver(info, o("write_image", 2))
+		if out := <-outcomes; out.OK {
+			t.Errorf("fake_step_fault is ignored: %+v", out)
+		}
+		s.Deliver(info, o("erase_devices", 3))
+		s.Cancel(o("erase_devices", 3), "abort")
+		if out := <-outcomes; out.OK || out.Kind != fault.Aborted {
+			t.Errorf("cancelled: %+v", out)
+		}
+		s.PowerOn(Contact{Node: "n3", BootID: "b3"}, map[string]string{"fake_boot_fault": "silent"}, 0)
+		<-time.After(time.Hour)
+		if len(contacts) != 0 || len(outcomes) != 0 {
+			t.Errorf("%d contacts and %d outcomes too many", len(contacts), len(outcomes))
+		}
+		stop()
+		<-done
+	})
+}
+
+// TestCatalogue: every step of every type can be found, and says who runs it and of which class it is.
+func TestCatalogue(t *testing.T) {
+	types := NewTypes(Redfish(&rig{}), Fake(&rig{}))
+	if !slices.Equal(types.Names(), []string{"fake-hardware", "redfish"}) {
+		t.Error(types.Names())
+	}
+	for name, typ := range types {
+		for _, i := range typ.Interfaces {
+			if i.Kind.String() == "unknown" || i.Name == "" {
+				t.Errorf("%s: interface %+v", name, i)
+			}
+			for _, s := range i.Steps {
+				found, ok := typ.Step(i.Kind.String(), s.Name)
+				if !ok || found.Executor == 0 || found.Class == 0 || found.NeedsRamdisk() != (s.Executor == step.Ramdisk) {
+					t.Errorf("%s %s.%s: %+v", name, i.Kind, s.Name, found)
+				}
+			}
+		}
+	}
+}
