@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/pkg/client"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/test/lab/image"
 	"github.com/farrier-project/farrier/test/lab/machine"
@@ -151,12 +152,11 @@ func (d *demo) story(ctx context.Context) error {
 		return err
 	}
 	d.watch(list.GetIndex())
-	var g errgroup.Group
+	g, ctx := errgroup.WithContext(ctx) // one failure is enough to stop
 	for _, m := range d.site.Machines {
 		g.Go(func() error {
 			if err := d.deploy(ctx, m); err != nil {
-				cancel() // one failure is enough to stop
-				return d.explain(m, err)
+				return d.explain(ctx, m, err)
 			}
 			return nil
 		})
@@ -234,11 +234,11 @@ func (d *demo) compare(ctx context.Context, m *site.Machine) error {
 }
 
 // explain adds to a failure what the node says and where to look.
-func (d *demo) explain(m *site.Machine, cause error) error {
-	if errors.Is(cause, context.Canceled) {
+func (d *demo) explain(ctx context.Context, m *site.Machine, cause error) error {
+	if errors.Is(cause, context.Canceled) || errors.Is(context.Cause(ctx), context.Canceled) {
 		return fault.New(fault.Aborted, "deploy "+m.Name, "stopped: another machine failed, or the demonstration was ended")
 	}
-	ctx, cancel := context.WithTimeout(context.Background(), 3*time.Second)
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
 	text := ""
 	res, err := d.site.Client.Nodes.GetNode(ctx, &farrierv1.GetNodeRequest{Node: m.Name})
@@ -253,9 +253,12 @@ func (d *demo) explain(m *site.Machine, cause error) error {
 			text += fmt.Sprintf("; it stood at step %s.%s (%s, attempt %d)", st.GetInterface(), st.GetName(), st.GetState(), st.GetAttempt())
 		}
 	} else {
-		text = "; no coordinator answers: " + err.Error()
+		text = "; reading it: " + client.Fault(err).Error()
 	}
-	d.tails(m)
+	d.tell.Do(func() { d.tails(m) })
+	if f := client.Fault(cause); f != nil {
+		cause = f
+	}
 	return fault.New(fault.Unavailable, "deploy "+m.Name, "%w%s", cause, text).WithHelp("the logs are in %s, the machine's console is %s", d.dir, m.ConsolePath())
 }
 

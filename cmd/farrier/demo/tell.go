@@ -18,6 +18,8 @@ type demo struct {
 	began time.Time
 	site  *site.Site
 
+	tell sync.Once // of the logs' ends
+
 	mu     sync.Mutex // guards the fields below and Out
 	states map[string]chan string
 	opened map[string]time.Time // of steps in work
