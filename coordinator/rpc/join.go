@@ -70,7 +70,7 @@ func (a *API) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenReques
 	if err != nil {
 		return t, 0, err
 	}
-	t = identity.NewJoinToken(ca.Hash(), role, req.GetName(), group, addresses(v, apiAddress))
+	t = identity.NewJoinToken(ca.Hash(), role, req.GetName(), group, a.addresses(v, apiAddress))
 	if id := requestOf(ctx); !id.IsZero() {
 		data := append([]byte(actorOf(callerOf(ctx))+"\x00"+id.Client+"\x00"), id.Digest[:]...)
 		sum := a.Keyring.Derive("join token", append(data, byte(id.Seq), byte(id.Seq>>8), byte(id.Seq>>16), byte(id.Seq>>24),
@@ -93,9 +93,12 @@ func (a *API) authority(v *state.View) (*identity.CA, error) {
 func apiAddress(m *command.Member) string  { return m.APIAddress }
 func rackAddress(m *command.Member) string { return m.RackAddress }
 
-// addresses lists one address of each member, in the order of their ids.
-func addresses(v *state.View, get func(*command.Member) string) []string {
+// addresses lists one address of each member in the order of their ids, this one's included.
+func (a *API) addresses(v *state.View, get func(*command.Member) string) []string {
 	var out []string
+	if _, known := v.Member(a.ID); !known && get(&a.Own) != "" {
+		out = append(out, get(&a.Own))
+	}
 	v.Members(func(m *command.Member) bool {
 		if get(m) != "" {
 			out = append(out, get(m))
@@ -153,7 +156,7 @@ func (a *API) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.
 		out.Keyring = a.Keyring.Marshal()
 		v = a.Reader.View()
 	}
-	out.RackAddresses, out.ApiAddresses = addresses(v, rackAddress), addresses(v, apiAddress)
+	out.RackAddresses, out.ApiAddresses = a.addresses(v, rackAddress), a.addresses(v, apiAddress)
 	return out, nil
 }
 
@@ -233,7 +236,7 @@ func (a *API) renew(c Caller, req *farrierv1.RenewRequest) (*farrierv1.RenewResp
 	if m, ok := memberByID(v, c.Name); ok && c.Role == identity.RoleCoordinator {
 		hosts = hostsOf(&farrierv1.JoinRequest{ApiAddress: m.APIAddress, RackAddress: m.RackAddress})
 	}
-	out := &farrierv1.RenewResponse{CaDer: ca.CertDER(), RackAddresses: addresses(v, rackAddress), ApiAddresses: addresses(v, apiAddress)}
+	out := &farrierv1.RenewResponse{CaDer: ca.CertDER(), RackAddresses: a.addresses(v, rackAddress), ApiAddresses: a.addresses(v, apiAddress)}
 	if out.ChainDer, err = ca.Issue(req.GetCsrDer(), peer, hosts, a.CertificateTTL); err != nil {
 		return nil, err
 	}

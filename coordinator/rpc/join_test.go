@@ -165,7 +165,7 @@ func TestCoordinatorJoinsAndBecomesVoter(t *testing.T) {
 		t.Fatalf("join: %v", err)
 	}
 	var reached []string
-	m := &Membership{API: w.apis["c1"], Reach: func(_ context.Context, address string) error {
+	m := &Membership{API: w.apis["c1"], Reach: func(_ context.Context, _, address string) error {
 		reached = append(reached, address)
 		if len(reached) == 1 {
 			return fault.New(fault.Unavailable, "", "not yet")

@@ -18,8 +18,8 @@ const (
 // at what ought to be and what is, again and again; it remembers nothing.
 type Membership struct {
 	API *API
-	// Reach tells whether a coordinator answers at its Raft address.
-	Reach func(ctx context.Context, raftAddress string) error
+	// Reach tells whether the coordinator with that certificate answers at its Raft address.
+	Reach func(ctx context.Context, id, raftAddress string) error
 }
 
 // Run looks until ctx ends.
@@ -59,7 +59,7 @@ func (m *Membership) once(ctx context.Context) {
 	})
 	for _, x := range missing {
 		ctx, cancel := context.WithTimeout(ctx, voterTimeout)
-		err := m.Reach(ctx, x.RaftAddress)
+		err := m.Reach(ctx, x.ID, x.RaftAddress)
 		if err == nil {
 			err = m.API.Cluster.AddVoter(ctx, x.ID, x.RaftAddress)
 		}

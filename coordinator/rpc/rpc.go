@@ -85,8 +85,9 @@ type Progress interface {
 
 // Config is what the API needs. All fields but those with a default must be set.
 type Config struct {
-	ID       string // this member's name
-	Version  string // of the build
+	ID       string         // this member's name
+	Version  string         // of the build
+	Own      command.Member // where this member answers; its record in the state may be behind
 	Reader   Reader
 	Proposer Proposer
 	Queue    Queue

@@ -29,8 +29,9 @@ import (
 type Env struct {
 	Log   *slog.Logger
 	Clock clock.Clock
-	Stdin io.Reader // watched with ExitWithStdin
-	Out   io.Writer // what people read
+	Stdin io.Reader                    // watched with ExitWithStdin
+	Out   io.Writer                    // what people read
+	Ready func(api, raft, rack string) // called once the listeners are bound, if set; with the advertised addresses
 }
 
 // System is the environment of a real process.
@@ -107,6 +108,9 @@ func run(ctx context.Context, cfg config.Config, env Env, ls *listeners) error {
 			return fault.Wrap("write address file", err)
 		}
 	}
+	if env.Ready != nil {
+		env.Ready(ls.at.API, ls.at.Raft, ls.at.Rack)
+	}
 	env.Log.Info("coordinator starts", "api", ls.at.API, "raft", ls.at.Raft, "rack", ls.at.Rack, "data", cfg.Data, "version", Version())
 	err = s.serve(ctx)
 	env.Log.Info("coordinator stopped", "err", err)
@@ -137,7 +141,7 @@ func compose(cfg config.Config, env Env, ls *listeners, id *identity.Store, keys
 		Detail: func(err error) *farrierv1.ErrorDetail { return rpc.Detail(err) },
 	})
 	s.api, err = rpc.New(rpc.Config{
-		ID: cfg.Name, Version: Version(), Reader: r, Proposer: r, Queue: s.dispatch, Changes: changes{r}, Cluster: cluster{r},
+		ID: cfg.Name, Version: Version(), Own: s.record(), Reader: r, Proposer: r, Queue: s.dispatch, Changes: changes{r}, Cluster: cluster{r},
 		Progress: s.dispatch, Rebalance: plan.Rebalance, Commit: func() uint64 { return r.Stats().Committed },
 		Keyring: keys, Identity: id, Transport: s.outward, Clock: env.Clock, Log: env.Log,
 		LeaderWait: cfg.LeaderWait, CertificateTTL: cfg.CertificateTTL, MaxWatchers: cfg.Limits.Watchers,

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"crypto/tls"
+	"errors"
 	"net"
 	"time"
 
@@ -24,14 +25,20 @@ const (
 
 func dialer() *net.Dialer { return &net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second} }
 
-// reach is nil if a coordinator of this cluster answers at a Raft address.
-func (s *server) reach(ctx context.Context, raftAddress string) error {
-	d := tls.Dialer{NetDialer: dialer(), Config: identity.ClientTLS(s.id, identity.RoleCoordinator)}
-	conn, err := d.DialContext(ctx, "tcp", raftAddress)
+// reach is nil if the coordinator answers at its Raft address. It names none of the port's protocols, so that the
+// other side closes the connection after the handshake.
+func (s *server) reach(ctx context.Context, id, raftAddress string) error {
+	cfg := identity.ClientTLS(s.id, identity.RoleCoordinator)
+	cfg.NextProtos = nil
+	conn, err := (&tls.Dialer{NetDialer: dialer(), Config: cfg}).DialContext(ctx, "tcp", raftAddress)
 	if err != nil {
 		return fault.New(fault.Unavailable, "reach coordinator", "%w", err)
 	}
-	return conn.Close()
+	peer, err := identity.PeerOf(conn.(*tls.Conn).ConnectionState())
+	if err == nil && peer.Name != id {
+		err = fault.New(fault.Denied, "reach coordinator", "%s answers at the address of %s", peer.Name, id)
+	}
+	return errors.Join(err, conn.Close())
 }
 
 // record is what this member says of itself.
@@ -43,32 +50,48 @@ func (s *server) record() command.Member {
 // announce keeps this member's record true: addresses and version may have changed since the last start. It never
 // adds a record, which Join and Rejoin do, but to an empty table: a member that was removed stays removed.
 func (s *server) announce(ctx context.Context) error {
+	wake, stop := changes{s.replica}.Subscribe()
+	defer stop()
 	tick := time.NewTicker(announceEvery)
 	defer tick.Stop()
-	warned := false
+	warned, tried := false, time.Time{}
 	for {
-		v := s.replica.View()
-		own, known := v.Member(s.cfg.Name)
-		empty, alone := true, true
-		v.Members(func(m *command.Member) bool {
-			empty = false
-			alone = m.ID == s.cfg.Name
-			return alone
-		})
-		if _, leading := s.replica.Leading(); leading && empty || known && *own != s.record() {
-			if err := s.putMember(ctx); err != nil {
-				s.env.Log.Debug("this member's record is not up to date yet", "err", err)
-			}
-		} else if leading && alone && known && !warned {
-			warned = true
-			s.env.Log.Warn("one coordinator only: when it is lost, so is the cluster; join two more with farrier-coordinator join")
-		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-wake:
 		case <-tick.C:
+			warned = s.warnAlone(warned)
+		}
+		if !s.outdated() || time.Since(tried) < announceEvery {
+			continue
+		}
+		tried = time.Now()
+		if err := s.putMember(ctx); err != nil {
+			s.env.Log.Debug("this member's record is not up to date yet", "err", err)
 		}
 	}
+}
+
+// outdated tells whether the record is to be written.
+func (s *server) outdated() bool {
+	v := s.replica.View()
+	if own, known := v.Member(s.cfg.Name); known {
+		return *own != s.record()
+	}
+	empty := true
+	v.Members(func(*command.Member) bool { empty = false; return false })
+	_, leading := s.replica.Leading()
+	return leading && empty
+}
+
+// warnAlone says once that a cluster of one has nothing to fall back on.
+func (s *server) warnAlone(warned bool) bool {
+	if _, leading := s.replica.Leading(); warned || !leading || len(s.replica.Servers()) > 1 {
+		return warned
+	}
+	s.env.Log.Warn("one coordinator only: when it is lost, so is the cluster; join two more with farrier-coordinator join")
+	return true
 }
 
 func (s *server) putMember(ctx context.Context) error {
