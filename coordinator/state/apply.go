@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/ring"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -16,6 +17,9 @@ const Level = 1
 type State struct {
 	data
 	hasher      hasher
+	packed      node.ID                // how far packSome came
+	opened      *node.Node             // the packed node that was opened last,
+	openedFrom  string                 // and from what
 	memberCache map[pair][]ring.Member // of ringMembers; cleared when an agent changes
 
 	// The command in work.

@@ -50,7 +50,7 @@ func BenchmarkLockPair(b *testing.B) {
 	b.ReportAllocs()
 	for i := 0; b.Loop(); i++ {
 		w.index++
-		id := nodeID(i % 10000)
+		id := nodeID(i % 2048)
 		res, _ := w.s.Apply(w.index, command.Command{Header: h, Body: command.AcquireLock{Node: id, Session: session, Holder: "agent r1", Task: "t", Purpose: "p"}})
 		if res, _ = w.s.Apply(w.index, command.Command{Header: h, Body: command.ReleaseLock{Node: id, Token: res.Token}}); res.Err != nil {
 			b.Fatal(res.Err)
@@ -181,6 +181,25 @@ func TestHashSeesEveryField(t *testing.T) {
 			}
 			unset()
 		})
+	}
+}
+
+// TestPackedNode packs a node with every field set and reads it back.
+func TestPackedNode(t *testing.T) {
+	n := &node.Node{}
+	leaves(reflect.ValueOf(n).Elem(), "Node", func(_ string, set, _ func()) { set() })
+	n.Properties, n.DriverInfo = map[string]string{"a": "b", "c": ""}, map[string]string{"d": strings.Repeat("e", 300)}
+	n.Secrets = map[string]node.Sealed{"p": {KeyID: 3, Box: []byte{1, 2}}, "q": {}}
+	n.Wipe = &node.Wipe{Method: "m", Disks: []string{"d1", "d2"}, Sampled: 300, At: epoch}
+	n.Traits, n.Instance.UserData = []string{"T1", "T2"}, node.Sealed{KeyID: 1, Box: []byte{7}}
+	n.Instance.NetworkData = node.Sealed{KeyID: 1 << 20, Box: []byte{8}}
+	n.Token, n.Lock.Token = 1<<48|5, 1<<63
+	tab := newNodeTable()
+	if back := tab.spec.unpack(tab.spec.pack(n)); !reflect.DeepEqual(n, back) {
+		t.Errorf("packed\n%+v\nunpacked\n%+v", n, back)
+	}
+	if empty := (&node.Node{}); !reflect.DeepEqual(empty, tab.spec.unpack(tab.spec.pack(empty))) {
+		t.Error("an empty node is not what it was")
 	}
 }
 

@@ -79,6 +79,14 @@ func (h *hasher) sorted(m map[string]string) []string {
 func newNodeTable() table[node.ID, node.Node] {
 	t := newTable(func(n *node.Node) node.ID { return n.ID }, nil, indexNode)
 	t.spec.hash = hashNode
+	var h hasher // for the applier's goroutine only, as packing is
+	t.spec.pack = func(n *node.Node) string {
+		h.reset()
+		hashNodeHead(&h, n)
+		hashNodeBody(&h, n)
+		return string(h.buf)
+	}
+	t.spec.unpack = unpackNode
 	return t
 }
 

@@ -70,7 +70,7 @@ func (j *job) openStep() *flow.Step {
 	return j.step()
 }
 
-// save writes back what changed.
+// save writes back what changed. The job is over: its node is shared from then on.
 func (j *job) save() {
 	if j.f != nil && j.copied {
 		put(j.s, &j.s.flows, j.f)
@@ -83,9 +83,9 @@ func (j *job) save() {
 		j.n.Version++
 		j.n.UpdatedAt = j.s.header.At
 	}
-	put(j.s, &j.s.nodes, j.n)
+	found, _ := j.s.nodes.rows.get(row[node.ID, node.Node]{key: j.n.ID})
+	replace(j.s, &j.s.nodes, found, j.before, j.n)
 	j.before = j.n
-	j.n = j.n.Clone()
 }
 
 // sameNode tells that a job left the node alone, as far as the fields that jobs change.

@@ -50,6 +50,7 @@ func (s *State) createNode(c command.CreateNode) command.Result {
 		s.emit(EventNodeOwner, n, "to", to, "epoch", "1", "reason", "created")
 	}
 	j.save()
+	s.packAtRest(n.ID)
 	return command.Result{Node: n.ID, Version: 1}
 }
 

@@ -38,6 +38,7 @@ func (s *State) tick(c command.Tick) command.Result {
 		}
 	}
 	s.expire()
+	s.packSome()
 	return ok()
 }
 

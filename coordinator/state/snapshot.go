@@ -157,6 +157,7 @@ func (in *snapshotReader) load(rec any) error {
 		load(s, &s.joinTokens, r)
 	case *node.Node:
 		load(s, &s.nodes, r)
+		s.packAtRest(r.ID)
 	case *node.Port:
 		load(s, &s.ports, r)
 	case *flow.Flow:
@@ -179,7 +180,7 @@ func (in *snapshotReader) load(rec any) error {
 // load is put without undo.
 func load[K, R any](s *State, t *table[K, R], r *R) {
 	found, _ := t.rows.get(row[K, R]{key: t.spec.key(r)})
-	t.swap(&s.data, &s.hasher, found, r)
+	t.swap(&s.data, &s.hasher, found, t.open(found), r)
 }
 
 func (s *State) setRoot(r *command.Root) {

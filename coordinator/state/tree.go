@@ -44,10 +44,12 @@ func (t *tree[T]) ascend(pivot T, fn func(T) bool) { t.live.Ascend(pivot, fn) }
 func (t *tree[T]) scan(fn func(T) bool) { t.live.Scan(fn) }
 
 // row is a record in a table with what it adds to the table's hash. aux is a part of the hash that is kept to
-// save work: see hashNode.
+// save work: see hashNode. A record that is seldom changed may lie packed, which takes half the memory; which form
+// it has is no part of the state.
 type row[K, R any] struct {
 	key      K
-	rec      *R
+	rec      *R     // nil: packed
+	packed   string // by spec.pack
 	sum, aux uint64
 }
 
@@ -63,6 +65,23 @@ type spec[K, R any] struct {
 	key   func(*R) K
 	hash  func(h *hasher, new, old *R, aux uint64) (sum, newAux uint64)
 	index func(d *data, old, new *R)
+
+	pack   func(*R) string // nil: records of this table are never packed
+	unpack func(string) *R
+}
+
+// open is the record of a row: for a packed one a fresh copy.
+func (t *table[K, R]) open(r row[K, R]) *R {
+	if r.rec == nil && r.packed != "" {
+		return t.spec.unpack(r.packed)
+	}
+	return r.rec
+}
+
+// repack packs a record in place, or leaves it.
+func (t *table[K, R]) repack(r row[K, R]) {
+	r.packed, r.rec = t.spec.pack(r.rec), nil
+	t.rows.set(r)
 }
 
 func newTable[K cmp.Ordered, R any](key func(*R) K, hash func(*hasher, *R), index func(d *data, old, new *R)) table[K, R] {
@@ -88,48 +107,54 @@ func (t *table[K, R]) freeze() table[K, R] {
 // find is the record with a key, or nil.
 func (t *table[K, R]) find(key K) *R {
 	found, _ := t.rows.get(row[K, R]{key: key})
-	return found.rec
+	return t.open(found)
 }
 
 func (t *table[K, R]) len() int { return t.rows.len() }
 
 func (t *table[K, R]) ascend(from K, fn func(*R) bool) {
-	t.rows.ascend(row[K, R]{key: from}, func(r row[K, R]) bool { return fn(r.rec) })
+	t.rows.ascend(row[K, R]{key: from}, func(r row[K, R]) bool { return fn(t.open(r)) })
 }
 
 func (t *table[K, R]) scan(fn func(*R) bool) {
-	t.rows.scan(func(r row[K, R]) bool { return fn(r.rec) })
+	t.rows.scan(func(r row[K, R]) bool { return fn(t.open(r)) })
 }
 
-// swap replaces old by new, which have the same key; nil is absence.
-func (t *table[K, R]) swap(d *data, h *hasher, old row[K, R], new *R) {
-	t.sum -= old.sum
+// swap replaces old by new, which have the same key; nil is absence. before is the row of old.
+func (t *table[K, R]) swap(d *data, h *hasher, before row[K, R], old, new *R) {
+	t.sum -= before.sum
 	if new != nil {
-		sum, aux := t.spec.hash(h, new, old.rec, old.aux)
+		sum, aux := t.spec.hash(h, new, old, before.aux)
 		t.rows.set(row[K, R]{key: t.spec.key(new), rec: new, sum: sum, aux: aux})
 		t.sum += sum
 	} else {
-		t.rows.delete(old)
+		t.rows.delete(before)
 	}
 	if t.spec.index != nil {
-		t.spec.index(d, old.rec, new)
+		t.spec.index(d, old, new)
 	}
 }
 
 // revert undoes a change to new; old is what was there before.
 func (t *table[K, R]) revert(d *data, h *hasher, old, new any) {
 	var now row[K, R]
-	if n := new.(*R); n != nil {
+	n := new.(*R)
+	if n != nil {
 		now, _ = t.rows.get(row[K, R]{key: t.spec.key(n)})
 	}
-	t.swap(d, h, now, old.(*R))
+	t.swap(d, h, now, n, old.(*R))
 }
 
 // put writes a record and remembers how to undo it.
 func put[K, R any](s *State, t *table[K, R], new *R) {
 	found, _ := t.rows.get(row[K, R]{key: t.spec.key(new)})
-	s.undo = append(s.undo, undo{table: t, old: found.rec, new: new})
-	t.swap(&s.data, &s.hasher, found, new)
+	replace(s, t, found, t.open(found), new)
+}
+
+// replace is put for a caller that has the old record open.
+func replace[K, R any](s *State, t *table[K, R], found row[K, R], old, new *R) {
+	s.undo = append(s.undo, undo{table: t, old: old, new: new})
+	t.swap(&s.data, &s.hasher, found, old, new)
 }
 
 // drop deletes the record with a key, if it is there.
@@ -138,8 +163,9 @@ func drop[K, R any](s *State, t *table[K, R], key K) {
 	if !ok {
 		return
 	}
-	s.undo = append(s.undo, undo{table: t, old: found.rec, new: (*R)(nil)})
-	t.swap(&s.data, &s.hasher, found, nil)
+	old := t.open(found)
+	s.undo = append(s.undo, undo{table: t, old: old, new: (*R)(nil)})
+	t.swap(&s.data, &s.hasher, found, old, nil)
 }
 
 // undo is one change of the command in work. Reverting them in reverse order drops the command's changes.
