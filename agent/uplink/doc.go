@@ -4,7 +4,7 @@
 // It tries all known coordinator addresses, follows redirects, and comes back with back-off. On each stream the
 // agent first says all that it holds; after that both sides say differences. Messages are batched: what piled up
 // while one was being sent goes out in the next. A renewal is counted from before it is sent. A stream whose
-// renewals are not acknowledged for StaleAfter is given up for the next coordinator; the session lives on, and is
+// renewals are not acknowledged for Config.Stale is given up for the next coordinator; the session lives on, and is
 // resumed by its name.
 //
 // Outcomes that are not confirmed are the task manager's to remember. Edges are remembered here, per node, and

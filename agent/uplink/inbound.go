@@ -102,7 +102,7 @@ func (in *inbound) welcome(w *farrierv1.Welcome) {
 	if d := w.GetRenewEvery().AsDuration(); d > 0 {
 		in.renewEvery = d
 	}
-	if !w.GetResumed() {
+	if !w.GetResumed() && in.m.Holding().Session != "" {
 		in.u.calls.failAll("another session was opened")
 	}
 	in.add(work.Welcomed{Session: w.GetSession(), TTL: w.GetTtl().AsDuration(), Resumed: w.GetResumed()})

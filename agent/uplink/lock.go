@@ -21,13 +21,14 @@ const maxCalls = 4096
 type calls struct {
 	out *outbox
 
-	mu   sync.Mutex // guards last and open
+	mu   sync.Mutex // guards last and open; taken before the outbox's
 	last uint64
 	open map[uint64]*call
 }
 
 type call struct {
 	message *farrierv1.AgentMessage
+	stream  uint64                    // on which it was sent last; 0: none
 	reply   chan *farrierv1.LockReply // one, ever
 }
 
@@ -44,8 +45,8 @@ func (c *calls) do(ctx context.Context, build func(id uint64) *farrierv1.AgentMe
 	id := c.last
 	k := &call{message: build(id), reply: make(chan *farrierv1.LockReply, 1)}
 	c.open[id] = k
+	k.stream = c.out.add(k.message)
 	c.mu.Unlock()
-	c.out.add(k.message)
 	defer func() {
 		c.mu.Lock()
 		delete(c.open, id)
@@ -68,20 +69,20 @@ func (c *calls) answer(r *farrierv1.LockReply) {
 	}
 }
 
+// repeat sends what the open stream has not carried yet.
 func (c *calls) repeat() {
+	now := c.out.number()
 	c.mu.Lock()
+	defer c.mu.Unlock()
 	ids := make([]uint64, 0, len(c.open))
-	for id := range c.open {
-		ids = append(ids, id)
+	for id, k := range c.open {
+		if k.stream != now {
+			ids = append(ids, id)
+		}
 	}
 	slices.Sort(ids)
-	messages := make([]*farrierv1.AgentMessage, 0, len(ids))
 	for _, id := range ids {
-		messages = append(messages, c.open[id].message)
-	}
-	c.mu.Unlock()
-	for _, m := range messages {
-		c.out.add(m)
+		c.open[id].stream = c.out.add(c.open[id].message)
 	}
 }
 

@@ -22,6 +22,7 @@ type outbox struct {
 
 	mu       sync.Mutex // guards all fields below
 	ready    bool
+	stream   uint64 // number of the stream that is, or was, collected for
 	messages []*farrierv1.AgentMessage
 	progress map[string]*farrierv1.StepProgress // newest by node
 	edges    map[string][]*farrierv1.Edge       // by node, oldest first: said again on each stream
@@ -46,6 +47,7 @@ func (o *outbox) open() {
 	o.mu.Lock()
 	defer o.mu.Unlock()
 	o.ready = true
+	o.stream++
 	o.messages, o.free = nil, nil
 }
 
@@ -57,13 +59,23 @@ func (o *outbox) close() {
 	clear(o.progress)
 }
 
-func (o *outbox) add(m *farrierv1.AgentMessage) {
+// add says m on the open stream and returns the stream's number; 0: it was dropped.
+func (o *outbox) add(m *farrierv1.AgentMessage) (stream uint64) {
 	o.mu.Lock()
 	if o.ready && len(o.messages) < maxPending {
 		o.messages = append(o.messages, m)
+		stream = o.stream
 	}
 	o.mu.Unlock()
 	o.poke()
+	return stream
+}
+
+// number is that of the open stream.
+func (o *outbox) number() uint64 {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	return o.stream
 }
 
 // take removes at most n messages.

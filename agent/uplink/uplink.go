@@ -26,7 +26,7 @@ import (
 const (
 	DefaultRenew = 500 * time.Millisecond // until the coordinator says otherwise
 	GreetWait    = 3 * time.Second        // from dialling to welcome or redirect
-	StaleAfter   = 3 * time.Second        // without an acknowledged renewal the stream is given up
+	DefaultStale = 3 * time.Second        // without an acknowledged renewal the stream is given up
 	maxRedirects = 4                      // in a row, before back-off
 	maxBatch     = 512                    // messages in one ConnectRequest
 	maxMessage   = 8 << 20                // bytes of one ConnectResponse
@@ -50,6 +50,7 @@ type Config struct {
 	Clock        clock.Clock
 	Log          *slog.Logger
 	Backoff      retry.Backoff // default 100 ms to 1 s
+	Stale        time.Duration // default DefaultStale
 
 	// Heartbeats says how many ramdisks beat since it was last asked, and which. Optional.
 	Heartbeats func() (beats uint32, boots []string)
@@ -78,10 +79,14 @@ func New(cfg Config) *Uplink {
 	if cfg.Backoff.Base == 0 {
 		cfg.Backoff = retry.Backoff{Base: 100 * time.Millisecond, Max: time.Second}
 	}
+	if cfg.Stale == 0 {
+		cfg.Stale = DefaultStale
+	}
 	dialer := &net.Dialer{Timeout: GreetWait}
 	u := &Uplink{cfg: cfg, http: &http.Client{Transport: &http.Transport{
 		TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true, DialContext: dialer.DialContext,
 		TLSHandshakeTimeout: GreetWait, MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second,
+		HTTP2: &http.HTTP2Config{SendPingTimeout: GreetWait / 3, PingTimeout: GreetWait}, // a peer that is gone frees its streams
 	}}}
 	u.out.init()
 	u.calls.init(&u.out)
@@ -95,7 +100,7 @@ func (u *Uplink) Run(ctx context.Context, m *task.Manager) error {
 			WithHelp("name them in the agent's configuration under coordinators")
 	}
 	defer u.http.CloseIdleConnections()
-	next, failures, redirects := 0, 0, 0
+	next, failures, redirects := 1, 0, 0
 	addr := u.cfg.Addresses[0]
 	for {
 		welcomed, leader, err := u.stream(ctx, addr, m)
@@ -141,6 +146,9 @@ func (u *Uplink) stream(ctx context.Context, addr string, m *task.Manager) (welc
 	if err != nil {
 		return false, "", err
 	}
+	// HTTP/2 notices the context's end, and Receive returns, only when no more is to be written.
+	defer context.AfterFunc(ctx, func() { _ = s.CloseRequest() })()
+	defer cancel(nil)
 	u.out.open()
 	m.Handle(work.Greeted{})
 	hello := &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_Hello{Hello: u.hello(m.Holding())}}
@@ -204,7 +212,7 @@ func (u *Uplink) send(ctx context.Context, m *task.Manager, in *inbound, send fu
 		case <-summary.C:
 			batch = u.summary()
 		case <-renew.C:
-			if since := u.cfg.Clock.Boottime() - time.Duration(in.acked.Load()); since > StaleAfter {
+			if since := u.cfg.Clock.Boottime() - time.Duration(in.acked.Load()); since > u.cfg.Stale {
 				return fault.New(fault.Unavailable, "renew session", "no renewal was acknowledged for %v", since.Round(time.Millisecond))
 			}
 			u.seq++
