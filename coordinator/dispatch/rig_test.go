@@ -309,7 +309,7 @@ type agent struct {
 	stream  *connect.BidiStreamForClientSimple[farrierv1.ConnectRequest, farrierv1.ConnectResponse]
 	inbox   chan *farrierv1.CoordinatorMessage
 	over    chan error
-	cut     context.CancelFunc
+	cut     func()
 	session string
 	calls   uint64
 	kept    []*farrierv1.CoordinatorMessage // passed over by a barrier
@@ -328,13 +328,16 @@ func (r *rig) agent(name string) *agent {
 // dial opens the stream and sends hello, without waiting for an answer.
 func (a *agent) dial() *agent {
 	a.t.Helper()
-	ctx, cut := context.WithCancel(a.r.ctx)
-	a.cut = cut
+	ctx, cancel := context.WithCancel(a.r.ctx)
 	transport := &http.Transport{TLSClientConfig: identity.ClientTLS(a.store, identity.RoleCoordinator), ForceAttemptHTTP2: true}
 	client := farrierv1connect.NewRackServiceClient(&http.Client{Transport: transport}, a.r.url)
 	stream, err := client.Connect(ctx)
 	if err != nil {
 		a.t.Fatal(err)
+	}
+	a.cut = func() {
+		cancel()
+		stream.CloseRequest() // HTTP/2 looks at ctx only between two reads of the request's body
 	}
 	a.kept, a.stream, a.inbox, a.over = nil, stream, make(chan *farrierv1.CoordinatorMessage, 1<<16), make(chan error, 1)
 	hello := &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_Hello{Hello: a.hello}}
@@ -344,6 +347,7 @@ func (a *agent) dial() *agent {
 	inbox, over := a.inbox, a.over
 	go func() {
 		defer transport.CloseIdleConnections()
+		defer cancel()
 		for {
 			res, err := stream.Receive()
 			if err != nil {
