@@ -12,6 +12,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/farrier-project/farrier/agent/config"
+	"github.com/farrier-project/farrier/agent/dhcp"
 	"github.com/farrier-project/farrier/agent/journal"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -156,6 +157,9 @@ func (a *agent) serve(ctx context.Context) error {
 	if a.ls.dhcp != nil {
 		g.Go(func() error { return a.dhcp.Serve(ctx, a.ls.dhcp) })
 		g.Go(func() error { return a.keepLeases(ctx) })
+		if a.cfg.DHCP.RouterAdvertisements {
+			g.Go(func() error { return dhcp.ServeRouterAdvertisements(ctx, a.cfg.DHCP.Interface, a.env.Log) })
+		}
 	}
 	if a.ls.tftp != nil {
 		g.Go(func() error { return a.tftp.Serve(ctx, a.ls.tftp) })
