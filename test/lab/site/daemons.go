@@ -6,6 +6,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -33,7 +34,7 @@ func (s *Site) process(name, program, yaml string) (p *Process, config string, e
 
 // startCoordinators makes a cluster and joins the others to it by tokens.
 func (s *Site) startCoordinators(ctx context.Context) error {
-	const yaml = "listen: {api: 127.0.0.1:0, raft: 127.0.0.1:0, rack: 127.0.0.1:0}\nprofile: lan\n"
+	yaml := fmt.Sprintf("listen: {api: %[1]s:0, raft: %[1]s:0, rack: %[1]s:0}\nprofile: lan\n%[2]s", s.host(), s.cfg.CoordinatorSettings)
 	for i := range s.cfg.Coordinators {
 		name := fmt.Sprintf("c%d", i+1)
 		p, config, err := s.process(name, "farrier-coordinator", yaml)
@@ -149,26 +150,43 @@ func choosePorts(ip netip.Addr) (p agentPorts, err error) {
 	return p, nil
 }
 
-// startAgents joins the agents, one address of loopback each, and waits for their sessions.
+// agentPlace is where an agent listens, and how it is started there.
+type agentPlace struct {
+	yaml   string
+	helper machine.Helper
+	start  func(*exec.Cmd) error
+}
+
+func (s *Site) agentPlace(i int) (agentPlace, error) {
+	if s.cfg.Rack != nil {
+		return s.rackPlace(i)
+	}
+	ip := agentIP(i)
+	ports, err := choosePorts(ip)
+	return agentPlace{yaml: s.agentYAML(ip, ports), helper: machine.Helper{DHCP: netip.AddrPortFrom(ip, uint16(ports.dhcp)), TFTP: uint16(ports.tftp)}}, err
+}
+
+// startAgents joins the agents, one address each, and waits for their sessions.
 func (s *Site) startAgents(ctx context.Context) error {
 	var wg sync.WaitGroup
 	errs := make(chan error, s.cfg.Agents)
 	for i := range s.cfg.Agents {
-		name, ip := fmt.Sprintf("%s-%c", s.cfg.Group, 'a'+i), agentIP(i)
-		ports, err := choosePorts(ip)
+		name := fmt.Sprintf("%s-%c", s.cfg.Group, 'a'+i)
+		place, err := s.agentPlace(i)
 		if err != nil {
 			return err
 		}
-		p, config, err := s.process(name, "farrier-agent", s.agentYAML(ip, ports))
+		p, config, err := s.process(name, "farrier-agent", place.yaml)
 		if err != nil {
 			return err
 		}
+		p.start = place.start
 		token, err := s.token(ctx, "agent", name, s.cfg.Group)
 		if err != nil {
 			return err
 		}
 		s.Agents = append(s.Agents, p)
-		s.helper = append(s.helper, machine.Helper{DHCP: netip.AddrPortFrom(ip, uint16(ports.dhcp)), TFTP: uint16(ports.tftp)})
+		s.helper = append(s.helper, place.helper)
 		wg.Go(func() {
 			if _, err := run(ctx, p.LogPath, p.program, "join", "--config", config, "--token", token); err != nil {
 				errs <- err

@@ -27,7 +27,8 @@ type Process struct {
 	LogPath string // standard output and error of all its lives
 	program string
 	args    []string
-	address string // file that it writes when its listeners are bound
+	address string                // file that it writes when its listeners are bound
+	start   func(*exec.Cmd) error // where it runs; nil: here
 
 	mu    sync.Mutex // guards the fields below
 	cmd   *exec.Cmd
@@ -87,7 +88,11 @@ func (p *Process) launch() error {
 	if err != nil {
 		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
-	if err := cmd.Start(); err != nil {
+	start := p.start
+	if start == nil {
+		start = (*exec.Cmd).Start
+	}
+	if err := start(cmd); err != nil {
 		return fmt.Errorf("start %s: %w", p.Name, err)
 	}
 	done := make(chan struct{})

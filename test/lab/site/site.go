@@ -15,6 +15,7 @@ import (
 	"github.com/farrier-project/farrier/pkg/client"
 	"github.com/farrier-project/farrier/test/lab/image"
 	"github.com/farrier-project/farrier/test/lab/machine"
+	"github.com/farrier-project/farrier/test/lab/netns"
 	"github.com/farrier-project/farrier/test/lab/redfish"
 )
 
@@ -32,8 +33,11 @@ type Config struct {
 	OnMachine func(machine.Event)
 	// OnStart is told of each part as it comes up, with the time that it took.
 	OnStart func(what string, took time.Duration)
-	// AgentSettings are lines added to each agent's YAML.
-	AgentSettings string
+	// AgentSettings and CoordinatorSettings are lines added to each agent's and each coordinator's YAML.
+	AgentSettings, CoordinatorSettings string
+	// Rack, if set, has everything run on a network of its own with emulated machines, instead of on loopback with
+	// simulated ones. Machine and OnMachine are not used then, and machines stay as many as Machines says, default 1.
+	Rack *Rack
 }
 
 // maxParts bounds each kind of part: addresses are made from small numbers.
@@ -54,10 +58,14 @@ type Site struct {
 	Coordinators []*Process
 	Agents       []*Process
 	Machines     []*Machine
+	VMs          []*VM  // instead of Machines, with Config.Rack
 	Operator     string // configuration directory for farrier --config
 	Client       *client.Client
 	Image        image.Image
 	ImageURL     string
+
+	imageBase string // URL of the directory of images
+	hosts     []*netns.Host
 
 	helper  []machine.Helper
 	closers []func()
@@ -102,7 +110,9 @@ func defaults(cfg Config) Config {
 		cfg.Agents = 2
 	}
 	if cfg.Machines == 0 {
-		cfg.Machines = 4
+		if cfg.Machines = 4; cfg.Rack != nil {
+			cfg.Machines = 1
+		}
 	}
 	if cfg.Group == "" {
 		cfg.Group = "rack1"
@@ -120,11 +130,18 @@ func (s *Site) Close() {
 			_ = m.BMC.Close()
 			_ = m.Machine.Close()
 		}
+		for _, m := range s.VMs {
+			_ = m.BMC.Close()
+			_ = m.Machine.Close()
+		}
 		var wg sync.WaitGroup
 		for _, p := range append(append([]*Process(nil), s.Agents...), s.Coordinators...) {
 			wg.Go(p.Stop)
 		}
 		wg.Wait()
+		for _, h := range s.hosts {
+			_ = h.Close()
+		}
 		for i := len(s.closers) - 1; i >= 0; i-- {
 			s.closers[i]()
 		}
@@ -133,17 +150,30 @@ func (s *Site) Close() {
 
 // startImage builds the image and serves it over HTTP.
 func (s *Site) startImage(context.Context) error {
+	if err := os.MkdirAll(s.cfg.Images, 0o755); err != nil {
+		return err
+	}
+	if err := s.serveImages(); err != nil {
+		return err
+	}
+	if s.cfg.Rack != nil {
+		return nil // OS makes one for each run
+	}
 	img, err := image.Build(s.cfg.Images)
+	s.Image, s.ImageURL = img, s.imageBase+filepath.Base(img.Path)
+	return err
+}
+
+// serveImages serves the directory of images over HTTP.
+func (s *Site) serveImages() error {
+	ln, err := net.Listen("tcp", s.host()+":0")
 	if err != nil {
 		return err
 	}
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		return err
-	}
-	name := filepath.Base(img.Path)
 	mux := http.NewServeMux()
-	mux.HandleFunc("GET /"+name, func(w http.ResponseWriter, r *http.Request) { http.ServeFile(w, r, img.Path) })
+	mux.HandleFunc("GET /{name}", func(w http.ResponseWriter, r *http.Request) {
+		http.ServeFile(w, r, filepath.Join(s.cfg.Images, filepath.Base(r.PathValue("name"))))
+	})
 	srv := &http.Server{Handler: mux, ReadHeaderTimeout: 5 * time.Second}
 	done := make(chan struct{})
 	go func() {
@@ -154,31 +184,48 @@ func (s *Site) startImage(context.Context) error {
 		_ = srv.Close()
 		<-done
 	})
-	s.Image, s.ImageURL = img, "http://"+ln.Addr().String()+"/"+name
+	s.imageBase = "http://" + ln.Addr().String() + "/"
 	return nil
+}
+
+// host is the address of everything but the agents and the simulated machines.
+func (s *Site) host() string {
+	if s.cfg.Rack != nil {
+		return rackHost
+	}
+	return "127.0.0.1"
 }
 
 func (s *Site) program(name string) string { return filepath.Join(s.cfg.Bin, name) }
 
-func (s *Site) kernel() string   { return filepath.Join(s.cfg.Dir, "boot", "kernel") }
+func (s *Site) kernel() string {
+	if s.cfg.Rack != nil {
+		return s.cfg.Rack.Kernel
+	}
+	return filepath.Join(s.cfg.Dir, "boot", "kernel")
+}
 func (s *Site) ramdisk() string  { return filepath.Join(s.cfg.Dir, "boot", "ramdisk.cpio.gz") }
 func (s *Site) programs() string { return filepath.Join(s.cfg.Dir, "boot", "programs") }
 
-// makeBootFiles makes the real ramdisk, and stand-ins for what software machines do not execute.
+// makeBootFiles makes the real ramdisk, and stand-ins for what software machines do not execute. Emulated machines
+// execute everything: theirs are real.
 func (s *Site) makeBootFiles(ctx context.Context) error {
 	if err := os.MkdirAll(s.programs(), 0o755); err != nil {
 		return err
 	}
+	if s.cfg.Rack != nil {
+		return s.makeRamdisk(ctx, s.cfg.Rack.Modules)
+	}
 	return errors.Join(
 		os.WriteFile(s.kernel(), []byte("FARRIER SIMULATED KERNEL: software machines do not execute it\n"), 0o644),
 		os.WriteFile(filepath.Join(s.programs(), "undionly.kpxe"), []byte("FARRIER SIMULATED BOOT PROGRAM: software machines do not execute it\n"), 0o644),
-		s.makeRamdisk(ctx),
+		s.makeRamdisk(ctx, "none"),
 	)
 }
 
-func (s *Site) makeRamdisk(ctx context.Context) error {
+func (s *Site) makeRamdisk(ctx context.Context, modules string) error {
 	program := s.program("farrier-ramdisk")
-	_, err := run(ctx, filepath.Join(s.cfg.Dir, "ramdisk.log"), program, "image", "--init", program, "--modules", "none", "--out", s.ramdisk())
+	_, err := run(ctx, filepath.Join(s.cfg.Dir, "ramdisk.log"), program, "image", "--init", program, "--modules", modules, "--out", s.ramdisk())
 	return err
 }
 
@@ -186,6 +233,9 @@ func (s *Site) makeRamdisk(ctx context.Context) error {
 func machineIP(i int) netip.Addr { return netip.AddrFrom4([4]byte{127, 77, 0, byte(11 + i)}) }
 
 func (s *Site) startMachines(context.Context) error {
+	if s.cfg.Rack != nil {
+		return s.startVMs()
+	}
 	for i := range s.cfg.Machines {
 		mac := net.HardwareAddr{0x52, 0x54, 0x00, 0x77, 0x00, byte(11 + i)}
 		cfg := machine.Config{
