@@ -385,13 +385,23 @@ func TestMinorityStops(t *testing.T) {
 		defer c.close()
 		lead := c.leader()
 		wrong := c.others(lead)[0]
-		wrong.fsm.state.Apply(3, command.Command{Header: header("a cosmic ray"), Body: putMember(666)})
+		index, err := lead.ReadIndex(t.Context())
+		must(t, err)
+		must(t, wrong.WaitApplied(t.Context(), index))
+		synctest.Wait() // nothing is being applied now
+		if res, _ := wrong.fsm.state.Apply(index, command.Command{Header: header("a cosmic ray"), Body: putMember(666)}); res.Err != nil {
+			t.Fatal(res.Err)
+		}
 		for i := 0; lead.Stats().Committed < HashEvery+5; i++ {
 			if _, err := lead.Propose(t.Context(), command.Command{Header: header("x"), Body: putMember(i % 50)}); err != nil {
 				t.Fatal(err)
 			}
 		}
-		err := <-wrong.done
+		select {
+		case err = <-wrong.done:
+		case <-time.After(time.Minute):
+			t.Fatal("the member that differs goes on")
+		}
 		if !fault.Is(err, fault.Corrupt) || !strings.Contains(err.Error(), fmt.Sprintf("index %d", HashEvery)) {
 			t.Fatalf("the member that differs: %v", err)
 		}
