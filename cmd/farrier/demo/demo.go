@@ -33,6 +33,7 @@ type Options struct {
 
 const (
 	maxMachines = 16
+	stagger     = time.Second // between the machines' starts, as somebody would enrol them one after the other
 	tailLines   = 5 // of each log, on failure
 )
 
@@ -153,8 +154,11 @@ func (d *demo) story(ctx context.Context) error {
 	}
 	d.watch(list.GetIndex())
 	g, ctx := errgroup.WithContext(ctx) // one failure is enough to stop
-	for _, m := range d.site.Machines {
+	for i, m := range d.site.Machines {
 		g.Go(func() error {
+			if err := pause(ctx, time.Duration(i)*stagger); err != nil {
+				return d.explain(ctx, m, err)
+			}
 			if err := d.deploy(ctx, m); err != nil {
 				return d.explain(ctx, m, err)
 			}
@@ -199,6 +203,17 @@ func (d *demo) deploy(ctx context.Context, m *site.Machine) error {
 	}
 	d.line(m.Name, "active", "after "+seconds(time.Since(began))+", "+seconds(time.Since(d.began))+" from the start of the daemons", 0)
 	return d.compare(ctx, m)
+}
+
+func pause(ctx context.Context, d time.Duration) error {
+	t := time.NewTimer(d)
+	defer t.Stop()
+	select {
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	case <-t.C:
+		return nil
+	}
 }
 
 func until(ctx context.Context, states <-chan string, ok, failed string) error {

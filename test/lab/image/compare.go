@@ -39,9 +39,10 @@ func CompareDisk(imagePath, diskPath string) (compared int64, err error) {
 		return 0, err
 	}
 	end := (int64(want.last) + 1) * sector
+	a, b := make([]byte, chunk), make([]byte, chunk)
 	for off := int64(want.first) * sector; off < end; off += chunk {
 		n := min(chunk, end-off)
-		if err := compareAt(img, disk, off, n); err != nil {
+		if err := compareAt(img, disk, off, a[:n], b[:n]); err != nil {
 			return compared, err
 		}
 		compared += n
@@ -88,8 +89,7 @@ func compareTables(want, got *table) error {
 	return nil
 }
 
-func compareAt(img, disk io.ReaderAt, off, n int64) error {
-	a, b := make([]byte, n), make([]byte, n)
+func compareAt(img, disk io.ReaderAt, off int64, a, b []byte) error {
 	if _, err := img.ReadAt(a, off); err != nil {
 		return fmt.Errorf("read image: %w", err)
 	}
