@@ -32,6 +32,8 @@ const (
 	FactMethod = "method"      // of an erase: discard, overwrite, metadata
 	FactDisks  = "disks"       // of an erase: comma list of stable ids
 	FactSample = "sampled"     // of an erase: verified sample reads
+
+	FactWeakBoot = "weak_boot" // of boot.prepare: "true" when the boot secret crosses the segment in clear
 )
 
 // Names that state looks for.

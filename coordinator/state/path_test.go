@@ -18,4 +18,11 @@ func TestMainPath(t *testing.T) {
 			t.Fatalf("after %s: %+v", s.verb, n)
 		}
 	}
+	n := w.node(id)
+	if n.Properties["cpus"] != "8" || n.Properties["vendor"] != "Acme" || n.BootMode != "uefi" {
+		t.Errorf("what inspection and verify found is lost: %v, %q", n.Properties, n.BootMode)
+	}
+	if data, at, ok := w.s.View().Inventory(id); !ok || string(data) != "inventory" || at.IsZero() {
+		t.Errorf("inventory %q", data)
+	}
 }

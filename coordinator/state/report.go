@@ -100,6 +100,11 @@ func (j *job) absorb(st *flow.Step, c *command.Outcome) (cause string) {
 		if len(c.Inventory) > 0 {
 			put(j.s, &j.s.inventories, &Inventory{Node: j.n.ID, At: j.s.header.At, Data: c.Inventory})
 		}
+		j.inspected(c.Facts)
+	case flow.StepPrepare:
+		if weak, said := c.Facts[flow.FactWeakBoot]; said {
+			j.n.WeakBoot = weak == "true"
+		}
 	case flow.StepVerify:
 		if vendor := c.Facts["manufacturer"]; vendor != "" && j.n.Properties["vendor"] == "" {
 			j.n.Properties = merged(j.n.Properties, map[string]string{"vendor": vendor})
@@ -117,6 +122,22 @@ func (j *job) absorb(st *flow.Step, c *command.Outcome) (cause string) {
 		f.Facts = merged(f.Facts, map[string]string{flow.FactDigest: strings.ToLower(got)})
 	}
 	return ""
+}
+
+// inspected takes the properties that Ironic's inspection sets, as far as they were found.
+func (j *job) inspected(facts map[string]string) {
+	found := map[string]string{}
+	for _, name := range [...]string{"cpus", "cpu_arch", "memory_mb", "local_gb"} {
+		if v := facts[name]; v != "" {
+			found[name] = v
+		}
+	}
+	if len(found) > 0 {
+		j.n.Properties = merged(j.n.Properties, found)
+	}
+	if mode := facts["boot_mode"]; mode == "bios" || mode == "uefi" {
+		j.n.BootMode = mode
+	}
 }
 
 // stepFailed decides what follows a failed attempt: another attempt, the next cleanup step, or the flow's

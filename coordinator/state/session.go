@@ -164,6 +164,7 @@ func (s *State) startSession(a, old *Agent, c command.OpenSession) command.Resul
 		s.bumpRings(&before, a)
 	}
 	if replaced != "" {
+		s.letGo(a.Name)
 		s.freeLocksOf(replaced)
 		s.settleNodes(a, "session replaced")
 	}
@@ -207,16 +208,21 @@ func (s *State) endSession(id, reason string) {
 	s.putAgent(&a)
 	s.emit(EventAgentSession, nil, "agent", a.Name, "state", "ended", "session", id, "incarnation", num(se.Incarnation), "reason", reason)
 	s.bumpRings(&a, &a)
-	for _, id := range s.ids(&s.handovers, a.Name) {
-		j := s.jobOf(id)
-		j.acknowledged(a.Name, true)
-		j.save()
-	}
+	s.letGo(a.Name)
 	s.freeLocksOf(id)
 	for _, id := range s.ids(&s.nodesOf, a.Name) {
 		j := s.jobOf(id)
 		j.setOwner(s.place(j.n), "session "+reason)
 		j.advance()
+		j.save()
+	}
+}
+
+// letGo ends the handovers that wait for an agent whose process is gone: what it served went with it.
+func (s *State) letGo(agent string) {
+	for _, id := range s.ids(&s.handovers, agent) {
+		j := s.jobOf(id)
+		j.acknowledged(agent, true)
 		j.save()
 	}
 }

@@ -127,6 +127,7 @@ func (w *world) done(id node.ID) command.Body {
 		facts = map[string]string{flow.FactPower: "power off", "manufacturer": "Acme"}
 	case flow.StepInventory:
 		inventory = []byte("inventory")
+		facts = map[string]string{"cpus": "8", "memory_mb": "16384", "boot_mode": "uefi"}
 	case flow.StepErase:
 		facts = map[string]string{flow.FactMethod: "discard", flow.FactDisks: "d1,d2", flow.FactSample: "64"}
 	case flow.StepSelectDisk:
