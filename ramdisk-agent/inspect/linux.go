@@ -180,11 +180,11 @@ func (r reader) nics() []NIC {
 		}
 		n := NIC{Name: name, MAC: mac, Driver: r.link(dir + "/device/driver"), Carrier: r.number(dir+"/carrier") == 1,
 			SpeedMbps: max(r.number(dir+"/speed"), 0)}
-		pci := dir + "/device"
-		if !r.exists(pci + "/vendor") { // virtio is one below its PCI device
-			pci = dir + "/device/.."
+		real, err := filepath.EvalSymlinks(filepath.Join(r.root, dir, "device"))
+		if err == nil && strings.Count(filepath.Base(real), ":") != 2 { // virtio is one below its PCI device
+			real = filepath.Dir(real)
 		}
-		if real, err := filepath.EvalSymlinks(filepath.Join(r.root, pci)); err == nil && strings.Count(filepath.Base(real), ":") == 2 {
+		if err == nil && strings.Count(filepath.Base(real), ":") == 2 {
 			n.PCI = filepath.Base(real)
 			n.VendorID, n.DeviceID = hex(r.text("sys/bus/pci/devices/"+n.PCI+"/vendor")), hex(r.text("sys/bus/pci/devices/"+n.PCI+"/device"))
 		}

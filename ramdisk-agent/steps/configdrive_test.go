@@ -93,7 +93,7 @@ func TestConfigDrive(t *testing.T) {
 	if got := readDrive(t, r, part); len(got) != 2 || got["meta_data.json"] != `{"uuid":"n2"}` {
 		t.Errorf("after the second: %v", got)
 	}
-	big := map[string]string{"user_data": strings.Repeat("x", 3*mib)}
+	big := map[string]string{"user_data": strings.Repeat("x", 9*mib/2)}
 	out = mustRun(t, run, driveOrder(t, big))
 	if part, err = strconv.Atoi(out.Facts["partition"]); err != nil {
 		t.Fatal(err)
@@ -121,7 +121,7 @@ func TestConfigDrive(t *testing.T) {
 func TestConfigDriveFailsAtEachPoint(t *testing.T) {
 	image := gptImage(t, imageSize)
 	for point := 0; ; point++ {
-		r := newRig(t, 8<<20)
+		r := newRig(t, 6<<20)
 		r.images = serve(t, FormatRaw, image)
 		mustRun(t, r.runner(r.host()), r.imageOrder())
 		h := &faultHost{Host: r.host(), left: point}
@@ -145,8 +145,8 @@ func TestConfigDriveFailsAtEachPoint(t *testing.T) {
 }
 
 func TestConfigDriveRefused(t *testing.T) {
-	r := newRig(t, 8<<20)
-	r.images = serve(t, FormatRaw, gptImage(t, 8<<20))
+	r := newRig(t, 6<<20)
+	r.images = serve(t, FormatRaw, gptImage(t, 6<<20))
 	run := r.runner(r.host())
 	for name, c := range map[string]struct {
 		prepare func()

@@ -10,7 +10,7 @@ import (
 	"github.com/farrier-project/farrier/ramdisk-agent/machine"
 )
 
-const eraseSize = 24 << 20
+const eraseSize = 6 << 20
 
 func TestEraseDevices(t *testing.T) {
 	for _, c := range []struct {
@@ -88,8 +88,8 @@ func TestEraseMetadata(t *testing.T) {
 
 func TestEraseFailsAtEachPoint(t *testing.T) {
 	for _, step := range []string{"erase_devices_metadata", "erase_devices"} {
-		for _, point := range []int{0, 1, 2, 5, 20, 60, 130, 131, 132, 133, 140, 200, 260} {
-			r := newRig(t, 4<<20)
+		for _, point := range []int{0, 1, 2, 5, 40, 47, 48, 49, 50, 60, 100} {
+			r := newRig(t, 3<<20)
 			h := &faultHost{Host: r.host(), left: point}
 			out := r.runner(h).Run(context.Background(), order(step, nil), nil)
 			if h.hit == out.OK && step == "erase_devices_metadata" {

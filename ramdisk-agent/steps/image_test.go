@@ -5,6 +5,7 @@ import (
 	"context"
 	"fmt"
 	"testing"
+	"testing/synctest"
 
 	"github.com/diskfs/go-diskfs"
 	"github.com/diskfs/go-diskfs/partition/gpt"
@@ -14,8 +15,8 @@ import (
 )
 
 const (
-	imageSize = 3 << 20
-	diskSize  = 5 << 20
+	imageSize = 20 * testChunk
+	diskSize  = 40 * testChunk
 )
 
 // checkImage compares the disk with the image, but for what relocating the table changes: MBR and header, sector 0 and 1.
@@ -75,47 +76,53 @@ func TestWriteImage(t *testing.T) {
 }
 
 func TestWriteImageThroughBadStreams(t *testing.T) {
-	image := gptImage(t, imageSize)
-	for _, format := range []string{FormatRaw, FormatRawZstd} {
-		r := newRig(t, diskSize)
-		r.images = serve(t, format, image)
-		r.images.fail(down, cut(100_000), cut(0), short(70_000), nil, flip(70_001), flip(3), cut(65_536), down, down)
-		mustRun(t, r.runner(r.host()), r.imageOrder())
-		checkImage(t, r, image)
-		if r.images.distrusted == 0 {
-			t.Errorf("%s: an agent that sent wrong bytes was not left", format)
-		}
-		for i := range r.images.man.Chunks {
-			if n := r.writes(0)[int64(i)*testChunk]; i > 0 && n > 1 {
-				t.Errorf("%s: chunk %d was written %d times", format, i, n)
+	synctest.Test(t, func(t *testing.T) {
+		image := gptImage(t, imageSize)
+		for _, format := range []string{FormatRaw, FormatRawZstd} {
+			r := newRig(t, diskSize)
+			r.images = serve(t, format, image)
+			r.images.fail(down, cut(100_000), cut(0), short(70_000), nil, flip(70_001), flip(3), cut(65_536), down, down)
+			mustRun(t, r.runner(r.host()), r.imageOrder())
+			checkImage(t, r, image)
+			if r.images.distrusted == 0 {
+				t.Errorf("%s: an agent that sent wrong bytes was not left", format)
+			}
+			for i := range r.images.man.Chunks {
+				if n := r.writes(0)[int64(i)*testChunk]; i > 0 && n > 1 {
+					t.Errorf("%s: chunk %d was written %d times", format, i, n)
+				}
 			}
 		}
-	}
+	})
 }
 
 // A cut stream is continued where it broke, not from the start.
 func TestCutContinuesByRange(t *testing.T) {
-	r := newRig(t, diskSize)
-	r.images = serve(t, FormatRawGzip, noise(imageSize, 1))
-	r.images.fail(cut(1 << 20))
-	mustRun(t, r.runner(r.host()), r.imageOrder())
-	if got := r.images.ranges; len(got) != 2 || got[1][0] != 1<<20 {
-		t.Errorf("ranges asked for: %v", got)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, diskSize)
+		r.images = serve(t, FormatRawGzip, noise(imageSize, 1))
+		r.images.fail(cut(5 * testChunk))
+		mustRun(t, r.runner(r.host()), r.imageOrder())
+		if got := r.images.ranges; len(got) != 2 || got[1][0] != 5*testChunk {
+			t.Errorf("ranges asked for: %v", got)
+		}
+	})
 }
 
 func TestWrongContentIsRefused(t *testing.T) {
-	r := newRig(t, diskSize)
-	image := gptImage(t, imageSize)
-	r.images = serve(t, FormatRaw, image)
-	r.images.man.Chunks[5] = bytes.Repeat([]byte{7}, 32)
-	out := r.runner(r.host()).Run(context.Background(), r.imageOrder(), nil)
-	if out.OK || out.Kind != fault.Corrupt.String() || out.Retryable {
-		t.Errorf("outcome %+v", out)
-	}
-	if !allZero(r.content(0)[:testChunk]) {
-		t.Error("a part of an image has its boot record")
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, diskSize)
+		image := gptImage(t, imageSize)
+		r.images = serve(t, FormatRaw, image)
+		r.images.man.Chunks[5] = bytes.Repeat([]byte{7}, 32)
+		out := r.runner(r.host()).Run(context.Background(), r.imageOrder(), nil)
+		if out.OK || out.Kind != fault.Corrupt.String() || out.Retryable {
+			t.Errorf("outcome %+v", out)
+		}
+		if !allZero(r.content(0)[:testChunk]) {
+			t.Error("a part of an image has its boot record")
+		}
+	})
 }
 
 func TestRefusedBeforeTheFirstWrite(t *testing.T) {
@@ -190,7 +197,7 @@ func TestAttemptsOfOneBootShareTheirChunks(t *testing.T) {
 	image := gptImage(t, imageSize)
 	r := newRig(t, diskSize)
 	r.images = serve(t, FormatRaw, image)
-	h := &faultHost{Host: r.host(), left: 30}
+	h := &faultHost{Host: r.host(), left: 15}
 	run := r.runner(h)
 	if out := run.Run(context.Background(), r.imageOrder(), nil); out.OK {
 		t.Fatal("the fault did not show")
@@ -211,12 +218,14 @@ func TestAttemptsOfOneBootShareTheirChunks(t *testing.T) {
 
 // A disk that does not keep what it is given is found out.
 func TestDiskThatForgets(t *testing.T) {
-	r := newRig(t, diskSize)
-	r.images = serve(t, FormatRaw, gptImage(t, imageSize))
-	out := r.runner(&forgetful{faultHost{Host: r.host(), left: -1}}).Run(context.Background(), r.imageOrder(), nil)
-	if out.OK || out.Kind != fault.Corrupt.String() {
-		t.Errorf("outcome %+v", out)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		r := newRig(t, diskSize)
+		r.images = serve(t, FormatRaw, gptImage(t, imageSize))
+		out := r.runner(&forgetful{faultHost{Host: r.host(), left: -1}}).Run(context.Background(), r.imageOrder(), nil)
+		if out.OK || out.Kind != fault.Corrupt.String() {
+			t.Errorf("outcome %+v", out)
+		}
+	})
 }
 
 func TestOddSizes(t *testing.T) {

@@ -66,6 +66,7 @@ type Uplink struct {
 	node    string
 	renewAt time.Time // by the monotonic clock; zero: no certificate yet
 	seq     uint64
+	turns   int // to another agent since one answered
 
 	lookup sync.Mutex // held while a lookup is under way, so that there is one at a time
 }
@@ -149,7 +150,12 @@ func (u *Uplink) turn(from *agent, why error) {
 		return
 	}
 	u.current = (u.current + 1) % len(u.agents)
-	u.cfg.Log.Warn("agent failed: going on with the next", "agent", from.ramdiskURL, "next", u.agents[u.current].ramdiskURL, "err", why)
+	level := slog.LevelWarn
+	if u.turns++; u.turns > 10 && u.turns%10 != 0 { // a console is slow, and an outage may be long
+		level = slog.LevelDebug
+	}
+	u.cfg.Log.Log(context.Background(), level, "agent failed: going on with the next", "agent", from.ramdiskURL,
+		"next", u.agents[u.current].ramdiskURL, "err", why, "failures", u.turns)
 }
 
 // learn takes the group's agents from an answer.
@@ -198,6 +204,7 @@ func (u *Uplink) call(ctx context.Context, op string, timeout time.Duration, tri
 		err := f(cctx, a)
 		cancel()
 		if err == nil {
+			u.answered()
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -222,6 +229,12 @@ func (u *Uplink) call(ctx context.Context, op string, timeout time.Duration, tri
 			return err
 		}
 	}
+}
+
+func (u *Uplink) answered() {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	u.turns = 0
 }
 
 func (u *Uplink) count() int {
