@@ -57,5 +57,6 @@ func (l *latch) failed() error {
 // corrupt is the error for stored bytes that cannot be believed.
 func corrupt(file, format string, args ...any) *fault.Error {
 	return fault.New(fault.Corrupt, "read "+file, format, args...).WithHelp("this member's copy is damaged, the others' are not touched: "+
-		"remove it from the cluster (farrier coordinator remove), then run `farrier-coordinator rejoin` here; do not edit or delete %s by hand", file)
+		"run `farrier-coordinator rejoin` here, which takes the member out of the cluster and brings it back empty; a cluster of one is made "+
+		"anew and its archive restored; do not edit or delete %s by hand", file)
 }

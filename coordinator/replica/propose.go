@@ -193,7 +193,7 @@ func (r *Replica) notLeader(op string) error {
 	id, _, known := r.Leader()
 	if !known || id == r.cfg.Member { // it was deposed, and has not heard of another
 		return fault.New(fault.NoQuorum, op, "no leader is known: too few coordinators answer each other").
-			WithHelp("wait for the election; if it lasts, see `farrier coordinator list` and start the missing members").
+			WithHelp("wait for the election; if it lasts, see `farrier coordinator members` and start the missing members").
 			WithDetail(&fault.LeaderDetail{})
 	}
 	detail := &fault.LeaderDetail{}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -18,7 +19,7 @@ import (
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
-func issue(t *testing.T, ca *identity.CA, p identity.Peer) *identity.Store {
+func issue(t testing.TB, ca *identity.CA, p identity.Peer) *identity.Store {
 	t.Helper()
 	s, err := identity.NewStore(filepath.Join(t.TempDir(), "id"))
 	must(t, err)
@@ -38,7 +39,7 @@ func listen(t *testing.T) net.Listener {
 }
 
 // startReal starts a member on disk and TLS.
-func startReal(t *testing.T, cfg Config) (*Replica, func() error) {
+func startReal(t testing.TB, cfg Config) (*Replica, func() error) {
 	t.Helper()
 	r, err := Open(cfg)
 	must(t, err)
@@ -52,7 +53,7 @@ func startReal(t *testing.T, cfg Config) (*Replica, func() error) {
 }
 
 // waitLeading waits for the member to lead, by its own wake-ups.
-func waitLeading(t *testing.T, r *Replica) {
+func waitLeading(t testing.TB, r *Replica) {
 	t.Helper()
 	s := r.Subscribe()
 	defer s.Close()
@@ -207,4 +208,54 @@ func TestRaftPortRefuses(t *testing.T) {
 	if _, err := s.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept after Close: %v", err)
 	}
+}
+
+// BenchmarkPropose is durable commits on three members on disk and TLS, by 256 callers.
+func BenchmarkPropose(b *testing.B) {
+	ca, err := identity.NewCA(testCluster)
+	if err != nil {
+		b.Fatal(err)
+	}
+	var members []*Replica
+	for _, name := range []string{"c1", "c2", "c3"} {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			b.Fatal(err)
+		}
+		cfg := Config{
+			Cluster: testCluster, Member: name, Dir: filepath.Join(b.TempDir(), name), Listener: l, Advertise: l.Addr().String(),
+			Identity: issue(b, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: name}),
+		}
+		if name == "c1" {
+			err = Bootstrap(cfg, initCommand())
+		} else {
+			err = Join(cfg)
+		}
+		if err != nil {
+			b.Fatal(err)
+		}
+		r, stop := startReal(b, cfg)
+		defer stop()
+		members = append(members, r)
+		if name == "c1" {
+			waitLeading(b, r)
+		} else if err := members[0].AddVoter(b.Context(), name, cfg.Advertise); err != nil {
+			b.Fatal(err)
+		}
+	}
+	c := command.Command{Header: header("agent rack1-a"), Body: putMember(1)}
+	before := members[0].Stats().Last
+	b.SetParallelism(256 / runtime.GOMAXPROCS(0))
+	b.ResetTimer()
+	b.RunParallel(func(p *testing.PB) {
+		for p.Next() {
+			if res, err := members[0].Propose(context.Background(), c); err != nil || res[0].Err != nil {
+				b.Error(err, res)
+				return
+			}
+		}
+	})
+	b.StopTimer()
+	b.ReportMetric(float64(b.N)/b.Elapsed().Seconds(), "commits/s")
+	b.ReportMetric(float64(b.N)/float64(members[0].Stats().Last-before), "commits/entry")
 }
