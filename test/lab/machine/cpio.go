@@ -2,11 +2,12 @@ package machine
 
 import (
 	"bytes"
-	"compress/gzip"
 	"errors"
 	"fmt"
 	"io"
 	"strconv"
+
+	"github.com/klauspost/compress/gzip"
 )
 
 // findInit reads a gzipped cpio archive of format newc to its end, so that a cut or damaged one is noticed, and
