@@ -15,6 +15,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/clock"
+	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/secret"
 )
 
@@ -56,20 +57,21 @@ type Config struct {
 
 // Bounds of this room.
 const (
-	maxBatch         = 1024             // commands in one proposal of a stream
-	maxBatchBytes    = 1 << 20          // of what was received, in one proposal
-	maxPending       = 8192             // received and not yet proposed, of one stream; then reading pauses
-	maxOutbox        = 65536            // messages not yet sent, of one stream; then the stream is cut
-	outboxHigh       = 8192             // at which the planner stops adding to a stream, until it is half empty
-	maxPerResponse   = 1024             // messages in one ConnectResponse
-	maxResponseBytes = 1 << 20          // of one ConnectResponse, unless one message alone is larger
-	maxPerRequest    = 65536            // messages in one ConnectRequest
-	maxRequestBytes  = 16 << 20         // of one ConnectRequest
-	maxClientsSeen   = 8192             // client sessions renewed by one tick
-	maxProgress      = 131072           // nodes with progress in memory
-	helloWithin      = 10 * time.Second // of the stream's opening
-	sendWithin       = 10 * time.Second // one message on an agent's stream
-	proposeWithin    = 10 * time.Second // a tick, a due command, an opening session
+	maxBatch         = 1024                 // commands in one proposal of a stream
+	maxBatchBytes    = 256 << 10            // of what was received, in one proposal
+	maxPending       = 8192                 // received and not yet proposed, of one stream; then reading pauses
+	maxOutbox        = 65536                // messages not yet sent, of one stream; then the stream is cut
+	outboxHigh       = 8192                 // at which the planner stops adding to a stream, until it is half empty
+	maxPerResponse   = 1024                 // messages in one ConnectResponse
+	maxResponseBytes = 1 << 20              // of one ConnectResponse, unless one message alone is larger
+	maxPerRequest    = 65536                // messages in one ConnectRequest
+	maxRequestBytes  = 16 << 20             // of one ConnectRequest
+	maxClientsSeen   = 8192                 // client sessions renewed by one tick
+	maxProgress      = 131072               // nodes with progress in memory
+	helloWithin      = 10 * time.Second     // of the stream's opening
+	sendWithin       = 10 * time.Second     // one message on an agent's stream
+	busyPause        = 5 * time.Millisecond // when too many proposals wait
+	proposeWithin    = 10 * time.Second     // a tick, a due command, an opening session
 )
 
 // Dispatch serves the agents. It is safe for concurrent use.
@@ -193,4 +195,34 @@ func (d *Dispatch) as() string { return "coordinator " + d.cfg.ID }
 // propose is Propose with headers.
 func (d *Dispatch) propose(ctx context.Context, actor string, bodies ...command.Body) ([]command.Result, error) {
 	return d.cfg.Replica.Propose(ctx, d.commands(actor, bodies)...)
+}
+
+// proposeAll proposes commands whose number and size nobody has weighed: a proposal that is too large is made in
+// halves, one that finds the replica busy is made again. A command that alone is too large has that as its result.
+func (d *Dispatch) proposeAll(ctx context.Context, cmds []command.Command) ([]command.Result, error) {
+	for {
+		results, err := d.cfg.Replica.Propose(ctx, cmds...)
+		switch {
+		case fault.Is(err, fault.TooLarge) && len(cmds) > 1:
+			half := len(cmds) / 2
+			first, err := d.proposeAll(ctx, cmds[:half])
+			if err != nil {
+				return nil, err
+			}
+			second, err := d.proposeAll(ctx, cmds[half:])
+			if err != nil {
+				return nil, fault.New(fault.UnknownOutcome, "propose", "a part of it is committed: %w", err)
+			}
+			return append(first, second...), nil
+		case fault.Is(err, fault.TooLarge):
+			return []command.Result{{Err: err}}, nil
+		case !fault.Is(err, fault.Busy):
+			return results, err
+		}
+		select {
+		case <-time.After(busyPause):
+		case <-ctx.Done():
+			return nil, fault.New(fault.Timeout, "propose", "too many proposals wait: %w", ctx.Err())
+		}
+	}
 }

@@ -226,6 +226,25 @@ func TestChangesWaitTheirTurn(t *testing.T) {
 	}
 }
 
+// A batch that the replica finds too large, or meets while it is busy, is answered all the same.
+func TestBatchesFitTheReplica(t *testing.T) {
+	r := newRig(t)
+	a := r.agent("a").connect()
+	var batch []*farrierv1.AgentMessage
+	for i := range 20 {
+		batch = append(batch, lockMessage(uint64(i)+1, r.node(i), "t", noWait))
+	}
+	r.model.mu.Lock()
+	r.model.most, r.model.busy = 3, 2
+	r.model.mu.Unlock()
+	a.send(batch...)
+	for i := range 20 {
+		if got := a.reply(uint64(i) + 1); got.Error != nil || got.Token == 0 {
+			t.Errorf("call %d: %v", i+1, got)
+		}
+	}
+}
+
 func TestLostLeadershipFailsTheQueue(t *testing.T) {
 	r := newRig(t)
 	a := r.agent("a").connect()

@@ -39,6 +39,8 @@ type model struct {
 	index uint64
 	term  uint64
 	gate  chan struct{} // not nil: proposals of outcomes wait for it
+	most  int           // commands in one proposal; 0: any number
+	busy  int           // proposals to refuse
 	subs  []chan struct{}
 
 	view atomic.Pointer[state.View]
@@ -52,10 +54,16 @@ func newModel() *model {
 
 func (m *model) Propose(ctx context.Context, cmds ...command.Command) ([]command.Result, error) {
 	m.mu.Lock()
-	gate, term := m.gate, m.term
+	gate, term, most, busy := m.gate, m.term, m.most, m.busy
+	m.busy = max(busy-1, 0)
 	m.mu.Unlock()
-	if term == 0 {
+	switch {
+	case term == 0:
 		return nil, fault.New(fault.NotLeader, "propose", "this member follows")
+	case busy > 0:
+		return nil, fault.New(fault.Busy, "propose", "others wait")
+	case most > 0 && len(cmds) > most:
+		return nil, fault.New(fault.TooLarge, "propose", "%d commands", len(cmds))
 	}
 	if _, outcome := cmds[0].Body.(command.Outcome); outcome && gate != nil {
 		select {

@@ -43,7 +43,7 @@ func (l *link) submit(ctx context.Context, batch []item) error {
 	if len(bodies) == 0 {
 		return nil
 	}
-	results, err := l.d.propose(ctx, l.actor, bodies...)
+	results, err := l.d.proposeAll(ctx, l.d.commands(l.actor, bodies))
 	if err != nil {
 		return err
 	}
@@ -144,12 +144,12 @@ func (l *link) ours(id string) error {
 // two tasks of one name are not.
 func (l *link) lockRequest(r *farrierv1.LockRequest) item {
 	task := clip(r.GetTask(), 128) + "#" + strconv.FormatUint(r.GetCall(), 10)
-	return item{request: r, err: l.ours(r.GetNode()), size: 128, body: command.AcquireLock{
+	return item{request: r, err: l.ours(r.GetNode()), size: 512, body: command.AcquireLock{
 		Node: node.ID(r.GetNode()), Session: l.session, Holder: l.actor, Task: task, Purpose: clip(r.GetPurpose(), 256)}}
 }
 
 func (l *link) lockRelease(r *farrierv1.LockRelease) item {
-	return item{release: r, err: l.ours(r.GetNode()), size: 64, body: command.ReleaseLock{
+	return item{release: r, err: l.ours(r.GetNode()), size: 192, body: command.ReleaseLock{
 		Node: node.ID(r.GetNode()), Token: lock.Token(r.GetToken())}}
 }
 
@@ -165,9 +165,9 @@ func (l *link) outcome(o *farrierv1.StepOutcome) item {
 		ErrorKind: clip(o.GetErrorKind(), 64), Retryable: o.GetRetryable(), Facts: o.GetFacts(), Inventory: o.GetInventory(),
 		Agent: l.agent,
 	}
-	size := 256 + len(body.Inventory)
+	size := 512 + len(body.Error) + len(body.Inventory)
 	for k, v := range body.Facts {
-		size += len(k) + len(v)
+		size += len(k) + len(v) + 8
 	}
 	if why := tooLarge(body); why != "" { // the step ends, with a cause that people can read
 		body.OK, body.Retryable, body.Facts, body.Inventory = false, false, nil, nil
@@ -196,13 +196,13 @@ func tooLarge(o command.Outcome) string {
 func clip(s string, n int) string { return s[:min(len(s), n)] }
 
 func (l *link) edge(e *farrierv1.Edge) item {
-	return item{err: l.ours(e.GetNode()), size: 256, body: command.Edge{
+	return item{err: l.ours(e.GetNode()), size: 512 + len(e.GetDetail()), body: command.Edge{
 		Node: node.ID(e.GetNode()), Flow: flow.ID(e.GetFlow()), Boot: e.GetBootId(), Kind: e.GetKind(),
 		KeyHash: e.GetKeyHash(), Detail: clip(e.GetDetail(), maxErrorText), Agent: l.agent}}
 }
 
 func (l *link) teardown(t *farrierv1.TeardownDone) item {
-	return item{err: l.ours(t.GetNode()), size: 64, body: command.HandoverAck{
+	return item{err: l.ours(t.GetNode()), size: 192, body: command.HandoverAck{
 		Node: node.ID(t.GetNode()), Agent: l.agent, Epoch: t.GetEpoch()}}
 }
 

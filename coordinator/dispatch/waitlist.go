@@ -309,7 +309,7 @@ func (q *waitlist) serve(ctx context.Context) {
 			cmds[i].Header = *w.header
 		}
 	}
-	results, err := q.d.cfg.Replica.Propose(ctx, cmds...)
+	results, err := q.d.proposeAll(ctx, cmds)
 	for i, w := range batch {
 		switch {
 		case err == nil:
