@@ -205,7 +205,9 @@ func TestDecodeRefuses(t *testing.T) {
 	entry := func(command []byte) []byte {
 		return protowire.AppendBytes(protowire.AppendTag(nil, entryCommands, protowire.BytesType), command)
 	}
-	body := func(b []byte) []byte { return protowire.AppendBytes(protowire.AppendTag(nil, 9, protowire.BytesType), b) }
+	body := func(b []byte) []byte {
+		return protowire.AppendBytes(protowire.AppendTag(nil, 9, protowire.BytesType), b)
+	}
 	field := func(n protowire.Number, b []byte) []byte {
 		return protowire.AppendBytes(protowire.AppendTag(nil, n, protowire.BytesType), b)
 	}

@@ -81,9 +81,9 @@ func TestByteFlips(t *testing.T) {
 	}
 	rnd := rand.New(rand.NewPCG(1, 2))
 	refused, same := 0, 0
-	for trial := range 300 {
+	for trial := range 220 {
 		at, bit := rnd.IntN(len(whole)), byte(1)<<rnd.IntN(8)
-		if trial < 120 { // both meta pages as a whole
+		if trial < 90 { // both meta pages as a whole
 			at = trial/2 + trial%2*os.Getpagesize()
 		}
 		bad := bytes.Clone(whole)
@@ -104,7 +104,7 @@ func TestByteFlips(t *testing.T) {
 		}
 	}
 	t.Logf("%d flips: %d refused, %d without effect, 0 silent", refused+same, refused, same)
-	if refused < 80 || same == 0 {
+	if refused < 60 || same == 0 {
 		t.Errorf("%d refused, %d without effect: the trials do not hit what they should", refused, same)
 	}
 }
