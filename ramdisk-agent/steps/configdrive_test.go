@@ -119,11 +119,14 @@ func TestConfigDrive(t *testing.T) {
 }
 
 func TestConfigDriveFailsAtEachPoint(t *testing.T) {
-	image := gptImage(t, imageSize)
+	r := newRig(t, 4<<20)
+	r.images = serve(t, FormatRaw, gptImage(t, imageSize))
+	mustRun(t, r.runner(r.host()), r.imageOrder())
+	deployed := r.content(0)
 	for point := 0; ; point++ {
-		r := newRig(t, 6<<20)
-		r.images = serve(t, FormatRaw, image)
-		mustRun(t, r.runner(r.host()), r.imageOrder())
+		if err := os.WriteFile(r.spec[0].Path, deployed, 0o600); err != nil {
+			t.Fatal(err)
+		}
 		h := &faultHost{Host: r.host(), left: point}
 		o := driveOrder(t, map[string]string{"user_data": "u"})
 		out := r.runner(h).Run(context.Background(), o, nil)

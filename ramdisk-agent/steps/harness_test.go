@@ -51,11 +51,12 @@ func newRig(t *testing.T, sizes ...int64) *rig {
 	return r
 }
 
+// noise repeats with a period that no chunk has.
 func noise(n int, seed uint64) []byte {
-	b := make([]byte, n)
+	b := make([]byte, min(n, 65521))
 	c := rand.NewChaCha8([32]byte{byte(seed)})
 	_, _ = c.Read(b)
-	return b
+	return bytes.Repeat(b, n/len(b)+1)[:n]
 }
 
 func (r *rig) host() disk.Host {

@@ -160,10 +160,9 @@ func TestRefusedBeforeTheFirstWrite(t *testing.T) {
 
 // Whatever call to the disk fails, a fresh boot ends the work, and writes no chunk that was in place.
 func TestWriteImageFailsAtEachPoint(t *testing.T) {
-	image := gptImage(t, imageSize)
+	image := gptImage(t, 10*testChunk)
 	for point := 0; ; point++ {
-		r := newRig(t, diskSize)
-		r.spec[0].Discard = machine.DiscardWorks
+		r := newRig(t, 20*testChunk)
 		r.images = serve(t, FormatRaw, image)
 		h := &faultHost{Host: r.host(), left: point}
 		out := r.runner(h).Run(context.Background(), r.imageOrder(), nil)
