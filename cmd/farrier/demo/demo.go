@@ -67,7 +67,7 @@ func Run(ctx context.Context, o Options) error {
 	if err := d.story(ctx); err != nil {
 		return err
 	}
-	d.next()
+	d.next(ctx)
 	if o.Stay {
 		return d.stay(ctx)
 	}

@@ -143,8 +143,22 @@ func (d *demo) step(e *farrierv1.Event, f map[string]string) {
 	}
 }
 
+// owner is the agent that has the node.
+func (d *demo) owner(ctx context.Context, name string) *site.Process {
+	res, err := d.site.Client.Nodes.GetNode(ctx, &farrierv1.GetNodeRequest{Node: name})
+	if err != nil {
+		return nil
+	}
+	for _, p := range d.site.Agents {
+		if p.Name == res.GetNode().GetAgent() {
+			return p
+		}
+	}
+	return nil
+}
+
 // next says what to try.
-func (d *demo) next() {
+func (d *demo) next(ctx context.Context) {
 	farrier := filepath.Join(d.o.Bin, "farrier")
 	d.say("\nAll %d machines (simulated) are active, %s after the daemons were started.", len(d.site.Machines), seconds(time.Since(d.began)))
 	if !d.o.Stay {
@@ -161,8 +175,8 @@ func (d *demo) next() {
 	} {
 		d.say("  %s %-26s # %s", farrier, c.command, c.what)
 	}
-	if len(d.site.Agents) > 1 {
-		d.say("  kill -9 %-30d # agent %s, while a machine is being rebuilt: the other agent takes over", d.site.Agents[0].PID(), d.site.Agents[0].Name)
+	if p := d.owner(ctx, "m1"); p != nil {
+		d.say("  kill -9 %-30d # agent %s, which has m1, while m1 is being rebuilt: the other agent takes over", p.PID(), p.Name)
 	}
 	d.say("  kill -9 %-30d # coordinator %s: the other two go on", d.site.Coordinators[0].PID(), d.site.Coordinators[0].Name)
 	d.say("\nCtrl-C ends it all.")
