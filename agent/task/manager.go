@@ -42,7 +42,7 @@ type Manager struct {
 	runs    map[work.Ref]*Exclusive // attempts on workers
 	held    map[*Exclusive]struct{} // tasks under locks of our own
 	nodes   map[string]*Node
-	changed chan struct{} // closed and replaced whenever the right to act may have come
+	changed chan struct{}   // closed and replaced whenever the right to act may have come
 	base    context.Context // of all attempts; ends with Run
 	end     context.CancelCauseFunc
 	closed  bool
@@ -232,7 +232,9 @@ func (m *Manager) run(t *Exclusive) {
 		defer cancel()
 	}
 	out := m.execute(ctx, t)
-	if cause := context.Cause(ctx); !out.OK && cause != nil && fault.Is(cause, fault.Aborted) {
+	cause := context.Cause(ctx)
+	stopped := !out.OK && cause != nil && fault.Is(cause, fault.Aborted)
+	if stopped {
 		out = work.Failed(o, cause)
 	}
 	t.close()
@@ -246,7 +248,10 @@ func (m *Manager) run(t *Exclusive) {
 	if closed && !out.OK {
 		return // cut short by our own end: the attempt is open still
 	}
-	if !out.OK {
+	switch {
+	case stopped:
+		m.Log.Info("step stopped", "node", o.Node, "step", o.Full(), "attempt", o.Attempt, "token", out.Token, "err", cause)
+	case !out.OK:
 		m.Log.Warn("step failed", "node", o.Node, "step", o.Full(), "attempt", o.Attempt, "token", out.Token, "err", out.Error)
 	}
 	m.Handle(work.Finished{Outcome: out})

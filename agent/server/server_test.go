@@ -1,0 +1,204 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/farrier-project/farrier/agent/bootenv"
+	"github.com/farrier-project/farrier/agent/config"
+	"github.com/farrier-project/farrier/agent/journal"
+	"github.com/farrier-project/farrier/agent/task"
+	"github.com/farrier-project/farrier/pkg/clock"
+	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+// joined is a data directory with the certificate of an agent.
+func joined(t *testing.T) config.Config {
+	t.Helper()
+	cfg := config.Default()
+	cfg.Data = t.TempDir()
+	cfg.HTTP.Listen, cfg.Ramdisk.Listen = "127.0.0.1:0", "127.0.0.1:0"
+	cfg.Coordinators = []string{"127.0.0.1:1"} // nobody: this rack is cut off
+	cfg.Boot.Kernel, cfg.Boot.Ramdisk = filepath.Join(cfg.Data, "kernel"), filepath.Join(cfg.Data, "ramdisk")
+	for _, path := range []string{cfg.Boot.Kernel, cfg.Boot.Ramdisk} {
+		if err := os.WriteFile(path, []byte("bytes of "+filepath.Base(path)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	ca, err := identity.NewCA("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	store, err := identity.NewStore(identityDir(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	peer := identity.Peer{Cluster: "test", Role: identity.RoleAgent, Name: "rack1-a", Group: "rack1"}
+	csr, err := store.CSR()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := ca.Issue(csr, peer, nil, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := store.Put(chain, ca.CertDER()); err != nil {
+		t.Fatal(err)
+	}
+	if csr, err = store.RamdiskCSR(); err != nil {
+		t.Fatal(err)
+	}
+	if chain, err = ca.IssueIntermediate(csr, peer, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	if err := store.PutRamdiskCA(chain); err != nil {
+		t.Fatal(err)
+	}
+	return cfg
+}
+
+func env() Env {
+	return Env{Version: "test", Log: slog.New(slog.DiscardHandler), Clock: clock.System{}, Stdin: bytes.NewReader(nil), Out: io.Discard}
+}
+
+// up composes an agent on the directory and serves until stop.
+func up(t *testing.T, cfg config.Config) (a *agent, stop func()) {
+	t.Helper()
+	if err := cfg.Validate(); err != nil {
+		t.Fatal(err)
+	}
+	id, err := identity.OpenStore(identityDir(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := settle(&cfg, id); err != nil {
+		t.Fatal(err)
+	}
+	j, err := journal.Open(filepath.Join(cfg.Data, "journal"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	ls, err := listen(t.Context(), cfg)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if a, err = compose(cfg, env(), id, j, ls); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() { done <- a.serve(ctx) }()
+	return a, func() {
+		t.Helper()
+		cancel()
+		if err := errors.Join(<-done, j.Close()); err != nil {
+			t.Error(err)
+		}
+		ls.close()
+		a.images.Close()
+	}
+}
+
+func get(t *testing.T, a *agent, path string) (int, string) {
+	t.Helper()
+	res, err := http.Get("http://" + a.ls.at.HTTP + path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer res.Body.Close()
+	body, err := io.ReadAll(res.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return res.StatusCode, string(body)
+}
+
+// TestCutOffRackServesBootsAfterARestart: what was authorised is served again without the coordinators, until it
+// is torn down; and no credential is in any file of the journal.
+func TestCutOffRackServesBootsAfterARestart(t *testing.T) {
+	const password = "correct-horse-battery-staple"
+	cfg := joined(t)
+	a, stop := up(t, cfg)
+	n := &task.Node{
+		ID: "0b0b0b0b-0000-4000-8000-000000000001", Driver: "redfish", Epoch: 3, Token: 7,
+		DriverInfo: map[string]string{"redfish_address": "https://192.0.2.1", "redfish_username": "root", "redfish_password": password},
+		Ports:      []task.Port{{Address: "52:54:00:00:00:01", PXEEnabled: true}},
+		Boot:       &task.Boot{ID: "b00700000000000000000000000000b1", Secret: "5ec2e7", Flow: 1, Expires: clock.System{}.Boottime() + time.Hour},
+	}
+	a.tasks.Assign(n)
+	if err := (boots{a}).Prepare(t.Context(), n.ID, n.Boot.ID); err != nil {
+		t.Fatal(err)
+	}
+	if err := (boots{a}).Prepare(t.Context(), n.ID, "another"); !fault.Is(err, fault.Unavailable) {
+		t.Errorf("an unknown boot attempt is prepared: %v", err)
+	}
+	stop()
+
+	a, stop = up(t, cfg)
+	if code, body := get(t, a, "/boot/"+n.Boot.ID+"/kernel"); code != http.StatusOK || body != "bytes of kernel" {
+		t.Errorf("after a restart the kernel is %d %q", code, body)
+	}
+	if m, ok := a.table.ByNode(n.ID); !ok || m.Epoch != 3 || m.Boot == nil || m.Boot.Secret != "5ec2e7" {
+		t.Errorf("after a restart the table holds %+v", m)
+	}
+	files, err := filepath.Glob(filepath.Join(cfg.Data, "journal", "*"))
+	if err != nil || len(files) == 0 {
+		t.Fatal("no journal", err)
+	}
+	for _, path := range files {
+		if data, err := os.ReadFile(path); err != nil || bytes.Contains(data, []byte(password)) {
+			t.Errorf("%s: %v, or it holds a BMC password", path, err)
+		}
+	}
+	a.tasks.Assign(n) // the leader is back and says the same
+	if err := (boots{a}).Teardown(t.Context(), n.ID, ""); err != nil {
+		t.Fatal(err)
+	}
+	a.tasks.Assign(n) // and again, before it knows of the teardown
+	if _, standing := a.table.ByBoot(n.Boot.ID, 0); standing == bootenv.Open {
+		t.Error("what was torn down is served")
+	}
+	if code, _ := get(t, a, "/boot/"+n.Boot.ID+"/kernel"); code != http.StatusGone {
+		t.Errorf("after the teardown the kernel is %d", code)
+	}
+	stop()
+
+	a, stop = up(t, cfg)
+	defer stop()
+	if a.table.Len() != 0 {
+		t.Error("what was torn down came back with a restart")
+	}
+}
+
+func TestRunRefusesWhatIsNotItsOwn(t *testing.T) {
+	cfg := joined(t)
+	cfg.Name = "rack1-b"
+	if err := Run(t.Context(), cfg, env()); !fault.Is(err, fault.Invalid) || ExitCode(err) != ExitUsage {
+		t.Errorf("another's certificate: %v", err)
+	}
+	cfg.Name = ""
+	cfg.Drivers = []string{"abacus"}
+	if err := Run(t.Context(), cfg, env()); !fault.Is(err, fault.Invalid) {
+		t.Errorf("an unknown hardware type: %v", err)
+	}
+	cfg.Data = t.TempDir()
+	if err := Run(t.Context(), cfg, env()); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a directory without a certificate: %v", err)
+	}
+	if err := Join(t.Context(), cfg, env(), JoinOptions{Token: "nonsense"}); err == nil {
+		t.Error("nonsense is a join token")
+	}
+	token := identity.NewJoinToken([32]byte{}, identity.RoleCoordinator, "c1", "", nil).Encode()
+	if err := Join(t.Context(), cfg, env(), JoinOptions{Token: token}); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a coordinator's token: %v", err)
+	}
+}
