@@ -30,8 +30,8 @@ type span struct{ off, len int64 }
 
 // eraseMetadata zeroes what tells a boot loader or a kernel that there is something: both ends of every disk and of
 // every partition in its table (boot records, GPT, superblocks of ext, XFS, LVM, RAID, ZFS, btrfs).
-func (r *Runner) eraseMetadata(ctx context.Context, report Report) (result, error) {
-	return r.eraseEach(ctx, func(d disk.Disk, info disk.Info) (string, int64, error) {
+func (r *Runner) eraseMetadata(ctx context.Context) (result, error) {
+	return r.eraseEach(ctx, func(ctx context.Context, d disk.Disk, info disk.Info) (string, int64, error) {
 		spans := metadataSpans(d, info)
 		for _, s := range spans {
 			if err := zero(ctx, d, s, nil); err != nil {
@@ -95,7 +95,7 @@ func (r *Runner) eraseDevices(ctx context.Context, args map[string]string, repor
 	}
 	m := newMeter(report, "erase", total)
 	defer m.end()
-	return r.eraseEach(ctx, func(d disk.Disk, info disk.Info) (string, int64, error) {
+	return r.eraseEach(ctx, func(ctx context.Context, d disk.Disk, info disk.Info) (string, int64, error) {
 		if method != "overwrite" && info.Discard {
 			n, err := discardVerified(ctx, d, info)
 			switch {
@@ -124,7 +124,7 @@ func (r *Runner) eraseDevices(ctx context.Context, args map[string]string, repor
 }
 
 // eraseEach runs erase on every disk, a few at once, and makes the facts.
-func (r *Runner) eraseEach(ctx context.Context, erase func(disk.Disk, disk.Info) (method string, sampled int64, err error)) (result, error) {
+func (r *Runner) eraseEach(ctx context.Context, erase func(context.Context, disk.Disk, disk.Info) (method string, sampled int64, err error)) (result, error) {
 	disks, err := r.cfg.Host.Disks()
 	if err != nil {
 		return result{}, err
@@ -140,7 +140,7 @@ func (r *Runner) eraseEach(ctx context.Context, erase func(disk.Disk, disk.Info)
 				return err
 			}
 			defer d.Close()
-			method, n, err := erase(d, info)
+			method, n, err := erase(ctx, d, info)
 			if err != nil {
 				return fault.Wrap("erase "+info.Name, err)
 			}

@@ -44,12 +44,6 @@ type imageRun struct {
 	written  int64  // bytes
 }
 
-func (r *imageRun) get(i int) chunkState {
-	r.mu.Lock()
-	defer r.mu.Unlock()
-	return r.state[i]
-}
-
 func (r *imageRun) set(i int, s chunkState) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
