@@ -87,7 +87,7 @@ func secretArgs(n *node.Node, names []string) (map[string]node.Sealed, map[strin
 
 // metaData is meta_data.json of the config drive, in OpenStack's format; keys are sorted.
 func metaData(n *node.Node) string {
-	meta := map[string]any{"uuid": n.Instance.UUID, "name": n.Name}
+	meta := map[string]any{"uuid": n.ID, "name": n.Name} // Ironic gives the node too, not the instance
 	if n.Instance.Hostname != "" {
 		meta["hostname"] = n.Instance.Hostname
 	} else if n.Name != "" {

@@ -110,7 +110,7 @@ func TestOrder(t *testing.T) {
 	v = r.s.View()
 	w, _ = Order(v, id)
 	n, _ = v.Node(id)
-	want := `{"hostname":"web","meta":{"a":"1","b":"2"},"name":"n1","uuid":"` + n.Instance.UUID + `"}`
+	want := `{"hostname":"web","meta":{"a":"1","b":"2"},"name":"n1","uuid":"` + string(n.ID) + `"}`
 	if w.Clear["meta_data"] != want || len(w.Secrets) != 1 || w.Args["disk_id"] != "d1" {
 		t.Fatalf("%+v, want %s", w, want)
 	}
