@@ -81,7 +81,7 @@ var table = map[string]access{ // read-only
 
 	fc.WatchServiceWatchProcedure: {people, itself, 0},
 
-	fc.ClusterServiceGetClusterProcedure:      {people, leader, 0}, // last contacts are the leader's memory
+	fc.ClusterServiceGetClusterProcedure:      {people, itself, 0}, // to see who is missing when nobody leads
 	fc.ClusterServiceRemoveMemberProcedure:    {people, leader, 0}, // a coordinator: itself only
 	fc.ClusterServicePutMemberProcedure:       {coordinators, leader, 0},
 	fc.ClusterServiceSaveSnapshotProcedure:    {operators, leader, 0},

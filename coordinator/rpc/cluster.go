@@ -27,13 +27,13 @@ const snapshotChunk = 1 << 20
 func (s clusterService) GetCluster(ctx context.Context, _ *farrierv1.GetClusterRequest) (*farrierv1.GetClusterResponse, error) {
 	v := s.Reader.View()
 	c := v.Cluster()
-	term, _ := s.Reader.Leading()
+	term, commit := s.Status()
 	lead, _, _ := s.Reader.Leader()
 	servers, err := s.Cluster.Servers()
 	if err != nil {
 		return nil, fault.Wrap("read members", err)
 	}
-	out := &farrierv1.GetClusterResponse{ClusterId: c.ID, Leader: lead, Term: term, CommitIndex: s.Commit(), AppliedIndex: v.Index(),
+	out := &farrierv1.GetClusterResponse{ClusterId: c.ID, Leader: lead, Term: term, CommitIndex: commit, AppliedIndex: v.Index(),
 		Generation: uint64(c.Generation), FeatureLevel: c.Level, Elapsed: durationpb.New(v.Elapsed())}
 	known := map[string]bool{}
 	for _, x := range servers {

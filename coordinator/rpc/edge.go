@@ -52,8 +52,8 @@ func (e *edge) out(spec connect.Spec, err error) error {
 		e.log.Error("request failed", "method", spec.Procedure, "err", err)
 	}
 	out := ToConnect(err)
-	if fault.Is(err, fault.NotLeader) {
-		out.Meta().Set(HeaderKind, fault.NotLeader.String())
+	if kind := undecided(err); kind != "" {
+		out.Meta().Set(HeaderKind, kind)
 	}
 	return out
 }

@@ -136,7 +136,7 @@ func (f *Forwarder) leader(ctx context.Context, until time.Time) (command.Member
 }
 
 // serve sends the request on and its answer back.
-func (f *Forwarder) serve(w http.ResponseWriter, r *http.Request, c Caller, m method, refuse func(http.ResponseWriter, *http.Request, error)) {
+func (f *Forwarder) serve(w http.ResponseWriter, r *http.Request, c Caller, m method, repeat bool, refuse func(http.ResponseWriter, *http.Request, error)) {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "https", "leader" // each attempt sets the address
@@ -148,7 +148,7 @@ func (f *Forwarder) serve(w http.ResponseWriter, r *http.Request, c Caller, m me
 			}
 			p.Out.GetBody = r.GetBody
 		},
-		Transport:     attempts{f: f, repeat: m.readOnly || !requestOf(r.Context()).IsZero(), streams: m.streams},
+		Transport:     attempts{f: f, repeat: repeat, streams: m.streams},
 		FlushInterval: -1,
 		ErrorHandler:  refuse,
 		ErrorLog:      slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
@@ -176,15 +176,12 @@ func (a attempts) RoundTrip(req *http.Request) (*http.Response, error) {
 	until := time.Now().Add(a.f.wait)
 	for {
 		m, err := a.f.leader(req.Context(), until)
-		if errors.Is(err, errLocal) { // this member became the leader meanwhile: the caller tries again, and finds it
-			return nil, fault.New(fault.NotLeader, "send request on", "the leader changed while the request was on its way")
-		}
-		if err != nil {
+		if err != nil { // errLocal too: this member became the leader meanwhile
 			return nil, err
 		}
 		res, err := a.once(req, m)
-		again := err == nil && res.Header.Get(HeaderKind) == fault.NotLeader.String()
-		if err == nil && !again {
+		retry := err == nil && again(res.Header, a.repeat)
+		if err == nil && !retry {
 			return res, nil
 		}
 		if err != nil && req.Context().Err() != nil {
@@ -194,19 +191,17 @@ func (a attempts) RoundTrip(req *http.Request) (*http.Response, error) {
 			return nil, fault.New(fault.UnknownOutcome, "send request to leader "+m.ID, "%w", err)
 		}
 		if a.streams || time.Now().After(until) {
-			if again {
+			if retry {
 				return res, nil
 			}
 			return nil, fault.New(fault.Unavailable, "send request to leader "+m.ID, "%w", err).
 				WithHelp("the leader does not answer: `farrier coordinator members` shows who is there")
 		}
-		if again {
+		if retry {
 			_ = res.Body.Close()
 		}
-		select {
-		case <-req.Context().Done():
+		if !pause(req.Context()) {
 			return nil, req.Context().Err()
-		case <-time.After(leaderPoll):
 		}
 	}
 }

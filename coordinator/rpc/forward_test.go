@@ -104,6 +104,26 @@ func TestForwardedOnlyOnce(t *testing.T) {
 	}
 }
 
+// TestDeposedLeader: a leader that finds out while it serves a request sends it to the next one.
+func TestDeposedLeader(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"}, "a1")
+	for _, api := range w.apis {
+		api.LeaderWait, api.forward.wait = time.Minute, time.Minute
+	}
+	for i, kind := range []fault.Kind{fault.NotLeader, fault.NoQuorum, fault.UnknownOutcome} {
+		w.lead("c1")
+		w.failOnce(fault.New(kind, "propose", "deposed"), "c2")
+		c := fc.NewNodeServiceClient(w.as(identity.RoleOperator, "alice"), w.url["c1"], requestID("0123456789abcdef", i+1))
+		if n := mustCreate(t, c, web(i)); n.GetName() != web(i).GetName() {
+			t.Errorf("after %s: %v", kind, n)
+		}
+	}
+	w.lead("c1")
+	w.failOnce(fault.New(fault.UnknownOutcome, "propose", "deposed"), "c2")
+	_, err := w.nodes("c1").CreateNode(t.Context(), &farrierv1.CreateNodeRequest{Node: web(9)})
+	wantKind(t, err, fault.UnknownOutcome) // without a request id, a repeat could do it twice
+}
+
 func TestCoalesced(t *testing.T) {
 	var c coalesced
 	var calls atomic.Int32

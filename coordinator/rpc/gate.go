@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"maps"
 	"net/http"
 	"strconv"
 	"strings"
@@ -26,7 +27,7 @@ const (
 	HeaderSequence   = "Farrier-Seq"
 	HeaderActor      = "Farrier-Actor"
 	HeaderActorGroup = "Farrier-Actor-Group"
-	// HeaderKind is on a refusal by a member that does not lead, so that a follower tries again elsewhere.
+	// HeaderKind is on the answer of a member that could not decide, so that the request is tried elsewhere.
 	HeaderKind = "Farrier-Kind"
 )
 
@@ -93,18 +94,96 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	r = r.WithContext(ctx)
 	if m.where == leader {
-		if local, err := g.api.forward.route(ctx, caller.Via != ""); err != nil {
-			g.refuse(w, r, err)
-			return
-		} else if !local {
-			g.api.forward.serve(w, r, caller, m, g.refuse)
-			return
-		}
-		if id := requestOf(ctx); !id.IsZero() {
-			g.api.Queue.ClientSeen(id.Client)
-		}
+		g.lead(w, r, caller, m)
+		return
 	}
 	g.next.ServeHTTP(w, r)
+}
+
+// lead brings a request to the leader: here, or by sending it on. When this member turns out not to lead any more,
+// the request goes to the next leader, until LeaderWait is over.
+func (g *gate) lead(w http.ResponseWriter, r *http.Request, caller Caller, m method) {
+	ctx := r.Context()
+	id := requestOf(ctx)
+	repeat := m.readOnly || !id.IsZero()
+	for until := time.Now().Add(g.api.LeaderWait); ; {
+		local, err := g.api.forward.route(ctx, caller.Via != "")
+		switch {
+		case err != nil:
+			g.refuse(w, r, err)
+			return
+		case !local:
+			g.api.forward.serve(w, r, caller, m, repeat, func(w http.ResponseWriter, sent *http.Request, err error) {
+				switch {
+				case !errors.Is(err, errLocal):
+					g.refuse(w, sent, err)
+				case r.GetBody == nil:
+					g.refuse(w, sent, fault.New(fault.NotLeader, r.URL.Path, "the leader changed while the request was on its way"))
+				default: // this member became the leader meanwhile
+					g.lead(w, r, caller, m)
+				}
+			})
+			return
+		}
+		if !id.IsZero() {
+			g.api.Queue.ClientSeen(id.Client)
+		}
+		if m.streams || r.GetBody == nil {
+			g.next.ServeHTTP(w, r)
+			return
+		}
+		r.Body, _ = r.GetBody() // of bytes: it cannot fail
+		c := capture{header: http.Header{}, code: http.StatusOK}
+		g.next.ServeHTTP(&c, r)
+		if !again(c.header, repeat) || caller.Via != "" || time.Now().After(until) || !pause(ctx) {
+			c.copyTo(w)
+			return
+		}
+	}
+}
+
+// again tells whether an answer only says that its member could not decide: another leader may.
+func again(h http.Header, repeat bool) bool {
+	switch fault.ParseKind(h.Get(HeaderKind)) {
+	case fault.NotLeader, fault.NoQuorum: // nothing was appended
+		return true
+	case fault.UnknownOutcome:
+		return repeat
+	default:
+		return false
+	}
+}
+
+// pause waits a moment; it is false when the caller left.
+func pause(ctx context.Context) bool {
+	select {
+	case <-ctx.Done():
+		return false
+	case <-time.After(leaderPoll):
+		return true
+	}
+}
+
+// capture holds the answer of a unary call until it is known to be the answer.
+type capture struct {
+	header http.Header
+	code   int
+	body   bytes.Buffer
+}
+
+// Header implements http.ResponseWriter.
+func (c *capture) Header() http.Header { return c.header }
+
+// Write implements http.ResponseWriter.
+func (c *capture) Write(p []byte) (int, error) { return c.body.Write(p) }
+
+// WriteHeader implements http.ResponseWriter.
+func (c *capture) WriteHeader(code int) { c.code = code }
+
+func (c *capture) copyTo(w http.ResponseWriter) {
+	maps.Copy(w.Header(), c.header)
+	w.WriteHeader(c.code)
+	_, _ = w.Write(c.body.Bytes()) // the caller may have left
 }
 
 // caller reads the certificate, and from a coordinator whom it speaks for.
@@ -175,12 +254,22 @@ func (g *gate) refuse(w http.ResponseWriter, r *http.Request, err error) {
 		g.api.Log.Error("request failed", "method", r.URL.Path, "err", err)
 	}
 	ce := ToConnect(err)
-	if fault.Is(err, fault.NotLeader) {
-		w.Header().Set(HeaderKind, fault.NotLeader.String())
+	if kind := undecided(err); kind != "" {
+		w.Header().Set(HeaderKind, kind)
 	}
 	if err := g.writer.Write(w, r, ce); err != nil {
 		g.api.Log.Debug("the caller left before its refusal", "method", r.URL.Path, "err", err)
 	}
+}
+
+// undecided is the kind of an error that another leader may not give, or "".
+func undecided(err error) string {
+	for _, k := range []fault.Kind{fault.NotLeader, fault.NoQuorum, fault.UnknownOutcome} {
+		if fault.Is(err, k) {
+			return k.String()
+		}
+	}
+	return ""
 }
 
 type requestKey struct{}

@@ -36,7 +36,8 @@ type model struct {
 	index  uint64
 	leader string // "" when there is none
 	wakes  map[chan struct{}]bool
-	lost   error // of every proposal, when set
+	lost   error  // of the next proposal, when set; then next leads
+	next   string // see lost
 	seen   map[string]bool
 	voters []Server
 	queued map[node.ID]int
@@ -55,8 +56,9 @@ func (m *model) apply(t *testing.T, body command.Body) command.Result {
 func (m *model) propose(cmds ...command.Command) ([]command.Result, error) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	if m.lost != nil {
-		return nil, m.lost
+	if err := m.lost; err != nil {
+		m.lost, m.leader = nil, m.next
+		return nil, err
 	}
 	m.index++
 	var out []command.Result
@@ -72,6 +74,13 @@ func (m *model) propose(cmds ...command.Command) ([]command.Result, error) {
 		}
 	}
 	return out, nil
+}
+
+// failOnce lets the next proposal fail, after which another member leads.
+func (m *model) failOnce(err error, next string) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.lost, m.next = err, next
 }
 
 func (m *model) lead(id string) {
@@ -231,7 +240,7 @@ func (w *world) start(name string) {
 	rt := w.transport(store)
 	r := replica{w.model, name}
 	api, err := New(Config{ID: name, Version: "test", Reader: r, Proposer: r, Queue: r, Changes: r, Cluster: r, Progress: r,
-		Rebalance: func(*state.View, string, int) []command.Move { return nil }, Commit: func() uint64 { return r.View().Index() },
+		Rebalance: func(*state.View, string, int) []command.Move { return nil }, Status: func() (uint64, uint64) { return 1, r.View().Index() },
 		Keyring: w.keys, Identity: store, Transport: rt, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler),
 		LeaderWait: 300 * time.Millisecond, MaxWatchers: 2})
 	if err != nil {

@@ -96,8 +96,8 @@ type Config struct {
 	Progress Progress
 	// Rebalance names the moves that would bring resting nodes where new ones would go.
 	Rebalance func(v *state.View, group string, limit int) []command.Move
-	// Commit is the log's commit index, for people.
-	Commit    func() uint64
+	// Status is where the log stands, for people.
+	Status    func() (term, committed uint64)
 	Keyring   *secret.Keyring
 	Identity  *identity.Store
 	Transport http.RoundTripper // to other coordinators' APIs, with this member's certificate

@@ -142,7 +142,7 @@ func compose(cfg config.Config, env Env, ls *listeners, id *identity.Store, keys
 	})
 	s.api, err = rpc.New(rpc.Config{
 		ID: cfg.Name, Version: Version(), Own: s.record(), Reader: r, Proposer: r, Queue: s.dispatch, Changes: changes{r}, Cluster: cluster{r},
-		Progress: s.dispatch, Rebalance: plan.Rebalance, Commit: func() uint64 { return r.Stats().Committed },
+		Progress: s.dispatch, Rebalance: plan.Rebalance, Status: func() (uint64, uint64) { st := r.Stats(); return st.Term, st.Committed },
 		Keyring: keys, Identity: id, Transport: s.outward, Clock: env.Clock, Log: env.Log,
 		LeaderWait: cfg.LeaderWait, CertificateTTL: cfg.CertificateTTL, MaxWatchers: cfg.Limits.Watchers,
 	})
