@@ -1,13 +1,16 @@
 package demo
 
 import (
+	"context"
 	"os"
+	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
 	"golang.org/x/term"
 
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/test/lab/netns"
 )
 
 // Command is the subcommand. On a terminal it stays up until Ctrl-C; elsewhere, or with DEMO_EXIT=1 in the
@@ -21,11 +24,17 @@ func Command() *cobra.Command {
 	}
 	c.Flags().StringVar(&o.Dir, "dir", "", "directory for everything it writes (default .farrier-demo)")
 	c.Flags().StringVar(&o.Bin, "bin", "", "directory of the daemons (default that of this program)")
-	c.Flags().IntVar(&o.Machines, "machines", 4, "how many machines, 1 to 16")
+	c.Flags().IntVar(&o.Machines, "machines", 0, "how many machines, 1 to 16 (default 4, and 1 with --vm)")
+	c.Flags().BoolVar(&o.VM, "vm", false, "machines that QEMU emulates, with real firmware and a real kernel (after `make setup`)")
 	c.Flags().BoolVar(&withParent, "exit-with-parent", false, "end when the program that started this one ends, also by kill -9")
 	c.RunE = func(c *cobra.Command, _ []string) error {
 		if withParent {
 			if err := exitWithParent(); err != nil {
+				return err
+			}
+		}
+		if o.VM {
+			if inside, err := enter(c.Context()); err != nil || !inside {
 				return err
 			}
 		}
@@ -46,4 +55,40 @@ func exitWithParent() error {
 		return fault.New(fault.Aborted, "follow the parent process", "it has ended already")
 	}
 	return nil
+}
+
+// stopWait is how long the process in the namespaces may take to end in order.
+const stopWait = 8 * time.Second
+
+// enter runs this program again in namespaces of its own and ends with its status; there, it returns true. The kernel
+// kills that process when this one ends.
+func enter(ctx context.Context) (inside bool, err error) {
+	type result struct {
+		inside bool
+		status int
+		err    error
+	}
+	done := make(chan result, 1)
+	go func() {
+		var r result
+		r.inside, r.status, r.err = netns.Enter()
+		done <- r
+	}()
+	var r result
+	select {
+	case r = <-done:
+	case <-ctx.Done(): // Ctrl-C reached that process too
+		select {
+		case r = <-done:
+		case <-time.After(stopWait):
+			return false, fault.New(fault.Aborted, "demo", "%w", ctx.Err())
+		}
+	}
+	if r.err != nil {
+		return false, fault.New(fault.Unsupported, "make namespaces", "%w", r.err)
+	}
+	if !r.inside && r.status != 0 {
+		os.Exit(r.status) // it has said why
+	}
+	return r.inside, nil
 }

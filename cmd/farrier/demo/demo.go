@@ -16,7 +16,6 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/pkg/client"
 	"github.com/farrier-project/farrier/pkg/fault"
-	"github.com/farrier-project/farrier/test/lab/image"
 	"github.com/farrier-project/farrier/test/lab/machine"
 	"github.com/farrier-project/farrier/test/lab/site"
 )
@@ -25,8 +24,9 @@ import (
 type Options struct {
 	Dir      string        // everything it writes; default .farrier-demo
 	Bin      string        // directory of the binaries; default that of the running program
-	Machines int           // 1 to 16; default 4
-	Timeout  time.Duration // for all machines to become active; default 120 s
+	Machines int           // 1 to 16; default 4, and 1 with VM
+	VM       bool          // machines that QEMU emulates; this process is in namespaces of its own (netns.Enter)
+	Timeout  time.Duration // for all machines to become active; default 120 s, and 300 s with VM
 	Stay     bool          // go on until the context ends
 	Out      io.Writer
 }
@@ -34,7 +34,7 @@ type Options struct {
 const (
 	maxMachines = 16
 	stagger     = time.Second // between the machines' starts, as somebody would enrol them one after the other
-	tailLines   = 5 // of each log, on failure
+	tailLines   = 5           // of each log, on failure
 )
 
 // Run is the demonstration. It returns when every machine is active and its disk compared, or, with Stay, when ctx
@@ -50,21 +50,30 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer release()
 	d := &demo{o: o, began: time.Now(), dir: filepath.Join(o.Dir, "run")}
-	d.say("Farrier demonstration: real daemons, simulated machines. Everything it writes is in %s", d.dir)
+	d.say("Farrier demonstration: real daemons, %s machines. Everything it writes is in %s", d.kind(), d.dir)
 	if err := d.binaries(ctx); err != nil {
 		return err
 	}
 	d.began = time.Now()
-	s, err := site.Start(ctx, site.Config{
+	cfg := site.Config{
 		Dir: d.dir, Bin: o.Bin, Images: filepath.Join(o.Dir, "images"), Machines: o.Machines,
 		OnStart: d.started, OnMachine: d.machineEvent,
-	})
+	}
+	if o.VM {
+		if cfg.Rack, err = newRack(o.Bin); err != nil {
+			return err
+		}
+	}
+	s, err := site.Start(ctx, cfg)
 	if err != nil {
 		return fault.Wrap("start the demonstration", fault.New(fault.Unavailable, "", "%w", err).WithHelp("the logs are in %s", d.dir))
 	}
 	d.site = s
 	defer s.Close()
 	if err := d.story(ctx); err != nil {
+		if ctx.Err() != nil {
+			return fault.New(fault.Aborted, "demo", "ended before every machine was active")
+		}
 		return err
 	}
 	d.next(ctx)
@@ -91,13 +100,17 @@ func (o Options) complete() (Options, error) {
 		o.Bin = filepath.Dir(exe)
 	}
 	if o.Machines == 0 {
-		o.Machines = 4
+		if o.Machines = 4; o.VM {
+			o.Machines = 1
+		}
 	}
 	if o.Machines < 1 || o.Machines > maxMachines {
 		return o, fault.New(fault.Invalid, "demo", "%d machines is not between 1 and %d", o.Machines, maxMachines)
 	}
 	if o.Timeout == 0 {
-		o.Timeout = 120 * time.Second
+		if o.Timeout = 120 * time.Second; o.VM {
+			o.Timeout = 300 * time.Second
+		}
 	}
 	return o, nil
 }
@@ -153,8 +166,12 @@ func (d *demo) story(ctx context.Context) error {
 		return err
 	}
 	d.watch(list.GetIndex())
+	subjects, err := d.subjects()
+	if err != nil {
+		return err
+	}
 	g, ctx := errgroup.WithContext(ctx) // one failure is enough to stop
-	for i, m := range d.site.Machines {
+	for i, m := range subjects {
 		g.Go(func() error {
 			if err := pause(ctx, time.Duration(i)*stagger); err != nil {
 				return d.explain(ctx, m, err)
@@ -176,23 +193,20 @@ var verbs = []struct{ verb, ok, failed string }{ // read-only
 	{"active", "active", "deploy failed"},
 }
 
-func (d *demo) deploy(ctx context.Context, m *site.Machine) error {
+func (d *demo) deploy(ctx context.Context, m *subject) error {
 	began := time.Now()
-	states := d.follow(m.Name)
+	states := d.follow(m.name)
 	_, err := d.site.Client.Nodes.CreateNode(ctx, &farrierv1.CreateNodeRequest{Node: &farrierv1.Node{
-		Name: m.Name, Driver: "redfish", Group: "rack1", DriverInfo: m.BMC.DriverInfo(),
-		Ports: []*farrierv1.Port{{Address: m.MAC, Ip: m.IP.String(), PxeEnabled: true}},
+		Name: m.name, Driver: "redfish", Group: "rack1", DriverInfo: m.bmc.DriverInfo(),
+		Ports: []*farrierv1.Port{{Address: m.mac, Ip: m.ip.String(), PxeEnabled: true}},
 	}})
 	if err != nil {
 		return err
 	}
 	for _, v := range verbs {
-		req := &farrierv1.SetProvisionStateRequest{Node: m.Name, Verb: v.verb}
+		req := &farrierv1.SetProvisionStateRequest{Node: m.name, Verb: v.verb}
 		if v.verb == "active" {
-			req.Deploy = &farrierv1.DeployArgs{
-				Image:    &farrierv1.Image{Url: d.site.ImageURL, Sha256: d.site.Image.SHA256, Format: "raw"},
-				Hostname: m.Name, UserData: []byte("#cloud-config\nhostname: " + m.Name + "\n"),
-			}
+			req.Deploy = &farrierv1.DeployArgs{Image: m.image, Hostname: m.name, UserData: []byte(m.userData)}
 		}
 		if _, err := d.site.Client.Nodes.SetProvisionState(ctx, req); err != nil {
 			return err
@@ -201,8 +215,8 @@ func (d *demo) deploy(ctx context.Context, m *site.Machine) error {
 			return fmt.Errorf("%s: %w", v.verb, err)
 		}
 	}
-	d.line(m.Name, "active", "after "+seconds(time.Since(began))+", "+seconds(time.Since(d.began))+" from the start of the daemons", 0)
-	return d.compare(ctx, m)
+	d.line(m.name, "active", "after "+seconds(time.Since(began))+", "+seconds(time.Since(d.began))+" from the start of the daemons", 0)
+	return m.check(ctx)
 }
 
 func pause(ctx context.Context, d time.Duration) error {
@@ -234,29 +248,15 @@ func until(ctx context.Context, states <-chan string, ok, failed string) error {
 
 var errFailed = errors.New("the work failed")
 
-// compare waits until the machine has booted its disk, then compares every byte of it with the image.
-func (d *demo) compare(ctx context.Context, m *site.Machine) error {
-	if err := m.WaitState(ctx, "disk"); err != nil {
-		return err
-	}
-	began := time.Now()
-	n, err := image.CompareDisk(d.site.Image.Path, m.DiskPath())
-	if err != nil {
-		return fmt.Errorf("the disk is not the image: %w", err)
-	}
-	d.line(m.Name, "disk", fmt.Sprintf("equals the image, byte for byte (%d MiB compared)", n>>20), time.Since(began))
-	return nil
-}
-
 // explain adds to a failure what the node says and where to look.
-func (d *demo) explain(ctx context.Context, m *site.Machine, cause error) error {
+func (d *demo) explain(ctx context.Context, m *subject, cause error) error {
 	if errors.Is(cause, context.Canceled) || errors.Is(context.Cause(ctx), context.Canceled) {
-		return fault.New(fault.Aborted, "deploy "+m.Name, "stopped: another machine failed, or the demonstration was ended")
+		return fault.New(fault.Aborted, "deploy "+m.name, "stopped: another machine failed, or the demonstration was ended")
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), 3*time.Second)
 	defer cancel()
 	text := ""
-	res, err := d.site.Client.Nodes.GetNode(ctx, &farrierv1.GetNodeRequest{Node: m.Name})
+	res, err := d.site.Client.Nodes.GetNode(ctx, &farrierv1.GetNodeRequest{Node: m.name})
 	if err == nil {
 		n := res.GetNode()
 		text = fmt.Sprintf("; it is %q", n.GetProvisionState())
@@ -274,15 +274,15 @@ func (d *demo) explain(ctx context.Context, m *site.Machine, cause error) error 
 	if f := client.Fault(cause); f != nil {
 		cause = f
 	}
-	return fault.New(fault.Unavailable, "deploy "+m.Name, "%w%s", cause, text).WithHelp("the logs are in %s, the machine's console is %s", d.dir, m.ConsolePath())
+	return fault.New(fault.Unavailable, "deploy "+m.name, "%w%s", cause, text).WithHelp("the logs are in %s, the machine's console is %s", d.dir, m.console)
 }
 
 // tails prints the end of each log.
-func (d *demo) tails(m *site.Machine) {
+func (d *demo) tails(m *subject) {
 	for _, p := range append(append([]*site.Process(nil), d.site.Coordinators...), d.site.Agents...) {
 		d.say("--- %s (%s)\n%s", p.Name, p.LogPath, p.Tail(tailLines))
 	}
-	d.say("--- console of %s (%s)\n%s", m.Name, m.ConsolePath(), site.Tail(m.ConsolePath(), tailLines))
+	d.say("--- console of %s (%s)\n%s", m.name, m.console, site.Tail(m.console, tailLines))
 }
 
 // stay keeps everything up until ctx ends.

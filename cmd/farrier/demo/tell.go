@@ -3,6 +3,7 @@ package demo
 import (
 	"context"
 	"fmt"
+	"os"
 	"path/filepath"
 	"sync"
 	"time"
@@ -53,12 +54,16 @@ func (d *demo) print(who, kind, what string, took time.Duration) {
 }
 
 func (d *demo) started(what string, took time.Duration) {
+	boot := "ramdisk packed (real); kernel and boot program are marked stand-ins"
+	if d.o.VM {
+		boot = "ramdisk packed, with the modules of Debian's kernel"
+	}
 	text := map[string]string{
 		"image":        "disk image built, and served over HTTP with its digest",
-		"ramdisk":      "ramdisk packed (real); kernel and boot program are marked stand-ins",
+		"ramdisk":      boot,
 		"coordinators": fmt.Sprintf("3 coordinators: processes, mutual TLS, one made the cluster, two joined by token"),
 		"agents":       "2 rack agents: processes, joined by token",
-		"machines":     fmt.Sprintf("%d machines (simulated), each with a Redfish BMC over HTTPS", d.o.Machines),
+		"machines":     fmt.Sprintf("%d machines (%s), each with a Redfish BMC over HTTPS", d.o.Machines, d.kind()),
 	}[what]
 	d.line("lab", "start", text, took)
 }
@@ -160,11 +165,15 @@ func (d *demo) owner(ctx context.Context, name string) *site.Process {
 // next says what to try.
 func (d *demo) next(ctx context.Context) {
 	farrier := filepath.Join(d.o.Bin, "farrier")
-	d.say("\nAll %d machines (simulated) are active, %s after the daemons were started.", len(d.site.Machines), seconds(time.Since(d.began)))
+	d.say("\nAll %d machines (%s) are active, %s after the daemons were started.", d.o.Machines, d.kind(), seconds(time.Since(d.began)))
 	if !d.o.Stay {
 		return
 	}
-	d.say("\nTry, in another terminal:\n\n  export FARRIER_CONFIG=%s", d.site.Operator)
+	d.say("\nTry, in another terminal:\n")
+	if d.o.VM {
+		d.say("  nsenter --user --preserve-credentials --net --target %d bash    # the network of the demonstration", os.Getpid())
+	}
+	d.say("  export FARRIER_CONFIG=%s", d.site.Operator)
 	for _, c := range []struct{ command, what string }{
 		{"node list", "all machines"},
 		{"node show m1", "one of them, with its steps"},
