@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/test/lab/osimage"
@@ -190,6 +192,7 @@ func (r *rig) deployThroughDeaths(t *testing.T, img image) {
 		t.Logf("kill -9 %s", p.Name)
 		p.Kill()
 	}
+	killed := time.Now()
 	for _, p := range []*site.Process{leader, agent} { // as a supervisor does
 		if err := p.Start(t.Context()); err != nil {
 			t.Fatal(err)
@@ -199,7 +202,25 @@ func (r *rig) deployThroughDeaths(t *testing.T, img image) {
 	if boots := n.GetFlow().GetBoots(); boots != 1 {
 		t.Errorf("the machine was booted %d times: deaths of others must not restart it", boots)
 	}
+	write := step(n.GetFlow(), "write_image")
+	if end := write.GetEndedAt().AsTime(); !end.After(killed) {
+		t.Errorf("the image was written %s before the kills: they were not in the middle of it", killed.Sub(end))
+	}
+	written, _ := strconv.ParseInt(write.GetFacts()["written"], 10, 64)
+	skipped, _ := strconv.ParseInt(write.GetFacts()["skipped"], 10, 64)
+	if written+skipped != img.Size {
+		t.Errorf("%d bytes written and %d skipped do not make the image's %d: a part was written twice, or not at all", written, skipped, img.Size)
+	}
 	r.booted(t, n, img)
+}
+
+func step(f *farrierv1.Flow, name string) *farrierv1.Step {
+	for _, s := range f.GetSteps() {
+		if s.GetName() == name {
+			return s
+		}
+	}
+	return nil
 }
 
 // writing waits until a part of the image, but not all of it, is on the disk, and returns the node.
