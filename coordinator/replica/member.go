@@ -323,7 +323,7 @@ func (r *Replica) settle(ctx context.Context, index uint64) error {
 func (r *Replica) Servers() []Server {
 	var out []Server
 	for _, s := range r.servers() {
-		out = append(out, Server{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter})
+		out = append(out, Server{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter, Contact: r.trans.contact(s.ID)})
 	}
 	return out
 }

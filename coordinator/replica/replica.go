@@ -282,6 +282,8 @@ type Stats struct {
 type Server struct {
 	ID, Address string
 	Voter       bool
+	// Contact is when it last acknowledged a request of this member's, which then leads or led. For people.
+	Contact time.Time
 }
 
 // Stats answers where the member stands.

@@ -4,6 +4,7 @@ import (
 	"io"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 )
@@ -24,8 +25,9 @@ type transport struct {
 // ack is the newest acknowledged request to a peer.
 type ack struct {
 	term  uint64
-	sent  uint64 // its place in transport.sent
-	match uint64 // highest index of a log entry known to be in the peer's log, of this term
+	sent  uint64    // its place in transport.sent
+	match uint64    // highest index of a log entry known to be in the peer's log, of this term
+	at    time.Time // of the answer, for people
 }
 
 func newTransport(t raft.Transport) *transport {
@@ -67,7 +69,7 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, r
 	}
 	// A rejection for a log that is behind is of this term too, but raft's own count ignores it, and so does this.
 	if resp.Success && resp.Term == req.Term {
-		a := ack{term: req.Term, sent: sent}
+		a := ack{term: req.Term, sent: sent, at: time.Now()}
 		if req.PrevLogEntry > 0 || len(req.Entries) > 0 { // not a bare heartbeat
 			a.match = req.PrevLogEntry + uint64(len(req.Entries))
 		}
@@ -90,6 +92,13 @@ func (t *transport) acked(id raft.ServerID, a ack) {
 	t.acks[id] = a
 	close(t.moved)
 	t.moved = make(chan struct{})
+}
+
+// contact is when the peer last acknowledged a request; zero when it never did.
+func (t *transport) contact(id raft.ServerID) time.Time {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	return t.acks[id].at
 }
 
 // quorum tells whether a majority of the voters, this member among them, acknowledged a request of the term that was
