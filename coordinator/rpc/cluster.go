@@ -6,11 +6,13 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -23,8 +25,28 @@ type clusterService struct{ *API }
 // snapshotChunk is the size of one message of a snapshot, in bytes.
 const snapshotChunk = 1 << 20
 
-// GetCluster implements ClusterService. It answers without a quorum too, from what this member knows.
-func (s clusterService) GetCluster(ctx context.Context, _ *farrierv1.GetClusterRequest) (*farrierv1.GetClusterResponse, error) {
+// leaderAnswer bounds how long a follower waits for the leader's view of the cluster before it gives its own.
+const leaderAnswer = 2 * time.Second
+
+// GetCluster implements ClusterService. The leader knows who answers it; when none does, this member says what it
+// knows itself.
+func (s clusterService) GetCluster(ctx context.Context, req *farrierv1.GetClusterRequest) (*farrierv1.GetClusterResponse, error) {
+	_, leading := s.Reader.Leading()
+	lead, _, known := s.Reader.Leader()
+	m, there := memberByID(s.Reader.View(), lead)
+	if !leading && known && there && lead != s.ID && callerOf(ctx).Role != identity.RoleCoordinator {
+		ctx, cancel := context.WithTimeout(ctx, leaderAnswer)
+		defer cancel()
+		res, err := fc.NewClusterServiceClient(doer{s.Transport}, "https://"+m.APIAddress).GetCluster(ctx, req)
+		if err == nil {
+			return res, nil
+		}
+		s.Log.Debug("the leader did not say how the cluster is", "leader", lead, "err", err)
+	}
+	return s.clusterHere()
+}
+
+func (s clusterService) clusterHere() (*farrierv1.GetClusterResponse, error) {
 	v := s.Reader.View()
 	c := v.Cluster()
 	term, commit := s.Status()
@@ -36,7 +58,11 @@ func (s clusterService) GetCluster(ctx context.Context, _ *farrierv1.GetClusterR
 	out := &farrierv1.GetClusterResponse{ClusterId: c.ID, Leader: lead, Term: term, CommitIndex: commit, AppliedIndex: v.Index(),
 		Generation: uint64(c.Generation), FeatureLevel: c.Level, Elapsed: durationpb.New(v.Elapsed())}
 	known := map[string]bool{}
+	_, leading := s.Reader.Leading()
 	for _, x := range servers {
+		if !leading {
+			x.LastContact = 0 // what was heard as a leader of before says nothing
+		}
 		m, _ := memberByID(v, x.ID)
 		known[x.ID] = true
 		out.Members = append(out.Members, &farrierv1.Member{Id: x.ID, RaftAddress: x.RaftAddress, ApiAddress: m.APIAddress, RackAddress: m.RackAddress,

@@ -72,7 +72,7 @@ type Cluster interface {
 type Server struct {
 	ID, RaftAddress string
 	Voter           bool
-	LastContact     time.Duration // since the newest answer, by the leader's clock; 0 unknown
+	LastContact     time.Duration // since the newest answer to this member, if it leads; 0 unknown
 }
 
 // Progress is the leader's memory of what runs: the newest progress of steps, and agents' free workers.

@@ -3,6 +3,7 @@ package server
 import (
 	"context"
 	"io"
+	"time"
 
 	"github.com/farrier-project/farrier/coordinator/config"
 	"github.com/farrier-project/farrier/coordinator/replica"
@@ -26,7 +27,11 @@ type cluster struct{ r *replica.Replica }
 func (c cluster) Servers() ([]rpc.Server, error) {
 	var out []rpc.Server
 	for _, s := range c.r.Servers() {
-		out = append(out, rpc.Server{ID: s.ID, RaftAddress: s.Address, Voter: s.Voter})
+		x := rpc.Server{ID: s.ID, RaftAddress: s.Address, Voter: s.Voter}
+		if !s.Contact.IsZero() {
+			x.LastContact = max(time.Since(s.Contact), time.Millisecond)
+		}
+		out = append(out, x)
 	}
 	return out, nil
 }

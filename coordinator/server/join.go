@@ -41,7 +41,7 @@ func Join(ctx context.Context, cfg config.Config, env Env, o JoinOptions) error 
 			WithHelp("farrier-agent join takes an agent's token")
 	}
 	if cfg.Name == "" {
-		cfg.Name = token.Name
+		cfg.Name, env.Log = token.Name, env.Log.With("coordinator", token.Name)
 	}
 	if cfg.Name != token.Name {
 		return fault.New(fault.Invalid, "join", "the token is for %s, and this coordinator is named %s", token.Name, cfg.Name)

@@ -42,7 +42,11 @@ func System(cfg config.Config) Env {
 	if cfg.Log.Format == "json" {
 		h = slog.NewJSONHandler(os.Stderr, opts)
 	}
-	return Env{Log: slog.New(h).With("coordinator", cfg.Name), Clock: clock.System{}, Stdin: os.Stdin, Out: os.Stdout}
+	log := slog.New(h)
+	if cfg.Name != "" {
+		log = log.With("coordinator", cfg.Name)
+	}
+	return Env{Log: log, Clock: clock.System{}, Stdin: os.Stdin, Out: os.Stdout}
 }
 
 // Exit codes of the process.
