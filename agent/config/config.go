@@ -27,7 +27,7 @@ type Config struct {
 	Data string `yaml:"data"`
 	// Drivers are the hardware types offered. Default: redfish and fake-hardware.
 	Drivers []string `yaml:"drivers"`
-	// Weight is the agent's share of its group's nodes, 1 to 1000. Default 100.
+	// Weight is the agent's share of its group's nodes, 1 to 1000. Default 1: placing a node costs as much as the weights add up to.
 	Weight uint32 `yaml:"weight"`
 	// Coordinators are the rack listeners of the coordinators, host:port. Default: those that joining gave.
 	Coordinators []string `yaml:"coordinators"`
@@ -115,7 +115,7 @@ type Log struct {
 // Default is a configuration without data.
 func Default() Config {
 	return Config{
-		Drivers: []string{"fake-hardware", "redfish"}, Weight: 100, Workers: 300, BMCGap: 100 * time.Millisecond,
+		Drivers: []string{"fake-hardware", "redfish"}, Weight: 1, Workers: 300, BMCGap: 100 * time.Millisecond,
 		HTTP: Listener{Listen: "0.0.0.0:8080"}, Ramdisk: Listener{Listen: "0.0.0.0:8443"},
 		StopTimeout: 5 * time.Second, Images: Images{MaxBytes: 100 << 30}, Log: Log{Level: "info", Format: "text"},
 	}
