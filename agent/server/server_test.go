@@ -16,6 +16,7 @@ import (
 	"github.com/farrier-project/farrier/agent/config"
 	"github.com/farrier-project/farrier/agent/journal"
 	"github.com/farrier-project/farrier/agent/task"
+	"github.com/farrier-project/farrier/agent/work"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -176,6 +177,36 @@ func TestCutOffRackServesBootsAfterARestart(t *testing.T) {
 	defer stop()
 	if a.table.Len() != 0 {
 		t.Error("what was torn down came back with a restart")
+	}
+}
+
+// TestRestartedAgentForgetsBootsThatMoved: an agent that was dead while its node went to another served the old boot
+// attempt for ever after its restart, and the machine that the new owner started got its answers.
+func TestRestartedAgentForgetsBootsThatMoved(t *testing.T) {
+	cfg := joined(t)
+	for _, claimed := range []string{"", "abcd"} {
+		a, stop := up(t, cfg)
+		n := &task.Node{ID: "0b0b0b0b-0000-4000-8000-000000000002", Driver: "redfish", Epoch: 3, Token: 7,
+			Ports: []task.Port{{Address: "52:54:00:00:00:02", PXEEnabled: true}},
+			Boot:  &task.Boot{ID: "b00700000000000000000000000000b2", Secret: "5ec2e7", Flow: 1, KeyHash: claimed, Expires: clock.System{}.Boottime() + time.Hour}}
+		a.tasks.Assign(n)
+		stop()
+
+		a, stop = up(t, cfg)
+		if got, want := a.table.Len(), map[string]int{"": 1, "abcd": 0}[claimed]; got != want {
+			t.Errorf("claimed %q: while cut off %d machines are served instead of %d", claimed, got, want)
+		}
+		a.tasks.Handle(work.Greeted{}, work.Welcomed{Session: "s", TTL: 2 * time.Second}, work.Synced{})
+		if a.table.Len() != 0 {
+			t.Errorf("claimed %q: a node of another agent is served after Synced", claimed)
+		}
+		stop()
+
+		a, stop = up(t, cfg)
+		if a.table.Len() != 0 || len(a.saved) != 0 {
+			t.Errorf("claimed %q: what was forgotten came back with a restart", claimed)
+		}
+		stop()
 	}
 }
 

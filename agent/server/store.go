@@ -17,6 +17,7 @@ import (
 	"github.com/farrier-project/farrier/agent/lease"
 	"github.com/farrier-project/farrier/agent/task"
 	"github.com/farrier-project/farrier/agent/uplink"
+	"github.com/farrier-project/farrier/agent/work"
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -96,6 +97,14 @@ func (a *agent) restoreBoots() error {
 		}
 		as.Boot.ExpiresIn = durationpb.New(left)
 		n := uplink.FromAssign(as, now)
+		a.mu.Lock()
+		a.seen[node] = n.Epoch
+		a.mu.Unlock()
+		a.tasks.Handle(work.Recalled{Node: node, Epoch: n.Epoch}) // so that Synced without it ends it
+		if as.GetBoot().GetKeyHash() != "" {
+			// Its ramdisk runs. Should the machine start again, another agent may own it by now: that one answers.
+			return a.down.Assign(as)
+		}
 		m, _ := machineOf(n) // a bad port was told of when the assignment came
 		return errors.Join(a.table.Put(m), a.down.Assign(as))
 	})

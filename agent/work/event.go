@@ -30,6 +30,11 @@ type (
 		Node         string
 		Token, Epoch uint64
 	}
+	// Recalled says that the agent serves a node from before its restart: it must be named again, or is gone.
+	Recalled struct {
+		Node  string
+		Epoch uint64
+	}
 	// Unassigned takes a node away.
 	Unassigned struct {
 		Node  string
@@ -70,6 +75,7 @@ func (Renewed) event()    {}
 func (Ended) event()      {}
 func (Lost) event()       {}
 func (Assigned) event()   {}
+func (Recalled) event()   {}
 func (Unassigned) event() {}
 func (Synced) event()     {}
 func (Ordered) event()    {}

@@ -73,6 +73,10 @@ func (s *State) Step(now time.Duration, ev Event) []Effect {
 		s.lease.sent = s.lease.sent[:0]
 	case Assigned:
 		s.assigned(e)
+	case Recalled:
+		if n := s.node(e.Node); n != nil && !n.assigned {
+			n.assigned, n.epoch = true, e.Epoch
+		}
 	case Unassigned:
 		s.unassigned(e)
 	case Synced:
