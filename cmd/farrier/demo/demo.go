@@ -56,7 +56,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	d.began = time.Now()
 	cfg := site.Config{
-		Dir: d.dir, Bin: o.Bin, Images: filepath.Join(o.Dir, "images"), Machines: o.Machines,
+		Dir: d.dir, Bin: o.Bin, Images: filepath.Join(o.Dir, "images"), Machines: o.Machines, Profile: "default",
 		OnStart: d.started, OnMachine: d.machineEvent,
 	}
 	if o.VM {

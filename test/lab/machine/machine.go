@@ -25,8 +25,9 @@ type Config struct {
 	Serial     string
 	DiskBytes  int64 // default 2 GiB, sparse
 	DiskSerial string
-	Disk       ramdisk.Disk // how the disk behaves: discard, write rate, write log; size, path and serial are set here
-	Helpers    []Helper     // the relay's helper addresses
+	Disk       ramdisk.Disk   // how the disk behaves: discard, write rate, write log; size, path and serial are set here
+	MoreDisks  []ramdisk.Disk // further disks, complete; they are made when the ramdisk first runs
+	Helpers    []Helper       // the relay's helper addresses
 	OnEvent    func(Event)
 }
 
@@ -107,10 +108,13 @@ func (m *Machine) ConsolePath() string { return filepath.Join(m.cfg.Dir, "consol
 
 // Board implements lab.Machine.
 func (m *Machine) Board() lab.Board {
+	disks := []lab.Disk{{Name: "disk0", Serial: m.cfg.DiskSerial, Model: diskModel, Bytes: uint64(m.cfg.DiskBytes)}}
+	for i, d := range m.cfg.MoreDisks {
+		disks = append(disks, lab.Disk{Name: fmt.Sprintf("disk%d", i+1), Serial: d.Serial, Model: d.Model, Bytes: uint64(d.SizeBytes)})
+	}
 	return lab.Board{
 		UUID: m.cfg.UUID, Serial: m.cfg.Serial, Manufacturer: manufacturer, Model: model,
-		MACs: []string{m.cfg.MAC.String()}, MemoryBytes: memoryBytes, CPUs: cpus,
-		Disks: []lab.Disk{{Name: "disk0", Serial: m.cfg.DiskSerial, Model: diskModel, Bytes: uint64(m.cfg.DiskBytes)}},
+		MACs: []string{m.cfg.MAC.String()}, MemoryBytes: memoryBytes, CPUs: cpus, Disks: disks,
 	}
 }
 

@@ -142,7 +142,7 @@ func (m *Machine) prepare(program string, init []byte) error {
 		System:   ramdisk.System{UUID: m.cfg.UUID, Serial: m.cfg.Serial, Manufacturer: manufacturer, Product: model, BIOSVersion: "lab 1"},
 		BootMode: "bios", CPUs: cpus, MemoryMiB: memoryBytes >> 20, SourceIP: m.cfg.IP.String(),
 		NICs:  []ramdisk.NIC{{Name: "eth0", MAC: m.cfg.MAC.String(), IP: m.cfg.IP.String()}},
-		Disks: []ramdisk.Disk{disk},
+		Disks: append([]ramdisk.Disk{disk}, m.cfg.MoreDisks...),
 	}, "", "  ")
 	if err != nil {
 		return err

@@ -34,22 +34,19 @@ func (s *Site) process(name, program, yaml string) (p *Process, config string, e
 
 // startCoordinators makes a cluster and joins the others to it by tokens.
 func (s *Site) startCoordinators(ctx context.Context) error {
-	yaml := fmt.Sprintf("listen: {api: %[1]s:0, raft: %[1]s:0, rack: %[1]s:0}\nprofile: lan\n%[2]s", s.host(), s.cfg.CoordinatorSettings)
+	yaml := fmt.Sprintf("listen: {api: %[1]s:0, raft: %[1]s:0, rack: %[1]s:0}\nprofile: %[3]s\n%[2]s", s.host(), s.cfg.CoordinatorSettings, s.cfg.Profile)
 	for i := range s.cfg.Coordinators {
 		name := fmt.Sprintf("c%d", i+1)
 		p, config, err := s.process(name, "farrier-coordinator", yaml)
 		if err != nil {
 			return err
 		}
-		args := []string{"init", "--config", config, "--operator-dir", s.Operator}
-		if i > 0 {
-			token, err := s.token(ctx, "coordinator", name, "")
-			if err != nil {
-				return err
-			}
-			args = []string{"join", "--config", config, "--token", token}
+		if i == 0 {
+			_, err = run(ctx, p.LogPath, p.program, "init", "--config", config, "--operator-dir", s.Operator)
+		} else {
+			err = s.join(ctx, p, config, "coordinator", "")
 		}
-		if _, err := run(ctx, p.LogPath, p.program, args...); err != nil {
+		if err != nil {
 			return err
 		}
 		s.Coordinators = append(s.Coordinators, p)
@@ -113,6 +110,25 @@ func (s *Site) token(ctx context.Context, role, name, group string) (string, err
 	return res.GetToken(), nil
 }
 
+// joinTries is how often a daemon may try to join: on a busy computer the leader may change just then.
+const joinTries = 3
+
+// join makes a token and has the daemon join with it.
+func (s *Site) join(ctx context.Context, p *Process, config, role, group string) error {
+	for try := 1; ; try++ {
+		token, err := s.token(ctx, role, p.Name, group)
+		if err == nil {
+			_, err = run(ctx, p.LogPath, p.program, "join", "--config", config, "--token", token)
+		}
+		if err == nil || try == joinTries {
+			return err
+		}
+		if err := sleep(ctx, time.Duration(try)*500*time.Millisecond); err != nil {
+			return err
+		}
+	}
+}
+
 func sleep(ctx context.Context, d time.Duration) error {
 	t := time.NewTimer(d)
 	defer t.Stop()
@@ -169,7 +185,7 @@ func (s *Site) agentPlace(i int) (agentPlace, error) {
 // startAgents joins the agents, one address each, and waits for their sessions.
 func (s *Site) startAgents(ctx context.Context) error {
 	var wg sync.WaitGroup
-	errs := make(chan error, s.cfg.Agents)
+	errs := make(chan error, max(s.cfg.Agents, 0))
 	for i := range s.cfg.Agents {
 		name := fmt.Sprintf("%s-%c", s.cfg.Group, 'a'+i)
 		place, err := s.agentPlace(i)
@@ -181,14 +197,10 @@ func (s *Site) startAgents(ctx context.Context) error {
 			return err
 		}
 		p.start = place.start
-		token, err := s.token(ctx, "agent", name, s.cfg.Group)
-		if err != nil {
-			return err
-		}
 		s.Agents = append(s.Agents, p)
 		s.helper = append(s.helper, place.helper)
 		wg.Go(func() {
-			if _, err := run(ctx, p.LogPath, p.program, "join", "--config", config, "--token", token); err != nil {
+			if err := s.join(ctx, p, config, "agent", s.cfg.Group); err != nil {
 				errs <- err
 				return
 			}

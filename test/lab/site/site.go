@@ -25,8 +25,9 @@ type Config struct {
 	Bin          string // directory of farrier-coordinator, farrier-agent and farrier-ramdisk
 	Images       string // directory where the demo image is kept; default Dir/images
 	Coordinators int    // default 3
-	Agents       int    // default 2
-	Machines     int    // default 4
+	Agents       int    // default 2, negative: none
+	Machines     int    // default 4, negative: none, and neither image nor ramdisk is made
+	Profile      string // of the coordinators' elections; default "lan"
 	Group        string // default "rack1"
 	// Machine, if set, changes the machine's configuration before it is made.
 	Machine   func(i int, cfg *machine.Config)
@@ -117,6 +118,9 @@ func defaults(cfg Config) Config {
 	if cfg.Group == "" {
 		cfg.Group = "rack1"
 	}
+	if cfg.Profile == "" {
+		cfg.Profile = "lan"
+	}
 	if cfg.OnStart == nil {
 		cfg.OnStart = func(string, time.Duration) {}
 	}
@@ -156,8 +160,8 @@ func (s *Site) startImage(context.Context) error {
 	if err := s.serveImages(); err != nil {
 		return err
 	}
-	if s.cfg.Rack != nil {
-		return nil // OS makes one for each run
+	if s.cfg.Rack != nil || s.cfg.Machines < 0 {
+		return nil // OS makes one for each run; without machines there is none
 	}
 	img, err := image.Build(s.cfg.Images)
 	s.Image, s.ImageURL = img, s.imageBase+filepath.Base(img.Path)
@@ -216,10 +220,16 @@ func (s *Site) makeBootFiles(ctx context.Context) error {
 	if s.cfg.Rack != nil {
 		return s.makeRamdisk(ctx, s.cfg.Rack.Modules)
 	}
+	ramdisk := func() error { return s.makeRamdisk(ctx, "none") }
+	if s.cfg.Machines < 0 {
+		ramdisk = func() error {
+			return os.WriteFile(s.ramdisk(), []byte("FARRIER SIMULATED RAMDISK: there are no machines\n"), 0o644)
+		}
+	}
 	return errors.Join(
 		os.WriteFile(s.kernel(), []byte("FARRIER SIMULATED KERNEL: software machines do not execute it\n"), 0o644),
 		os.WriteFile(filepath.Join(s.programs(), "undionly.kpxe"), []byte("FARRIER SIMULATED BOOT PROGRAM: software machines do not execute it\n"), 0o644),
-		s.makeRamdisk(ctx, "none"),
+		ramdisk(),
 	)
 }
 
