@@ -54,8 +54,12 @@ e2e: setup build ## a machine under QEMU with real firmware, from power-on to a 
 	$(GO) test -tags e2e -count=1 -timeout 20m -v ./test/e2e
 
 .PHONY: bench
-bench: build ## figures beside their goals; ROW=n runs one, LONG=1 adds the long parts
+bench: bench-setup build ## figures beside their goals; ROW=n runs one, LONG=1 adds the long parts
 	$(GO) run ./test/bench $(if $(ROW),-row $(ROW)) $(if $(LONG),-long)
+
+.PHONY: bench-setup
+bench-setup: ## Debian packages that bench measures beside (root)
+	test/setup-bench.sh
 
 .PHONY: setup
 setup: ## Debian packages for check and e2e (root)

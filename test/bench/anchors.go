@@ -97,9 +97,12 @@ func (c *etcdCluster) lockPairs(ctx context.Context, workers int, seconds float6
 		return pairResult{}, err
 	}
 	cmd := exec.CommandContext(ctx, c.program, "-endpoints", strings.Join(c.endpoints, ","), "-workers", strconv.Itoa(workers), "-seconds", fmt.Sprint(seconds))
-	cmd.Stderr = os.Stderr
-	out, err := cmd.Output()
+	out, err := cmd.Output() // its client warns of each call that the end of the time cuts off
 	if err != nil {
+		var exit *exec.ExitError
+		if errors.As(err, &exit) {
+			err = fmt.Errorf("%w: %s", err, exit.Stderr)
+		}
 		return pairResult{}, fmt.Errorf("anchor: %w", err)
 	}
 	var r pairResult

@@ -18,12 +18,15 @@ type row struct {
 
 // rows are those that can be measured, in the order of running.
 var rows = []row{ // read-only
+	{1, "lock pairs", locks},
+	{2, "lock latency", latency},
 	{8, "placement", placement},
 }
 
 // bench is one run.
 type bench struct {
 	dir     string // for data; removed at the end
+	bin     string // of the programs under test
 	long    bool
 	figures []figure
 }
@@ -34,22 +37,23 @@ func main() {
 	only := flag.Int("row", 0, "run only this row")
 	long := flag.Bool("long", false, "run the long parts as well")
 	out := flag.String("json", "bench.json", "file for the figures")
+	bin := flag.String("bin", "bin", "directory of the programs under test")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *only, *long, *out); err != nil {
+	if err := run(ctx, *only, &bench{bin: *bin, long: *long}, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(ctx context.Context, only int, long bool, out string) error {
+func run(ctx context.Context, only int, b *bench, out string) error {
 	dir, err := os.MkdirTemp("", "farrier-bench-")
 	if err != nil {
 		return err
 	}
 	defer os.RemoveAll(dir)
-	b := &bench{dir: dir, long: long}
+	b.dir = dir
 	if only != 0 && !slices.ContainsFunc(rows, func(r row) bool { return r.number == only }) {
 		return fmt.Errorf("there is no row %d", only)
 	}
