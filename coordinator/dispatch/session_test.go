@@ -64,6 +64,17 @@ func TestTimeStandsStillWithoutReason(t *testing.T) {
 	}
 }
 
+func TestIdleTimeIsNotChargedToANewSession(t *testing.T) {
+	r := newRig(t)
+	r.tick(10 * time.Second) // nobody is there
+	a := r.agent("a").connect()
+	r.tick(250 * time.Millisecond)
+	s, live := r.model.View().Session(a.session)
+	if left := s.Deadline - r.model.View().Elapsed(); !live || left != 1750*time.Millisecond {
+		t.Errorf("250 ms after its opening the session has %v left of 2 s", left)
+	}
+}
+
 func TestLostRenewalsEndTheSession(t *testing.T) {
 	r := newRig(t)
 	a, b := r.agent("a").connect(), r.agent("b")

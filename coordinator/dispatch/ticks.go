@@ -18,6 +18,7 @@ import (
 type tickState struct {
 	term uint64        // whose first tick is applied; 0: none
 	last time.Duration // boottime at the tick proposed before
+	idle time.Duration // boottime when there was last found nothing that needs time at the full pace
 }
 
 func (d *Dispatch) runTicks(ctx context.Context) error {
@@ -42,12 +43,23 @@ func (d *Dispatch) tick(ctx context.Context) {
 	}
 	now := d.cfg.Clock.Boottime()
 	first := d.ticker.term != term
-	if pace := d.pace(d.cfg.Replica.View()); !first && (pace == 0 || pace > d.cfg.TickEvery && now-d.ticker.last < pace) {
+	pace := d.pace(d.cfg.Replica.View())
+	if pace == 0 {
+		d.ticker.last = now // nothing is measured: time stands still
+	}
+	if pace != d.cfg.TickEvery {
+		d.ticker.idle = now
+	}
+	if !first && (pace == 0 || pace > d.cfg.TickEvery && now-d.ticker.last < pace) {
 		return
+	}
+	since := d.ticker.last
+	if pace == d.cfg.TickEvery { // a session that has just been opened is not charged for the idle time before it
+		since = max(since, d.ticker.idle)
 	}
 	body := command.Tick{FirstOfTerm: first}
 	if !first {
-		body.D = min(max(now-d.ticker.last, 0), state.MaxTick)
+		body.D = min(max(now-since, 0), state.MaxTick)
 	}
 	renewals := d.renewals()
 	for _, r := range renewals {
