@@ -5,6 +5,7 @@ package netns
 import (
 	"errors"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"runtime"
@@ -61,7 +62,9 @@ func NewRack(address string) (*Rack, error) {
 		return nil, fmt.Errorf("bring up lo: %w", err)
 	}
 	off := false
-	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0"}, MulticastSnooping: &off}
+	// An address of its own: the bridge would take that of a port, and change it with the ports, under hosts that know it.
+	own := net.HardwareAddr{0x02, 0xfa, 0x77, 0x00, 0x00, 0x01}
+	br := &netlink.Bridge{LinkAttrs: netlink.LinkAttrs{Name: "br0", HardwareAddr: own}, MulticastSnooping: &off}
 	if err := netlink.LinkAdd(br); err != nil {
 		return nil, fmt.Errorf("add bridge: %w", err)
 	}
