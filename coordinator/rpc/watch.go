@@ -35,7 +35,11 @@ func (s watchService) Watch(ctx context.Context, req *farrierv1.WatchRequest, st
 		return fault.New(fault.Busy, "watch", "this coordinator has its %d watchers", s.MaxWatchers).WithHelp("watch another coordinator")
 	}
 	defer s.watchers.Add(-1)
-	v := s.Reader.View()
+	// A member that has just started may lack what the caller has seen elsewhere: wait for it.
+	v, err := s.read(ctx, false)
+	if err != nil {
+		return fault.Wrap("watch", err)
+	}
 	w := &watcher{api: s.API, stream: stream, types: map[string]bool{}, after: state.Position{Index: v.Index(), Ordinal: ^uint32(0)}}
 	if p := req.GetAfter(); p != nil {
 		w.after = state.Position{Index: p.GetIndex(), Ordinal: p.GetOrdinal()}
