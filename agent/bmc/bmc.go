@@ -150,11 +150,12 @@ type Describer interface {
 // Fencer is an optional ability of a Client: a session that a later owner can end, so that a request which is
 // still on its way is refused when it arrives (401). Redfish with session authentication has it.
 type Fencer interface {
-	// Fence opens this client's session, hands its URI to record before anything is sent under it, then deletes
-	// the sessions named by previous (other owners' URIs; one that is gone is fine). If record fails the new
-	// session is deleted and its error returned. A second call with a session open only deletes previous.
-	// fenced is false, without an error, when the BMC offers basic authentication only: there is no fence then.
-	Fence(ctx context.Context, previous []string, record func(uri string) error) (fenced bool, err error)
+	// Fence opens this client's session, hands its URI to record, then deletes the sessions named by previous (other
+	// owners' URIs; one that is gone is fine). A session that is opened later, in place of one that ended, is handed
+	// to record before the first change is sent under it. If record fails the new session is deleted and its error
+	// returned. fenced is false, without an error, when the BMC offers basic authentication only: there is no fence
+	// then.
+	Fence(ctx context.Context, previous []string, record func(ctx context.Context, uri string) error) (fenced bool, err error)
 }
 
 // Client is one node's BMC. It may also be a Fencer.
@@ -180,6 +181,7 @@ type Drivers map[string]Factory
 type Target struct {
 	Node       string // UUID
 	DriverInfo map[string]string
+	Sessions   []string // URIs of sessions that earlier owners may have open, to be ended before the first effect
 }
 
 // LogValue keeps credentials out of logs.

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"log/slog"
 	"maps"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -27,11 +28,12 @@ const (
 
 // BMCs gives turns at the BMCs of an agent. It is safe for concurrent use.
 type BMCs struct {
-	types Types
-	log   *slog.Logger
-	gap   time.Duration
-	store *journal.Journal
-	done  chan *held // to be closed
+	types    Types
+	log      *slog.Logger
+	gap      time.Duration
+	store    *journal.Journal
+	sessions Sessions
+	done     chan *held // to be closed
 
 	mu     sync.Mutex // guards lines, fences and what they hold, except clients' calls
 	lines  map[string]*line
@@ -48,20 +50,33 @@ type line struct {
 
 // held is a client kept between turns. It is used only within a turn.
 type held struct {
+	node   string
 	line   string
 	driver string
 	info   map[string]string
 	client bmc.Client
 	fenced bool
+	ended  []string // sessions of others that this client has ended
+	uri    string   // of its own session, once recorded; guarded by BMCs.mu
 }
 
-// NewBMCs makes the queues. gap 0 means DefaultGap. The journal gives back and keeps the sessions' URIs.
-func NewBMCs(types Types, store *journal.Journal, gap time.Duration, log *slog.Logger) (*BMCs, error) {
+// Sessions keeps the URIs of open BMC sessions where the nodes' next owners find them.
+type Sessions interface {
+	// Opened returns when it is known that the node's next owner will end the session. On an error nothing may be
+	// changed under it: the node may have another owner already.
+	Opened(ctx context.Context, node, uri string) error
+	// Ended says that a session is over. It does not block and may be lost.
+	Ended(node, uri string)
+}
+
+// NewBMCs makes the queues. gap 0 means DefaultGap. The journal keeps the sessions' URIs
+// for this agent's next life, sessions for the nodes' next owners.
+func NewBMCs(types Types, store *journal.Journal, sessions Sessions, gap time.Duration, log *slog.Logger) (*BMCs, error) {
 	if gap == 0 {
 		gap = DefaultGap
 	}
 	b := &BMCs{
-		types: types, log: log, gap: gap, store: store, done: make(chan *held, maxClosing),
+		types: types, log: log, gap: gap, store: store, sessions: sessions, done: make(chan *held, maxClosing),
 		lines: make(map[string]*line), nodes: make(map[string]*held), fences: make(map[string]string),
 	}
 	err := store.Each(journal.Fences, func(node string, uri []byte) error {
@@ -87,7 +102,7 @@ func (b *BMCs) Turn(ctx context.Context, driver string, t bmc.Target, fn func(ct
 	if err != nil {
 		return err
 	}
-	return fn(ctx, h.client, func(ctx context.Context) error { return b.fence(ctx, t.Node, h) })
+	return fn(ctx, h.client, func(ctx context.Context) error { return b.fence(ctx, t, h) })
 }
 
 // lineOf is the queue's key: one BMC may manage several machines.
@@ -179,7 +194,7 @@ func (b *BMCs) client(typ Type, t bmc.Target) (*held, error) {
 	if err != nil {
 		return nil, err
 	}
-	fresh := &held{line: lineOf(typ.Name, t), driver: typ.Name, info: t.DriverInfo, client: c}
+	fresh := &held{node: t.Node, line: lineOf(typ.Name, t), driver: typ.Name, info: t.DriverInfo, client: c}
 	b.mu.Lock()
 	b.nodes[t.Node] = fresh
 	b.mu.Unlock()
@@ -189,35 +204,53 @@ func (b *BMCs) client(typ Type, t bmc.Target) (*held, error) {
 	return fresh, nil
 }
 
-// fence ends the session that an earlier owner, or an earlier life of this agent, may have open.
-func (b *BMCs) fence(ctx context.Context, node string, h *held) error {
+// fence ends the sessions that earlier owners, or an earlier life of this agent, may have open, and has this agent's
+// own recorded before.
+func (b *BMCs) fence(ctx context.Context, t bmc.Target, h *held) error {
 	f, ok := h.client.(bmc.Fencer)
-	if !ok || h.fenced {
+	if !ok || h.fenced && !slices.ContainsFunc(t.Sessions, func(uri string) bool { return !slices.Contains(h.ended, uri) }) {
 		return nil
 	}
-	var previous []string
+	previous := slices.Clone(t.Sessions)
 	b.mu.Lock()
-	if uri := b.fences[node]; uri != "" {
+	if uri := b.fences[t.Node]; uri != "" && !h.fenced && !slices.Contains(previous, uri) {
 		previous = append(previous, uri)
 	}
 	b.mu.Unlock()
-	fenced, err := f.Fence(ctx, previous, func(uri string) error {
-		err := b.store.Put(journal.Entry{Table: journal.Fences, Key: node, Value: []byte(uri)}).Wait()
-		if err == nil {
-			b.mu.Lock()
-			b.fences[node] = uri
-			b.mu.Unlock()
-		}
-		return err
-	})
+	fenced, err := f.Fence(ctx, previous, func(ctx context.Context, uri string) error { return b.opened(ctx, t.Node, h, uri) })
 	if err != nil {
 		return fault.Wrap("open BMC session", err)
 	}
 	if !fenced {
-		b.log.Warn("the BMC has no sessions: a late request of an earlier owner cannot be refused", "node", node)
+		b.log.Warn("the BMC has no sessions: a late request of an earlier owner cannot be refused", "node", t.Node)
 	}
-	h.fenced = true
+	for _, uri := range t.Sessions {
+		if own := b.own(h); uri != own && !slices.Contains(h.ended, uri) {
+			b.sessions.Ended(t.Node, uri)
+		}
+	}
+	h.fenced, h.ended = true, t.Sessions
 	return nil
+}
+
+// opened puts a session's URI where this agent's next life and the node's next owner find it.
+func (b *BMCs) opened(ctx context.Context, node string, h *held, uri string) error {
+	if err := b.store.Put(journal.Entry{Table: journal.Fences, Key: node, Value: []byte(uri)}).Wait(); err != nil {
+		return err
+	}
+	if err := b.sessions.Opened(ctx, node, uri); err != nil {
+		return err
+	}
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.fences[node], h.uri = uri, uri
+	return nil
+}
+
+func (b *BMCs) own(h *held) string {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return h.uri
 }
 
 // Forget closes the node's client soon.
@@ -260,6 +293,8 @@ func (b *BMCs) close(ctx context.Context, h *held) {
 	}
 	if err := h.client.Close(ctx); err != nil {
 		b.log.Warn("BMC session not closed", "err", err)
+	} else if uri := b.own(h); uri != "" {
+		b.sessions.Ended(h.node, uri)
 	}
 }
 

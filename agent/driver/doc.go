@@ -6,6 +6,10 @@
 // length. A slow or dead BMC holds up those who wait for it and nobody else. A node's client is kept between
 // turns, with its session, and closed when the node leaves or its driver_info changes.
 //
+// Before the first effect at a BMC with sessions the client's own session is recorded, in the journal and with the
+// coordinators (Sessions), and those that earlier owners recorded are ended: what an earlier owner still has on its way
+// is refused by the BMC.
+//
 // Simulator is the ramdisk of machines that are not there: it makes first contact and ends ramdisk steps after
 // delays that driver_info sets, and marks everything it says as simulated.
 package driver

@@ -25,7 +25,10 @@ type rig struct {
 	opened int
 	closed []string
 	fences [][]string // previous, of each call
-	noted  error      // what record is to answer
+	noted  error      // what Opened is to answer
+
+	recorded int      // calls of Opened
+	ended    []string // node and URI of each call of Ended
 }
 
 func (r *rig) Open(t bmc.Target) (bmc.Client, error) {
@@ -40,10 +43,21 @@ type rigged struct {
 	node string
 }
 
-func (c *rigged) Fence(_ context.Context, previous []string, record func(string) error) (bool, error) {
+func (c *rigged) Fence(ctx context.Context, previous []string, record func(context.Context, string) error) (bool, error) {
+	if err := record(ctx, "/sessions/"+c.node); err != nil {
+		return false, err
+	}
 	c.rig.fences = append(c.rig.fences, previous)
-	return true, record("/sessions/" + c.node)
+	return true, nil
 }
+
+// Opened and Ended make the rig the place where sessions are recorded.
+func (r *rig) Opened(context.Context, string, string) error {
+	r.recorded++
+	return r.noted
+}
+
+func (r *rig) Ended(node, uri string) { r.ended = append(r.ended, node+" "+uri) }
 
 func (c *rigged) Close(context.Context) error {
 	c.rig.closed = append(c.rig.closed, c.node)
@@ -56,7 +70,7 @@ func newBMCs(t *testing.T, r *rig, dir string, gap time.Duration) (*BMCs, *journ
 	if err != nil {
 		t.Fatal(err)
 	}
-	b, err := NewBMCs(NewTypes(Redfish(r), Fake(r)), j, gap, slog.New(slog.DiscardHandler))
+	b, err := NewBMCs(NewTypes(Redfish(r), Fake(r)), j, r, gap, slog.New(slog.DiscardHandler))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -195,6 +209,44 @@ func TestClientsAndFences(t *testing.T) {
 	}
 	if err := b2.Turn(t.Context(), "ipmi", target("n1", ""), nil); !fault.Is(err, fault.Unsupported) {
 		t.Errorf("unknown hardware type: %v", err)
+	}
+}
+
+// TestEarlierOwnersSessions: what the assignment names is ended once, before the first effect and again when it names
+// more; the coordinators are told what is over; without a record there is no effect.
+func TestEarlierOwnersSessions(t *testing.T) {
+	r := &rig{fake: fake.New()}
+	b, j := newBMCs(t, r, t.TempDir(), time.Nanosecond)
+	defer j.Close()
+	use := func(sessions ...string) error {
+		to := target("n1", "https://bmc1")
+		to.Sessions = sessions
+		return b.Turn(t.Context(), "redfish", to, func(ctx context.Context, _ bmc.Client, fence fenceFn) error { return fence(ctx) })
+	}
+	r.noted = fault.New(fault.Unavailable, "record BMC session", "the node is not this agent's")
+	if err := use("/sessions/a"); !fault.Is(err, fault.Unavailable) || len(r.fences) != 0 {
+		t.Errorf("a session that was not recorded: %v, ended %v", err, r.fences)
+	}
+	r.noted = nil
+	for _, sessions := range [][]string{{"/sessions/a"}, {"/sessions/a"}, {"/sessions/a", "/sessions/n1", "/sessions/b"}} {
+		if err := use(sessions...); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if len(r.fences) != 2 || !slices.Equal(r.fences[0], []string{"/sessions/a"}) || !slices.Contains(r.fences[1], "/sessions/b") {
+		t.Errorf("the BMC was told to end %v", r.fences)
+	}
+	if want := []string{"n1 /sessions/a", "n1 /sessions/b"}; !slices.Equal(r.ended, want) {
+		t.Errorf("reported as over: %v, want %v", r.ended, want)
+	}
+	b.Forget("n1")
+	ctx, stop := context.WithCancel(t.Context())
+	stop()
+	for range 3 {
+		_ = b.Run(ctx)
+	}
+	if last := r.ended[len(r.ended)-1]; last != "n1 /sessions/n1" {
+		t.Errorf("reported last: %s; the session was closed with the node", last)
 	}
 }
 

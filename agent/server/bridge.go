@@ -228,6 +228,17 @@ func (b boots) Teardown(_ context.Context, node, bootID string) error {
 	return nil
 }
 
+// bmcSessions is where the URIs of open BMC sessions go.
+type bmcSessions struct{ *agent }
+
+// Opened implements driver.Sessions.
+func (b bmcSessions) Opened(ctx context.Context, node, uri string) error {
+	return b.up.Opened(ctx, node, uri)
+}
+
+// Ended implements driver.Sessions.
+func (b bmcSessions) Ended(node, uri string) { b.up.Ended(node, uri) }
+
 // ramdisks hands orders to the machines, or to the simulator.
 type ramdisks struct{ *agent }
 

@@ -104,7 +104,7 @@ func (a *agent) drivers() (err error) {
 		}
 		a.types[name] = t
 	}
-	a.bmcs, err = driver.NewBMCs(a.types, a.journal, a.cfg.BMCGap, a.env.Log)
+	a.bmcs, err = driver.NewBMCs(a.types, a.journal, bmcSessions{a}, a.cfg.BMCGap, a.env.Log)
 	return err
 }
 

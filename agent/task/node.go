@@ -21,6 +21,7 @@ type Node struct {
 	PowerState, ProvisionState      string
 	TargetProvisionState, LastError string // as the last transition left them; not sent with assignments
 	Properties                      map[string]string
+	BMCSessions                     []string // URIs that others, or earlier lives of this agent, may have open
 }
 
 // LogValue keeps credentials out of logs.
@@ -30,7 +31,9 @@ func (n *Node) LogValue() slog.Value { return slog.StringValue(n.ID) }
 func (n *Node) String() string { return "node " + n.ID }
 
 // Target is the node's BMC.
-func (n *Node) Target() bmc.Target { return bmc.Target{Node: n.ID, DriverInfo: n.DriverInfo} }
+func (n *Node) Target() bmc.Target {
+	return bmc.Target{Node: n.ID, DriverInfo: n.DriverInfo, Sessions: n.BMCSessions}
+}
 
 // Port is one of the node's network interfaces.
 type Port struct {

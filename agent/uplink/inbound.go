@@ -81,6 +81,8 @@ func (in *inbound) one(m *farrierv1.CoordinatorMessage) error {
 		}
 	case *farrierv1.CoordinatorMessage_LockReply:
 		in.u.calls.answer(b.LockReply)
+	case *farrierv1.CoordinatorMessage_BmcSessionReply:
+		in.u.calls.answer(&farrierv1.LockReply{Call: b.BmcSessionReply.GetCall(), Error: b.BmcSessionReply.GetError()})
 	case *farrierv1.CoordinatorMessage_GroupInfo:
 		in.group(b.GroupInfo)
 	case *farrierv1.CoordinatorMessage_Synced:

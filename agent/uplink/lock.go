@@ -13,10 +13,10 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// maxCalls bounds the lock calls that wait for an answer.
+// maxCalls bounds the calls that wait for an answer.
 const maxCalls = 4096
 
-// calls are the lock requests and releases that wait for an answer. They are sent again on each stream of the same
+// calls are the lock requests and releases, and the BMC sessions to be recorded, that wait for an answer. They are sent again on each stream of the same
 // session; the coordinators answer a repeat as they did the first.
 type calls struct {
 	out *outbox
@@ -35,11 +35,11 @@ type call struct {
 func (c *calls) init(out *outbox) { c.out, c.open = out, make(map[uint64]*call) }
 
 // do sends what make returns and waits for the answer.
-func (c *calls) do(ctx context.Context, build func(id uint64) *farrierv1.AgentMessage) (*farrierv1.LockReply, error) {
+func (c *calls) do(ctx context.Context, op string, build func(id uint64) *farrierv1.AgentMessage) (*farrierv1.LockReply, error) {
 	c.mu.Lock()
 	if len(c.open) >= maxCalls {
 		c.mu.Unlock()
-		return nil, fault.New(fault.Busy, "ask for a lock", "%d calls wait already", maxCalls)
+		return nil, fault.New(fault.Busy, op, "%d calls wait already", maxCalls)
 	}
 	c.last++
 	id := c.last
@@ -56,7 +56,7 @@ func (c *calls) do(ctx context.Context, build func(id uint64) *farrierv1.AgentMe
 	case r := <-k.reply:
 		return r, errorOf(r.GetError())
 	case <-ctx.Done():
-		return nil, fault.New(fault.UnknownOutcome, "ask for a lock", "no answer: %w", context.Cause(ctx))
+		return nil, fault.New(fault.UnknownOutcome, op, "no answer: %w", context.Cause(ctx))
 	}
 }
 
@@ -113,7 +113,7 @@ func errorOf(d *farrierv1.ErrorDetail) error {
 
 // Lock implements task.Locker.
 func (u *Uplink) Lock(ctx context.Context, node, name, purpose string, w task.Wait) (uint64, error) {
-	r, err := u.calls.do(ctx, func(id uint64) *farrierv1.AgentMessage {
+	r, err := u.calls.do(ctx, "ask for a lock", func(id uint64) *farrierv1.AgentMessage {
 		return &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_LockRequest{LockRequest: &farrierv1.LockRequest{
 			Call: id, Node: node, Task: name, Purpose: purpose,
 			Wait: &farrierv1.LockWait{Wait: durationpb.New(w.For), Patient: w.Patient},
@@ -130,8 +130,25 @@ func (u *Uplink) Lock(ctx context.Context, node, name, purpose string, w task.Wa
 
 // Unlock implements task.Locker.
 func (u *Uplink) Unlock(ctx context.Context, node string, token uint64) error {
-	_, err := u.calls.do(ctx, func(id uint64) *farrierv1.AgentMessage {
+	_, err := u.calls.do(ctx, "release a lock", func(id uint64) *farrierv1.AgentMessage {
 		return &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_LockRelease{LockRelease: &farrierv1.LockRelease{Call: id, Node: node, Token: token}}}
 	})
 	return err
+}
+
+// Opened implements driver.Sessions: the coordinators keep the URI for the node's next owner.
+func (u *Uplink) Opened(ctx context.Context, node, uri string) error {
+	const op = "record BMC session"
+	_, err := u.calls.do(ctx, op, func(id uint64) *farrierv1.AgentMessage {
+		return &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_BmcSession{BmcSession: &farrierv1.BMCSession{Call: id, Node: node, Uri: uri, Opened: true}}}
+	})
+	if err != nil { // whatever the reason, nothing was changed: whoever has the right to act may try again
+		return fault.New(fault.Unavailable, op, "%w", err)
+	}
+	return nil
+}
+
+// Ended implements driver.Sessions.
+func (u *Uplink) Ended(node, uri string) {
+	u.out.add(&farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_BmcSession{BmcSession: &farrierv1.BMCSession{Node: node, Uri: uri}}})
 }

@@ -159,6 +159,10 @@ func agentProto(b Body) *pb.Body {
 		return &pb.Body{Body: &pb.Body_HandoverAck{HandoverAck: &pb.HandoverAck{
 			Node: string(b.Node), Agent: b.Agent, Epoch: b.Epoch,
 		}}}
+	case RecordBMCSession:
+		return &pb.Body{Body: &pb.Body_RecordBmcSession{RecordBmcSession: &pb.RecordBMCSession{
+			Node: string(b.Node), Session: b.Session, Agent: b.Agent, Uri: b.URI, Opened: b.Opened,
+		}}}
 	}
 	return nil
 }

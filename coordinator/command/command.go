@@ -218,6 +218,15 @@ type (
 	RaiseLevel struct{ Level uint32 }
 	// NewGeneration is proposed once after a restore or a recovery: all sessions end, tokens rise above all before.
 	NewGeneration struct{ Reason string }
+	// RecordBMCSession says that an agent opened a session at a node's BMC, or that one is over. An opened one is
+	// taken from the node's owner only: whoever owns the node next ends it before its first effect.
+	RecordBMCSession struct {
+		Node    node.ID
+		Session string // the agent's session
+		Agent   string
+		URI     string // path at the BMC; no secret
+		Opened  bool   // false: it is over
+	}
 	// Batch applies commands in order as one: used by bulk calls. Each has its own result.
 	Batch struct{ Commands []Body }
 )
@@ -282,36 +291,37 @@ const (
 	FlagRepeat              // the stored answer to a repeated request
 )
 
-func (InitCluster) body()     {}
-func (Tick) body()            {}
-func (UpdateSettings) body()  {}
-func (OpenSession) body()     {}
-func (CloseSession) body()    {}
-func (SetDrain) body()        {}
-func (RemoveAgent) body()     {}
-func (MoveNodes) body()       {}
-func (HandoverAck) body()     {}
-func (CreateNode) body()      {}
-func (UpdateNode) body()      {}
-func (DeleteNode) body()      {}
-func (CreatePort) body()      {}
-func (UpdatePort) body()      {}
-func (DeletePort) body()      {}
-func (SetMaintenance) body()  {}
-func (WaiveWipe) body()       {}
-func (Provision) body()       {}
-func (SetPower) body()        {}
-func (Outcome) body()         {}
-func (Edge) body()            {}
-func (Timeout) body()         {}
-func (Resume) body()          {}
-func (AcquireLock) body()     {}
-func (ReleaseLock) body()     {}
-func (BreakLock) body()       {}
-func (PutMember) body()       {}
-func (RemoveMember) body()    {}
-func (CreateJoinToken) body() {}
-func (UseJoinToken) body()    {}
-func (RaiseLevel) body()      {}
-func (NewGeneration) body()   {}
-func (Batch) body()           {}
+func (InitCluster) body()      {}
+func (Tick) body()             {}
+func (UpdateSettings) body()   {}
+func (OpenSession) body()      {}
+func (CloseSession) body()     {}
+func (SetDrain) body()         {}
+func (RemoveAgent) body()      {}
+func (MoveNodes) body()        {}
+func (HandoverAck) body()      {}
+func (CreateNode) body()       {}
+func (UpdateNode) body()       {}
+func (DeleteNode) body()       {}
+func (CreatePort) body()       {}
+func (UpdatePort) body()       {}
+func (DeletePort) body()       {}
+func (SetMaintenance) body()   {}
+func (WaiveWipe) body()        {}
+func (Provision) body()        {}
+func (SetPower) body()         {}
+func (Outcome) body()          {}
+func (Edge) body()             {}
+func (Timeout) body()          {}
+func (Resume) body()           {}
+func (AcquireLock) body()      {}
+func (ReleaseLock) body()      {}
+func (BreakLock) body()        {}
+func (PutMember) body()        {}
+func (RemoveMember) body()     {}
+func (CreateJoinToken) body()  {}
+func (UseJoinToken) body()     {}
+func (RaiseLevel) body()       {}
+func (NewGeneration) body()    {}
+func (RecordBMCSession) body() {}
+func (Batch) body()            {}

@@ -134,6 +134,9 @@ func agentBodyOf(m any) Body {
 	case *pb.Body_HandoverAck:
 		m := t.HandoverAck
 		return HandoverAck{Node: node.ID(m.GetNode()), Agent: m.GetAgent(), Epoch: m.GetEpoch()}
+	case *pb.Body_RecordBmcSession:
+		m := t.RecordBmcSession
+		return RecordBMCSession{Node: node.ID(m.GetNode()), Session: m.GetSession(), Agent: m.GetAgent(), URI: m.GetUri(), Opened: m.GetOpened()}
 	}
 	return nil
 }

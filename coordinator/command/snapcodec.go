@@ -11,7 +11,7 @@ import (
 )
 
 // AppendSnapshotRecord appends one record of a snapshot: *Root, *node.Node, *node.Port, *flow.Flow, *Session,
-// *Agent, *Ring, *JoinToken, *Client, *Answer, *Alarm, *Inventory, *Event, *Member or *SnapshotEnd. Equal records
+// *Agent, *Ring, *JoinToken, *Client, *Answer, *Alarm, *Inventory, *BMCSessions, *Event, *Member or *SnapshotEnd. Equal records
 // have equal bytes. It panics on any other type.
 func AppendSnapshotRecord(b []byte, rec any) []byte {
 	m := &pb.SnapshotRecord{}
@@ -70,6 +70,12 @@ func membershipProto(rec any) *pb.SnapshotRecord {
 		return &pb.SnapshotRecord{Record: &pb.SnapshotRecord_Inventory{Inventory: &pb.Inventory{
 			Node: string(r.Node), At: unixNano(r.At), Data: r.Data,
 		}}}
+	case *BMCSessions:
+		m := &pb.BMCSessions{Node: string(r.Node)}
+		for _, s := range r.Sessions {
+			m.Sessions = append(m.Sessions, &pb.BMCSession{Uri: s.URI, Agent: s.Agent, Session: s.Session})
+		}
+		return &pb.SnapshotRecord{Record: &pb.SnapshotRecord_BmcSessions{BmcSessions: m}}
 	case *Event:
 		m := &pb.Event{
 			Index: r.Index, Ordinal: r.Ordinal, Type: r.Type, Node: string(r.Node), NodeName: r.NodeName, At: unixNano(r.At), Actor: r.Actor,
@@ -146,6 +152,12 @@ func membershipOf(m *pb.SnapshotRecord) (any, error) {
 	case *pb.SnapshotRecord_Inventory:
 		i := r.Inventory
 		return &Inventory{Node: node.ID(i.GetNode()), At: timeOf(i.GetAt()), Data: i.GetData()}, nil
+	case *pb.SnapshotRecord_BmcSessions:
+		b := &BMCSessions{Node: node.ID(r.BmcSessions.GetNode())}
+		for _, s := range r.BmcSessions.GetSessions() {
+			b.Sessions = append(b.Sessions, BMCSession{URI: s.GetUri(), Agent: s.GetAgent(), Session: s.GetSession()})
+		}
+		return b, nil
 	case *pb.SnapshotRecord_Event:
 		return eventOf(r.Event)
 	default:

@@ -81,6 +81,17 @@ type (
 		At   time.Time
 		Data []byte
 	}
+	// BMCSessions is the sessions that agents opened at a node's BMC and that may still be open, oldest first.
+	BMCSessions struct {
+		Node     node.ID
+		Sessions []BMCSession
+	}
+	// BMCSession is one of them.
+	BMCSession struct {
+		URI     string // path at the BMC
+		Agent   string
+		Session string // the agent's
+	}
 	// Event is a stored event; fields are pairs in a fixed order.
 	Event struct {
 		Index    uint64

@@ -67,6 +67,8 @@ func (l *link) receive(ctx context.Context, messages []*farrierv1.AgentMessage) 
 			items = append(items, l.edge(b.Edge))
 		case *farrierv1.AgentMessage_TeardownDone:
 			items = append(items, l.teardown(b.TeardownDone))
+		case *farrierv1.AgentMessage_BmcSession:
+			items = append(items, l.bmcSession(b.BmcSession))
 		case *farrierv1.AgentMessage_Progress:
 			l.progress(b.Progress)
 		case *farrierv1.AgentMessage_Capacity:

@@ -23,6 +23,7 @@ type item struct {
 	request *farrierv1.LockRequest
 	release *farrierv1.LockRelease
 	ref     *farrierv1.OrderRef // of an outcome
+	bmc     *farrierv1.BMCSession
 }
 
 // submit proposes a batch as one and answers each of its messages. An error means that nothing of the batch is
@@ -64,6 +65,12 @@ func (l *link) answer(it *item, res command.Result, err error) {
 		l.lockReply(it.request.Call, res, err)
 	case it.release != nil:
 		l.lockReply(it.release.Call, command.Result{}, err)
+	case it.bmc.GetCall() != 0:
+		reply := &farrierv1.BMCSessionReply{Call: it.bmc.Call}
+		if err != nil {
+			reply.Error = l.d.cfg.Detail(err)
+		}
+		l.out.put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_BmcSessionReply{BmcSessionReply: reply}})
 	case it.ref != nil:
 		if err != nil {
 			l.d.cfg.Log.Warn("an outcome was refused", "agent", l.agent, "node", it.ref.Node, "flow", it.ref.Flow, "err", err)
@@ -204,6 +211,15 @@ func (l *link) edge(e *farrierv1.Edge) item {
 func (l *link) teardown(t *farrierv1.TeardownDone) item {
 	return item{err: l.ours(t.GetNode()), size: 192, body: command.HandoverAck{
 		Node: node.ID(t.GetNode()), Agent: l.agent, Epoch: t.GetEpoch()}}
+}
+
+func (l *link) bmcSession(b *farrierv1.BMCSession) item {
+	err := l.ours(b.GetNode())
+	if len(b.GetUri()) > state.MaxBMCURI {
+		err = fault.New(fault.TooLarge, "read an agent's request", "a BMC session's URI of %d bytes; at most %d", len(b.Uri), state.MaxBMCURI)
+	}
+	return item{bmc: b, err: err, size: 256 + len(b.GetUri()), body: command.RecordBMCSession{
+		Node: node.ID(b.GetNode()), Session: l.session, Agent: l.agent, URI: b.GetUri(), Opened: b.GetOpened()}}
 }
 
 // progress is kept if it is of the step in work.

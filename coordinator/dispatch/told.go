@@ -247,6 +247,7 @@ func fingerprint(a *plan.Assignment) uint64 {
 	if a.Boot != nil {
 		text("boot", a.Boot.ID, a.Boot.KeyHash)
 	}
+	text(a.BMCSessions...)
 	return h.Sum64()
 }
 

@@ -19,6 +19,9 @@ type Assignment struct {
 	Token lock.Token // the highest granted: lower ones are refused
 	Boot  *Boot      // nil: no boot is authorised
 	Epoch uint64
+	// BMCSessions are the URIs of sessions that may be open at the BMC and are not of the owner's present session: the
+	// owner ends them before its first effect.
+	BMCSessions []string
 }
 
 // Boot is an authorised start of the ramdisk. Its secret is the sender's to derive.
@@ -36,10 +39,16 @@ func Assign(v *state.View, id node.ID) (a Assignment, ok bool) {
 	if !found || n.Owner == "" || n.PrevOwner != "" {
 		return Assignment{}, false
 	}
-	if owner, found := v.Agent(n.Owner); !found || owner.Session == "" {
+	owner, found := v.Agent(n.Owner)
+	if !found || owner.Session == "" {
 		return Assignment{}, false
 	}
 	a = Assignment{Agent: n.Owner, Node: n, Ports: v.Ports(id), Token: n.Token, Epoch: n.Epoch}
+	for _, b := range v.BMCSessions(id) {
+		if b.Session != owner.Session {
+			a.BMCSessions = append(a.BMCSessions, b.URI)
+		}
+	}
 	if f, found := v.Flow(n.Flow); n.FlowOpen && found && f.Boot.ID != "" && f.Boot.Expires > v.Elapsed() {
 		a.Boot = &Boot{ID: f.Boot.ID, KeyHash: f.Boot.KeyHash, Flow: f.ID, ExpiresIn: f.Boot.Expires - v.Elapsed()}
 	}

@@ -377,7 +377,7 @@ func TestTimeouts(t *testing.T) {
 	}
 	w.run(id)
 	w.is(id, "deploy failed")
-	if e := w.node(id).LastError; e != "deploy: power_off: timed out" {
+	if e := w.node(id).LastError; e != "deploy: power.power_off: timed out" {
 		t.Fatalf("last error %q", e)
 	}
 
@@ -389,7 +389,7 @@ func TestTimeouts(t *testing.T) {
 	w.must(timeoutOf(w, id))
 	w.run(id)
 	w.is(id, "deploy failed")
-	if e := w.node(id).LastError; e != "deploy: wait_ramdisk: the machine did not call back in time" {
+	if e := w.node(id).LastError; e != "deploy: boot.wait_ramdisk: the machine did not call back in time" {
 		t.Fatalf("last error %q", e)
 	}
 }
@@ -433,7 +433,7 @@ func TestWrongImageIsNeverActive(t *testing.T) {
 	w.must(o)
 	w.run(id)
 	w.is(id, "deploy failed")
-	if !strings.HasPrefix(w.node(id).LastError, "deploy: write_image: the image that was written has digest cdcd") {
+	if !strings.HasPrefix(w.node(id).LastError, "deploy: deploy.write_image: the image that was written has digest cdcd") {
 		t.Fatal(w.node(id).LastError)
 	}
 }

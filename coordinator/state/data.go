@@ -18,6 +18,7 @@ type data struct {
 	ports       table[string, node.Port]
 	flows       table[flow.ID, flow.Flow] // the newest of each node
 	inventories table[node.ID, Inventory]
+	bmcs        table[node.ID, BMCSessions]
 	sessions    table[string, Session] // agents'
 	agents      table[string, Agent]
 	rings       table[pair, Ring]
@@ -92,6 +93,7 @@ func newData() data {
 		ports:       newTable(func(p *node.Port) string { return p.ID }, hashPort, indexPort),
 		flows:       newTable(func(f *flow.Flow) flow.ID { return f.ID }, hashFlow, indexFlow),
 		inventories: newTable(func(i *Inventory) node.ID { return i.Node }, hashInventory, nil),
+		bmcs:        newTable(func(b *BMCSessions) node.ID { return b.Node }, hashBMCSessions, nil),
 		sessions:    newTable(func(s *Session) string { return s.ID }, hashSession, indexSession),
 		agents:      newTable(func(a *Agent) string { return a.Name }, hashAgent, nil),
 		rings:       newTableFunc(pair.less, func(r *Ring) pair { return pair{r.Group, r.Driver} }, hashRing, nil),
@@ -129,7 +131,7 @@ func (a answerKey) less(b answerKey) bool {
 func (d *data) freeze() data {
 	return data{
 		root:  d.root,
-		nodes: d.nodes.freeze(), ports: d.ports.freeze(), flows: d.flows.freeze(), inventories: d.inventories.freeze(),
+		nodes: d.nodes.freeze(), ports: d.ports.freeze(), flows: d.flows.freeze(), inventories: d.inventories.freeze(), bmcs: d.bmcs.freeze(),
 		sessions: d.sessions.freeze(), agents: d.agents.freeze(), rings: d.rings.freeze(), clients: d.clients.freeze(),
 		answers: d.answers.freeze(), joinTokens: d.joinTokens.freeze(), members: d.members.freeze(),
 		events: d.events.freeze(), alarms: d.alarms.freeze(),

@@ -9,7 +9,7 @@ import (
 // known tells whether execute has a case for the body.
 func known(body command.Body) bool {
 	switch body.(type) {
-	case command.InitCluster, command.Tick, command.UpdateSettings, command.OpenSession, command.CloseSession, command.SetDrain, command.RemoveAgent, command.MoveNodes, command.HandoverAck, command.CreateNode, command.UpdateNode, command.DeleteNode, command.CreatePort, command.UpdatePort, command.DeletePort, command.SetMaintenance, command.WaiveWipe, command.Provision, command.SetPower, command.Outcome, command.Edge, command.Timeout, command.Resume, command.AcquireLock, command.ReleaseLock, command.BreakLock, command.PutMember, command.RemoveMember, command.CreateJoinToken, command.UseJoinToken, command.RaiseLevel, command.NewGeneration, command.Batch:
+	case command.InitCluster, command.Tick, command.UpdateSettings, command.OpenSession, command.CloseSession, command.SetDrain, command.RemoveAgent, command.MoveNodes, command.HandoverAck, command.CreateNode, command.UpdateNode, command.DeleteNode, command.CreatePort, command.UpdatePort, command.DeletePort, command.SetMaintenance, command.WaiveWipe, command.Provision, command.SetPower, command.Outcome, command.Edge, command.Timeout, command.Resume, command.AcquireLock, command.ReleaseLock, command.BreakLock, command.PutMember, command.RemoveMember, command.CreateJoinToken, command.UseJoinToken, command.RaiseLevel, command.NewGeneration, command.RecordBMCSession, command.Batch:
 		return true
 	}
 	return false
@@ -82,6 +82,8 @@ func (s *State) execute(body command.Body) command.Result {
 		return s.raiseLevel(c)
 	case command.NewGeneration:
 		return s.newGeneration(c)
+	case command.RecordBMCSession:
+		return s.recordBMCSession(c)
 	case command.Batch:
 		return s.batch(c)
 	default:

@@ -30,7 +30,7 @@ func (j *job) fail(cause string) {
 	f := j.flow()
 	where := ""
 	if st := f.Step(); st != nil && !f.Queued() {
-		where = st.Name + ": "
+		where = st.FullName() + ": "
 		if st.Attempt.Open {
 			st.Attempt.Open, st.Status, st.EndedAt = false, flow.Aborted, j.s.header.At
 			j.stepEvent(st, StepAborted, cause)

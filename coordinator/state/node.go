@@ -166,6 +166,9 @@ func (s *State) updateNode(c command.UpdateNode) command.Result {
 	n.Version++
 	n.UpdatedAt = s.header.At
 	put(s, &s.nodes, n)
+	if otherBMC(n, j.before) {
+		drop(s, &s.bmcs, n.ID)
+	}
 	s.emit(EventNodeUpdated, n, "fields", strings.Join(c.Fields, ","), "version", num(n.Version))
 	if moved {
 		j = s.jobOf(n.ID)
@@ -278,6 +281,7 @@ func (s *State) deleteNode(c command.DeleteNode) command.Result {
 		drop(s, &s.flows, n.Flow)
 	}
 	drop(s, &s.inventories, n.ID)
+	drop(s, &s.bmcs, n.ID)
 	drop(s, &s.nodes, n.ID)
 	s.emit(EventNodeDeleted, n, "name", n.Name)
 	return command.Result{Node: n.ID}

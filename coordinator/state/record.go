@@ -25,6 +25,8 @@ type (
 	Alarm = command.Alarm
 	// Inventory is what the ramdisk found, compressed by the agent.
 	Inventory = command.Inventory
+	// BMCSessions is the sessions that may be open at a node's BMC.
+	BMCSessions = command.BMCSessions
 )
 
 // Cluster is what is common to all members.
@@ -68,6 +70,8 @@ const (
 	MaxFacts        = 64               // facts in one outcome
 	MaxFactBytes    = 8 << 10          // bytes of all facts of one outcome
 	MaxInventory    = 128 << 10        // bytes, compressed
+	MaxBMCSessions  = 8                // recorded per node; the oldest goes
+	MaxBMCURI       = 512              // bytes of one session's URI
 	MaxTick         = time.Second      // of one Tick
 	ClientIdle      = 15 * time.Minute // of elapsed, until a client session ends
 	ClientForget    = 24 * time.Hour   // of elapsed, until an ended client session is forgotten

@@ -27,6 +27,7 @@ func (v *View) WriteSnapshot(w io.Writer) error {
 	writeTable(out, &d.ports)
 	writeTable(out, &d.flows)
 	writeTable(out, &d.inventories)
+	writeTable(out, &d.bmcs)
 	writeTable(out, &d.clients)
 	writeTable(out, &d.answers)
 	writeTable(out, &d.alarms)
@@ -165,6 +166,8 @@ func (in *snapshotReader) load(rec any) error {
 		s.countFlow(r)
 	case *Inventory:
 		load(s, &s.inventories, r)
+	case *BMCSessions:
+		load(s, &s.bmcs, r)
 	case *Client:
 		load(s, &s.clients, r)
 	case *Answer:

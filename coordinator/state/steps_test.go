@@ -260,7 +260,7 @@ func TestRamdiskIsLostForGood(t *testing.T) {
 	}
 	w.run(id)
 	w.is(id, "deploy failed")
-	if e := w.node(id).LastError; e != "deploy: select_disk: the ramdisk fell silent" {
+	if e := w.node(id).LastError; e != "deploy: deploy.select_disk: the ramdisk fell silent" {
 		t.Fatal(e)
 	}
 }

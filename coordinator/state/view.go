@@ -173,6 +173,14 @@ func (v *View) Inventory(id node.ID) ([]byte, time.Time, bool) {
 	return i.Data, i.At, true
 }
 
+// BMCSessions is the sessions that may be open at a node's BMC, oldest first. It is not to be written.
+func (v *View) BMCSessions(id node.ID) []command.BMCSession {
+	if b := v.data.bmcs.find(id); b != nil {
+		return b.Sessions
+	}
+	return nil
+}
+
 // RingView is one group × hardware type.
 type RingView struct {
 	Group, Driver string

@@ -71,8 +71,9 @@ type Client struct {
 	api    *gofish.APIClient // nil until the service root was read
 	ready  bool              // credentials are in the wire
 	system string            // path of the system, once known
-	record func(uri string) error
-	fenced bool // record is set: a session that ends is not silently replaced inside a change
+	record func(ctx context.Context, uri string) error
+	noted  string // URI of the session that was recorded last
+	fenced bool   // record is set: a session that ends is not silently replaced inside a change
 }
 
 var (
@@ -90,6 +91,9 @@ func (c *Client) call(ctx context.Context, op string, change bool, fn func(ctx c
 	defer cancel()
 	for try := 1; ; try++ {
 		api, err := c.login(ctx)
+		if err == nil && change {
+			err = c.note(ctx)
+		}
 		if err != nil {
 			return classify(op, err)
 		}
@@ -173,14 +177,21 @@ func (c *Client) authenticate(ctx context.Context, api *gofish.APIClient) error 
 	if err != nil {
 		return c.sessionRefused(err)
 	}
-	if c.record != nil {
-		if err := c.record(auth.Session); err != nil {
-			c.wire.setSession(auth.Token, auth.Session)
-			c.logout(ctx)
-			return fault.Wrap("record bmc session", err)
-		}
-	}
 	c.wire.setSession(auth.Token, auth.Session)
+	return nil
+}
+
+// note has the open session recorded, once, on a client with a fence. A session that cannot be recorded is ended.
+func (c *Client) note(ctx context.Context) error {
+	uri := c.wire.sessionURI()
+	if c.record == nil || uri == "" || uri == c.noted {
+		return nil
+	}
+	if err := c.record(ctx, uri); err != nil {
+		_ = c.logout(context.WithoutCancel(ctx)) // bounded by the transport; what stays open times out at the BMC
+		return fault.Wrap("record bmc session", err)
+	}
+	c.noted = uri
 	return nil
 }
 
@@ -201,18 +212,14 @@ func (c *Client) sessionRefused(err error) error {
 }
 
 // Fence implements bmc.Fencer.
-func (c *Client) Fence(ctx context.Context, previous []string, record func(uri string) error) (bool, error) {
+func (c *Client) Fence(ctx context.Context, previous []string, record func(ctx context.Context, uri string) error) (bool, error) {
 	c.mu.Lock()
-	first := !c.fenced
 	c.record, c.fenced = record, true
-	open := c.wire.sessionURI()
 	c.mu.Unlock()
-	if first && open != "" {
-		if err := record(open); err != nil {
-			return false, fault.Wrap("record bmc session", err)
-		}
-	}
 	err := c.call(ctx, "fence bmc", false, func(ctx context.Context, api *gofish.APIClient) error {
+		if err := c.note(ctx); err != nil {
+			return err
+		}
 		own := c.wire.sessionURI()
 		for _, uri := range previous {
 			if uri == "" || uri == own || !strings.HasPrefix(uri, "/redfish/v1/") {

@@ -209,7 +209,7 @@ func TestFence(t *testing.T) {
 	b, m := start(t)
 	var uri string
 	oldOwner := openClient(t, b, nil)
-	fenced, err := oldOwner.Fence(t.Context(), nil, func(u string) error {
+	fenced, err := oldOwner.Fence(t.Context(), nil, func(_ context.Context, u string) error {
 		uri = u
 		return nil
 	})
@@ -226,7 +226,7 @@ func TestFence(t *testing.T) {
 	taken := make(chan error, 1)
 	b.SetFaults(redfish.Faults{}) // the request that is held stays held; a later one passes
 	go func() {
-		_, err := newOwner.Fence(t.Context(), []string{uri}, func(string) error { return nil })
+		_, err := newOwner.Fence(t.Context(), []string{uri}, func(context.Context, string) error { return nil })
 		taken <- err
 	}()
 	if err := <-taken; err != nil {
@@ -247,7 +247,7 @@ func TestFence(t *testing.T) {
 func TestFenceRecordsFirst(t *testing.T) {
 	b, _ := start(t)
 	c := openClient(t, b, nil)
-	_, err := c.Fence(t.Context(), nil, func(string) error { return fault.New(fault.Unavailable, "", "journal is full") })
+	_, err := c.Fence(t.Context(), nil, func(context.Context, string) error { return fault.New(fault.Unavailable, "", "journal is full") })
 	if !fault.Is(err, fault.Unavailable) {
 		t.Errorf("Fence: %v", err)
 	}

@@ -80,6 +80,7 @@ type AgentMessage struct {
 	//	*AgentMessage_Capacity
 	//	*AgentMessage_TeardownDone
 	//	*AgentMessage_Heartbeats
+	//	*AgentMessage_BmcSession
 	Body          isAgentMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -212,6 +213,15 @@ func (x *AgentMessage) GetHeartbeats() *HeartbeatSummary {
 	return nil
 }
 
+func (x *AgentMessage) GetBmcSession() *BMCSession {
+	if x != nil {
+		if x, ok := x.Body.(*AgentMessage_BmcSession); ok {
+			return x.BmcSession
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Body interface {
 	isAgentMessage_Body()
 }
@@ -256,6 +266,10 @@ type AgentMessage_Heartbeats struct {
 	Heartbeats *HeartbeatSummary `protobuf:"bytes,10,opt,name=heartbeats,proto3,oneof"`
 }
 
+type AgentMessage_BmcSession struct {
+	BmcSession *BMCSession `protobuf:"bytes,11,opt,name=bmc_session,json=bmcSession,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Body() {}
 
 func (*AgentMessage_Renew) isAgentMessage_Body() {}
@@ -275,6 +289,8 @@ func (*AgentMessage_Capacity) isAgentMessage_Body() {}
 func (*AgentMessage_TeardownDone) isAgentMessage_Body() {}
 
 func (*AgentMessage_Heartbeats) isAgentMessage_Body() {}
+
+func (*AgentMessage_BmcSession) isAgentMessage_Body() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -926,6 +942,76 @@ func (x *LockRelease) GetToken() uint64 {
 	return 0
 }
 
+// BMCSession says that the agent opened a session at a node's BMC, or that one is over. Nothing is changed under an
+// opened session before the reply: the node's next owner ends it first.
+type BMCSession struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          uint64                 `protobuf:"varint,1,opt,name=call,proto3" json:"call,omitempty"` // 0: no reply is wanted
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"`
+	Uri           string                 `protobuf:"bytes,3,opt,name=uri,proto3" json:"uri,omitempty"`        // path at the BMC; no secret
+	Opened        bool                   `protobuf:"varint,4,opt,name=opened,proto3" json:"opened,omitempty"` // false: it is over
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BMCSession) Reset() {
+	*x = BMCSession{}
+	mi := &file_farrier_v1_rack_proto_msgTypes[10]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BMCSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BMCSession) ProtoMessage() {}
+
+func (x *BMCSession) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_v1_rack_proto_msgTypes[10]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BMCSession.ProtoReflect.Descriptor instead.
+func (*BMCSession) Descriptor() ([]byte, []int) {
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{10}
+}
+
+func (x *BMCSession) GetCall() uint64 {
+	if x != nil {
+		return x.Call
+	}
+	return 0
+}
+
+func (x *BMCSession) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *BMCSession) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *BMCSession) GetOpened() bool {
+	if x != nil {
+		return x.Opened
+	}
+	return false
+}
+
 type Capacity struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	FreeWorkers   uint32                 `protobuf:"varint,1,opt,name=free_workers,json=freeWorkers,proto3" json:"free_workers,omitempty"`
@@ -935,7 +1021,7 @@ type Capacity struct {
 
 func (x *Capacity) Reset() {
 	*x = Capacity{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[10]
+	mi := &file_farrier_v1_rack_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -947,7 +1033,7 @@ func (x *Capacity) String() string {
 func (*Capacity) ProtoMessage() {}
 
 func (x *Capacity) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[10]
+	mi := &file_farrier_v1_rack_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -960,7 +1046,7 @@ func (x *Capacity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capacity.ProtoReflect.Descriptor instead.
 func (*Capacity) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{10}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *Capacity) GetFreeWorkers() uint32 {
@@ -980,7 +1066,7 @@ type TeardownDone struct {
 
 func (x *TeardownDone) Reset() {
 	*x = TeardownDone{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[11]
+	mi := &file_farrier_v1_rack_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -992,7 +1078,7 @@ func (x *TeardownDone) String() string {
 func (*TeardownDone) ProtoMessage() {}
 
 func (x *TeardownDone) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[11]
+	mi := &file_farrier_v1_rack_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1005,7 +1091,7 @@ func (x *TeardownDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TeardownDone.ProtoReflect.Descriptor instead.
 func (*TeardownDone) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{11}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *TeardownDone) GetNode() string {
@@ -1033,7 +1119,7 @@ type HeartbeatSummary struct {
 
 func (x *HeartbeatSummary) Reset() {
 	*x = HeartbeatSummary{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[12]
+	mi := &file_farrier_v1_rack_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1045,7 +1131,7 @@ func (x *HeartbeatSummary) String() string {
 func (*HeartbeatSummary) ProtoMessage() {}
 
 func (x *HeartbeatSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[12]
+	mi := &file_farrier_v1_rack_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1058,7 +1144,7 @@ func (x *HeartbeatSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatSummary.ProtoReflect.Descriptor instead.
 func (*HeartbeatSummary) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{12}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HeartbeatSummary) GetBeats() uint32 {
@@ -1084,7 +1170,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[13]
+	mi := &file_farrier_v1_rack_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1096,7 +1182,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[13]
+	mi := &file_farrier_v1_rack_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1109,7 +1195,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{13}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ConnectResponse) GetMessages() []*CoordinatorMessage {
@@ -1135,6 +1221,7 @@ type CoordinatorMessage struct {
 	//	*CoordinatorMessage_GroupInfo
 	//	*CoordinatorMessage_Synced
 	//	*CoordinatorMessage_SessionEnded
+	//	*CoordinatorMessage_BmcSessionReply
 	Body          isCoordinatorMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1142,7 +1229,7 @@ type CoordinatorMessage struct {
 
 func (x *CoordinatorMessage) Reset() {
 	*x = CoordinatorMessage{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[14]
+	mi := &file_farrier_v1_rack_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1154,7 +1241,7 @@ func (x *CoordinatorMessage) String() string {
 func (*CoordinatorMessage) ProtoMessage() {}
 
 func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[14]
+	mi := &file_farrier_v1_rack_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1167,7 +1254,7 @@ func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorMessage.ProtoReflect.Descriptor instead.
 func (*CoordinatorMessage) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{14}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *CoordinatorMessage) GetBody() isCoordinatorMessage_Body {
@@ -1285,6 +1372,15 @@ func (x *CoordinatorMessage) GetSessionEnded() *SessionEnded {
 	return nil
 }
 
+func (x *CoordinatorMessage) GetBmcSessionReply() *BMCSessionReply {
+	if x != nil {
+		if x, ok := x.Body.(*CoordinatorMessage_BmcSessionReply); ok {
+			return x.BmcSessionReply
+		}
+	}
+	return nil
+}
+
 type isCoordinatorMessage_Body interface {
 	isCoordinatorMessage_Body()
 }
@@ -1337,6 +1433,10 @@ type CoordinatorMessage_SessionEnded struct {
 	SessionEnded *SessionEnded `protobuf:"bytes,12,opt,name=session_ended,json=sessionEnded,proto3,oneof"`
 }
 
+type CoordinatorMessage_BmcSessionReply struct {
+	BmcSessionReply *BMCSessionReply `protobuf:"bytes,13,opt,name=bmc_session_reply,json=bmcSessionReply,proto3,oneof"`
+}
+
 func (*CoordinatorMessage_Welcome) isCoordinatorMessage_Body() {}
 
 func (*CoordinatorMessage_Redirect) isCoordinatorMessage_Body() {}
@@ -1361,6 +1461,8 @@ func (*CoordinatorMessage_Synced) isCoordinatorMessage_Body() {}
 
 func (*CoordinatorMessage_SessionEnded) isCoordinatorMessage_Body() {}
 
+func (*CoordinatorMessage_BmcSessionReply) isCoordinatorMessage_Body() {}
+
 type Welcome struct {
 	state            protoimpl.MessageState `protogen:"open.v1"`
 	Session          string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -1376,7 +1478,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[15]
+	mi := &file_farrier_v1_rack_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1388,7 +1490,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[15]
+	mi := &file_farrier_v1_rack_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1401,7 +1503,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{15}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *Welcome) GetSession() string {
@@ -1462,7 +1564,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[16]
+	mi := &file_farrier_v1_rack_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1474,7 +1576,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[16]
+	mi := &file_farrier_v1_rack_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1487,7 +1589,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{16}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Redirect) GetLeaderAddress() string {
@@ -1506,7 +1608,7 @@ type Renewed struct {
 
 func (x *Renewed) Reset() {
 	*x = Renewed{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[17]
+	mi := &file_farrier_v1_rack_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1518,7 +1620,7 @@ func (x *Renewed) String() string {
 func (*Renewed) ProtoMessage() {}
 
 func (x *Renewed) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[17]
+	mi := &file_farrier_v1_rack_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1531,7 +1633,7 @@ func (x *Renewed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renewed.ProtoReflect.Descriptor instead.
 func (*Renewed) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{17}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Renewed) GetSeq() uint64 {
@@ -1550,7 +1652,7 @@ type SessionEnded struct {
 
 func (x *SessionEnded) Reset() {
 	*x = SessionEnded{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[18]
+	mi := &file_farrier_v1_rack_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1562,7 +1664,7 @@ func (x *SessionEnded) String() string {
 func (*SessionEnded) ProtoMessage() {}
 
 func (x *SessionEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[18]
+	mi := &file_farrier_v1_rack_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1575,7 +1677,7 @@ func (x *SessionEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionEnded.ProtoReflect.Descriptor instead.
 func (*SessionEnded) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{18}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *SessionEnded) GetReason() string {
@@ -1599,13 +1701,14 @@ type Assign struct {
 	PowerState     string                 `protobuf:"bytes,9,opt,name=power_state,json=powerState,proto3" json:"power_state,omitempty"`
 	ProvisionState string                 `protobuf:"bytes,10,opt,name=provision_state,json=provisionState,proto3" json:"provision_state,omitempty"`
 	Properties     map[string]string      `protobuf:"bytes,11,rep,name=properties,proto3" json:"properties,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
+	BmcSessions    []string               `protobuf:"bytes,12,rep,name=bmc_sessions,json=bmcSessions,proto3" json:"bmc_sessions,omitempty"` // URIs that others, or earlier lives of this agent, opened: to be ended before the first effect
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Assign) Reset() {
 	*x = Assign{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[19]
+	mi := &file_farrier_v1_rack_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1617,7 +1720,7 @@ func (x *Assign) String() string {
 func (*Assign) ProtoMessage() {}
 
 func (x *Assign) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[19]
+	mi := &file_farrier_v1_rack_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1630,7 +1733,7 @@ func (x *Assign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assign.ProtoReflect.Descriptor instead.
 func (*Assign) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{19}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *Assign) GetNode() string {
@@ -1710,6 +1813,13 @@ func (x *Assign) GetProperties() map[string]string {
 	return nil
 }
 
+func (x *Assign) GetBmcSessions() []string {
+	if x != nil {
+		return x.BmcSessions
+	}
+	return nil
+}
+
 type AssignedPort struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"` // MAC
@@ -1721,7 +1831,7 @@ type AssignedPort struct {
 
 func (x *AssignedPort) Reset() {
 	*x = AssignedPort{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[20]
+	mi := &file_farrier_v1_rack_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1733,7 +1843,7 @@ func (x *AssignedPort) String() string {
 func (*AssignedPort) ProtoMessage() {}
 
 func (x *AssignedPort) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[20]
+	mi := &file_farrier_v1_rack_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1746,7 +1856,7 @@ func (x *AssignedPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignedPort.ProtoReflect.Descriptor instead.
 func (*AssignedPort) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{20}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *AssignedPort) GetAddress() string {
@@ -1785,7 +1895,7 @@ type BootAttempt struct {
 
 func (x *BootAttempt) Reset() {
 	*x = BootAttempt{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[21]
+	mi := &file_farrier_v1_rack_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1797,7 +1907,7 @@ func (x *BootAttempt) String() string {
 func (*BootAttempt) ProtoMessage() {}
 
 func (x *BootAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[21]
+	mi := &file_farrier_v1_rack_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1810,7 +1920,7 @@ func (x *BootAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootAttempt.ProtoReflect.Descriptor instead.
 func (*BootAttempt) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{21}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *BootAttempt) GetBootId() string {
@@ -1866,7 +1976,7 @@ type Unassign struct {
 
 func (x *Unassign) Reset() {
 	*x = Unassign{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[22]
+	mi := &file_farrier_v1_rack_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1878,7 +1988,7 @@ func (x *Unassign) String() string {
 func (*Unassign) ProtoMessage() {}
 
 func (x *Unassign) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[22]
+	mi := &file_farrier_v1_rack_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1891,7 +2001,7 @@ func (x *Unassign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassign.ProtoReflect.Descriptor instead.
 func (*Unassign) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{22}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Unassign) GetNode() string {
@@ -1934,7 +2044,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[23]
+	mi := &file_farrier_v1_rack_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1946,7 +2056,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[23]
+	mi := &file_farrier_v1_rack_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1959,7 +2069,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{23}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Order) GetRef() *OrderRef {
@@ -2049,7 +2159,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[24]
+	mi := &file_farrier_v1_rack_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2061,7 +2171,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[24]
+	mi := &file_farrier_v1_rack_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2074,7 +2184,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{24}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Cancel) GetRef() *OrderRef {
@@ -2101,7 +2211,7 @@ type OutcomeConfirmed struct {
 
 func (x *OutcomeConfirmed) Reset() {
 	*x = OutcomeConfirmed{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[25]
+	mi := &file_farrier_v1_rack_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2113,7 +2223,7 @@ func (x *OutcomeConfirmed) String() string {
 func (*OutcomeConfirmed) ProtoMessage() {}
 
 func (x *OutcomeConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[25]
+	mi := &file_farrier_v1_rack_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2126,7 +2236,7 @@ func (x *OutcomeConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeConfirmed.ProtoReflect.Descriptor instead.
 func (*OutcomeConfirmed) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{25}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *OutcomeConfirmed) GetRef() *OrderRef {
@@ -2154,7 +2264,7 @@ type LockReply struct {
 
 func (x *LockReply) Reset() {
 	*x = LockReply{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[26]
+	mi := &file_farrier_v1_rack_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2166,7 +2276,7 @@ func (x *LockReply) String() string {
 func (*LockReply) ProtoMessage() {}
 
 func (x *LockReply) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[26]
+	mi := &file_farrier_v1_rack_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2179,7 +2289,7 @@ func (x *LockReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockReply.ProtoReflect.Descriptor instead.
 func (*LockReply) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{26}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *LockReply) GetCall() uint64 {
@@ -2203,6 +2313,58 @@ func (x *LockReply) GetError() *ErrorDetail {
 	return nil
 }
 
+type BMCSessionReply struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Call          uint64                 `protobuf:"varint,1,opt,name=call,proto3" json:"call,omitempty"`
+	Error         *ErrorDetail           `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"` // absent: recorded
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BMCSessionReply) Reset() {
+	*x = BMCSessionReply{}
+	mi := &file_farrier_v1_rack_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BMCSessionReply) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BMCSessionReply) ProtoMessage() {}
+
+func (x *BMCSessionReply) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_v1_rack_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BMCSessionReply.ProtoReflect.Descriptor instead.
+func (*BMCSessionReply) Descriptor() ([]byte, []int) {
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *BMCSessionReply) GetCall() uint64 {
+	if x != nil {
+		return x.Call
+	}
+	return 0
+}
+
+func (x *BMCSessionReply) GetError() *ErrorDetail {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 type GroupInfo struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Agents        []*GroupAgent          `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"` // every live agent of the group, this one included
@@ -2212,7 +2374,7 @@ type GroupInfo struct {
 
 func (x *GroupInfo) Reset() {
 	*x = GroupInfo{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[27]
+	mi := &file_farrier_v1_rack_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2224,7 +2386,7 @@ func (x *GroupInfo) String() string {
 func (*GroupInfo) ProtoMessage() {}
 
 func (x *GroupInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[27]
+	mi := &file_farrier_v1_rack_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2237,7 +2399,7 @@ func (x *GroupInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupInfo.ProtoReflect.Descriptor instead.
 func (*GroupInfo) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{27}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *GroupInfo) GetAgents() []*GroupAgent {
@@ -2259,7 +2421,7 @@ type GroupAgent struct {
 
 func (x *GroupAgent) Reset() {
 	*x = GroupAgent{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[28]
+	mi := &file_farrier_v1_rack_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2271,7 +2433,7 @@ func (x *GroupAgent) String() string {
 func (*GroupAgent) ProtoMessage() {}
 
 func (x *GroupAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[28]
+	mi := &file_farrier_v1_rack_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2284,7 +2446,7 @@ func (x *GroupAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupAgent.ProtoReflect.Descriptor instead.
 func (*GroupAgent) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{28}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GroupAgent) GetName() string {
@@ -2323,7 +2485,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[29]
+	mi := &file_farrier_v1_rack_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2335,7 +2497,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[29]
+	mi := &file_farrier_v1_rack_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2348,7 +2510,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{29}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{31}
 }
 
 var File_farrier_v1_rack_proto protoreflect.FileDescriptor
@@ -2358,7 +2520,7 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\x15farrier/v1/rack.proto\x12\n" +
 	"farrier.v1\x1a\x15farrier/v1/flow.proto\x1a\x15farrier/v1/lock.proto\x1a\x1egoogle/protobuf/duration.proto\"F\n" +
 	"\x0eConnectRequest\x124\n" +
-	"\bmessages\x18\x01 \x03(\v2\x18.farrier.v1.AgentMessageR\bmessages\"\xb2\x04\n" +
+	"\bmessages\x18\x01 \x03(\v2\x18.farrier.v1.AgentMessageR\bmessages\"\xed\x04\n" +
 	"\fAgentMessage\x12)\n" +
 	"\x05hello\x18\x01 \x01(\v2\x11.farrier.v1.HelloH\x00R\x05hello\x12)\n" +
 	"\x05renew\x18\x02 \x01(\v2\x11.farrier.v1.RenewH\x00R\x05renew\x123\n" +
@@ -2372,7 +2534,9 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\n" +
 	"heartbeats\x18\n" +
 	" \x01(\v2\x1c.farrier.v1.HeartbeatSummaryH\x00R\n" +
-	"heartbeatsB\x06\n" +
+	"heartbeats\x129\n" +
+	"\vbmc_session\x18\v \x01(\v2\x16.farrier.v1.BMCSessionH\x00R\n" +
+	"bmcSessionB\x06\n" +
 	"\x04body\"\xe4\x03\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x1d\n" +
@@ -2435,7 +2599,13 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\vLockRelease\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x14\n" +
-	"\x05token\x18\x03 \x01(\x04R\x05token\"-\n" +
+	"\x05token\x18\x03 \x01(\x04R\x05token\"^\n" +
+	"\n" +
+	"BMCSession\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x10\n" +
+	"\x03uri\x18\x03 \x01(\tR\x03uri\x12\x16\n" +
+	"\x06opened\x18\x04 \x01(\bR\x06opened\"-\n" +
 	"\bCapacity\x12!\n" +
 	"\ffree_workers\x18\x01 \x01(\rR\vfreeWorkers\"8\n" +
 	"\fTeardownDone\x12\x12\n" +
@@ -2445,7 +2615,7 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\x05beats\x18\x01 \x01(\rR\x05beats\x12\x14\n" +
 	"\x05boots\x18\x02 \x03(\tR\x05boots\"M\n" +
 	"\x0fConnectResponse\x12:\n" +
-	"\bmessages\x18\x01 \x03(\v2\x1e.farrier.v1.CoordinatorMessageR\bmessages\"\x8a\x05\n" +
+	"\bmessages\x18\x01 \x03(\v2\x1e.farrier.v1.CoordinatorMessageR\bmessages\"\xd5\x05\n" +
 	"\x12CoordinatorMessage\x12/\n" +
 	"\awelcome\x18\x01 \x01(\v2\x13.farrier.v1.WelcomeH\x00R\awelcome\x122\n" +
 	"\bredirect\x18\x02 \x01(\v2\x14.farrier.v1.RedirectH\x00R\bredirect\x12/\n" +
@@ -2461,7 +2631,8 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"group_info\x18\n" +
 	" \x01(\v2\x15.farrier.v1.GroupInfoH\x00R\tgroupInfo\x12,\n" +
 	"\x06synced\x18\v \x01(\v2\x12.farrier.v1.SyncedH\x00R\x06synced\x12?\n" +
-	"\rsession_ended\x18\f \x01(\v2\x18.farrier.v1.SessionEndedH\x00R\fsessionEndedB\x06\n" +
+	"\rsession_ended\x18\f \x01(\v2\x18.farrier.v1.SessionEndedH\x00R\fsessionEnded\x12I\n" +
+	"\x11bmc_session_reply\x18\r \x01(\v2\x1b.farrier.v1.BMCSessionReplyH\x00R\x0fbmcSessionReplyB\x06\n" +
 	"\x04body\"\xca\x02\n" +
 	"\aWelcome\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12+\n" +
@@ -2477,7 +2648,7 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\aRenewed\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"&\n" +
 	"\fSessionEnded\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xa2\x04\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xc5\x04\n" +
 	"\x06Assign\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2494,7 +2665,8 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	" \x01(\tR\x0eprovisionState\x12B\n" +
 	"\n" +
 	"properties\x18\v \x03(\v2\".farrier.v1.Assign.PropertiesEntryR\n" +
-	"properties\x1a=\n" +
+	"properties\x12!\n" +
+	"\fbmc_sessions\x18\f \x03(\tR\vbmcSessions\x1a=\n" +
 	"\x0fDriverInfoEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a=\n" +
@@ -2544,7 +2716,10 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\tLockReply\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x14\n" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12-\n" +
-	"\x05error\x18\x03 \x01(\v2\x17.farrier.v1.ErrorDetailR\x05error\";\n" +
+	"\x05error\x18\x03 \x01(\v2\x17.farrier.v1.ErrorDetailR\x05error\"T\n" +
+	"\x0fBMCSessionReply\x12\x12\n" +
+	"\x04call\x18\x01 \x01(\x04R\x04call\x12-\n" +
+	"\x05error\x18\x02 \x01(\v2\x17.farrier.v1.ErrorDetailR\x05error\";\n" +
 	"\tGroupInfo\x12.\n" +
 	"\x06agents\x18\x01 \x03(\v2\x16.farrier.v1.GroupAgentR\x06agents\"}\n" +
 	"\n" +
@@ -2571,7 +2746,7 @@ func file_farrier_v1_rack_proto_rawDescGZIP() []byte {
 	return file_farrier_v1_rack_proto_rawDescData
 }
 
-var file_farrier_v1_rack_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_farrier_v1_rack_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_farrier_v1_rack_proto_goTypes = []any{
 	(*ConnectRequest)(nil),      // 0: farrier.v1.ConnectRequest
 	(*AgentMessage)(nil),        // 1: farrier.v1.AgentMessage
@@ -2583,34 +2758,36 @@ var file_farrier_v1_rack_proto_goTypes = []any{
 	(*StepProgress)(nil),        // 7: farrier.v1.StepProgress
 	(*LockRequest)(nil),         // 8: farrier.v1.LockRequest
 	(*LockRelease)(nil),         // 9: farrier.v1.LockRelease
-	(*Capacity)(nil),            // 10: farrier.v1.Capacity
-	(*TeardownDone)(nil),        // 11: farrier.v1.TeardownDone
-	(*HeartbeatSummary)(nil),    // 12: farrier.v1.HeartbeatSummary
-	(*ConnectResponse)(nil),     // 13: farrier.v1.ConnectResponse
-	(*CoordinatorMessage)(nil),  // 14: farrier.v1.CoordinatorMessage
-	(*Welcome)(nil),             // 15: farrier.v1.Welcome
-	(*Redirect)(nil),            // 16: farrier.v1.Redirect
-	(*Renewed)(nil),             // 17: farrier.v1.Renewed
-	(*SessionEnded)(nil),        // 18: farrier.v1.SessionEnded
-	(*Assign)(nil),              // 19: farrier.v1.Assign
-	(*AssignedPort)(nil),        // 20: farrier.v1.AssignedPort
-	(*BootAttempt)(nil),         // 21: farrier.v1.BootAttempt
-	(*Unassign)(nil),            // 22: farrier.v1.Unassign
-	(*Order)(nil),               // 23: farrier.v1.Order
-	(*Cancel)(nil),              // 24: farrier.v1.Cancel
-	(*OutcomeConfirmed)(nil),    // 25: farrier.v1.OutcomeConfirmed
-	(*LockReply)(nil),           // 26: farrier.v1.LockReply
-	(*GroupInfo)(nil),           // 27: farrier.v1.GroupInfo
-	(*GroupAgent)(nil),          // 28: farrier.v1.GroupAgent
-	(*Synced)(nil),              // 29: farrier.v1.Synced
-	nil,                         // 30: farrier.v1.StepOutcome.FactsEntry
-	nil,                         // 31: farrier.v1.Assign.DriverInfoEntry
-	nil,                         // 32: farrier.v1.Assign.PropertiesEntry
-	nil,                         // 33: farrier.v1.Order.ArgsEntry
-	(*Progress)(nil),            // 34: farrier.v1.Progress
-	(*LockWait)(nil),            // 35: farrier.v1.LockWait
-	(*durationpb.Duration)(nil), // 36: google.protobuf.Duration
-	(*ErrorDetail)(nil),         // 37: farrier.v1.ErrorDetail
+	(*BMCSession)(nil),          // 10: farrier.v1.BMCSession
+	(*Capacity)(nil),            // 11: farrier.v1.Capacity
+	(*TeardownDone)(nil),        // 12: farrier.v1.TeardownDone
+	(*HeartbeatSummary)(nil),    // 13: farrier.v1.HeartbeatSummary
+	(*ConnectResponse)(nil),     // 14: farrier.v1.ConnectResponse
+	(*CoordinatorMessage)(nil),  // 15: farrier.v1.CoordinatorMessage
+	(*Welcome)(nil),             // 16: farrier.v1.Welcome
+	(*Redirect)(nil),            // 17: farrier.v1.Redirect
+	(*Renewed)(nil),             // 18: farrier.v1.Renewed
+	(*SessionEnded)(nil),        // 19: farrier.v1.SessionEnded
+	(*Assign)(nil),              // 20: farrier.v1.Assign
+	(*AssignedPort)(nil),        // 21: farrier.v1.AssignedPort
+	(*BootAttempt)(nil),         // 22: farrier.v1.BootAttempt
+	(*Unassign)(nil),            // 23: farrier.v1.Unassign
+	(*Order)(nil),               // 24: farrier.v1.Order
+	(*Cancel)(nil),              // 25: farrier.v1.Cancel
+	(*OutcomeConfirmed)(nil),    // 26: farrier.v1.OutcomeConfirmed
+	(*LockReply)(nil),           // 27: farrier.v1.LockReply
+	(*BMCSessionReply)(nil),     // 28: farrier.v1.BMCSessionReply
+	(*GroupInfo)(nil),           // 29: farrier.v1.GroupInfo
+	(*GroupAgent)(nil),          // 30: farrier.v1.GroupAgent
+	(*Synced)(nil),              // 31: farrier.v1.Synced
+	nil,                         // 32: farrier.v1.StepOutcome.FactsEntry
+	nil,                         // 33: farrier.v1.Assign.DriverInfoEntry
+	nil,                         // 34: farrier.v1.Assign.PropertiesEntry
+	nil,                         // 35: farrier.v1.Order.ArgsEntry
+	(*Progress)(nil),            // 36: farrier.v1.Progress
+	(*LockWait)(nil),            // 37: farrier.v1.LockWait
+	(*durationpb.Duration)(nil), // 38: google.protobuf.Duration
+	(*ErrorDetail)(nil),         // 39: farrier.v1.ErrorDetail
 }
 var file_farrier_v1_rack_proto_depIdxs = []int32{
 	1,  // 0: farrier.v1.ConnectRequest.messages:type_name -> farrier.v1.AgentMessage
@@ -2621,53 +2798,56 @@ var file_farrier_v1_rack_proto_depIdxs = []int32{
 	7,  // 5: farrier.v1.AgentMessage.progress:type_name -> farrier.v1.StepProgress
 	8,  // 6: farrier.v1.AgentMessage.lock_request:type_name -> farrier.v1.LockRequest
 	9,  // 7: farrier.v1.AgentMessage.lock_release:type_name -> farrier.v1.LockRelease
-	10, // 8: farrier.v1.AgentMessage.capacity:type_name -> farrier.v1.Capacity
-	11, // 9: farrier.v1.AgentMessage.teardown_done:type_name -> farrier.v1.TeardownDone
-	12, // 10: farrier.v1.AgentMessage.heartbeats:type_name -> farrier.v1.HeartbeatSummary
-	5,  // 11: farrier.v1.Hello.outcomes:type_name -> farrier.v1.StepOutcome
-	3,  // 12: farrier.v1.Hello.running:type_name -> farrier.v1.OrderRef
-	3,  // 13: farrier.v1.StepOutcome.ref:type_name -> farrier.v1.OrderRef
-	30, // 14: farrier.v1.StepOutcome.facts:type_name -> farrier.v1.StepOutcome.FactsEntry
-	3,  // 15: farrier.v1.StepProgress.ref:type_name -> farrier.v1.OrderRef
-	34, // 16: farrier.v1.StepProgress.progress:type_name -> farrier.v1.Progress
-	35, // 17: farrier.v1.LockRequest.wait:type_name -> farrier.v1.LockWait
-	14, // 18: farrier.v1.ConnectResponse.messages:type_name -> farrier.v1.CoordinatorMessage
-	15, // 19: farrier.v1.CoordinatorMessage.welcome:type_name -> farrier.v1.Welcome
-	16, // 20: farrier.v1.CoordinatorMessage.redirect:type_name -> farrier.v1.Redirect
-	17, // 21: farrier.v1.CoordinatorMessage.renewed:type_name -> farrier.v1.Renewed
-	19, // 22: farrier.v1.CoordinatorMessage.assign:type_name -> farrier.v1.Assign
-	22, // 23: farrier.v1.CoordinatorMessage.unassign:type_name -> farrier.v1.Unassign
-	23, // 24: farrier.v1.CoordinatorMessage.order:type_name -> farrier.v1.Order
-	24, // 25: farrier.v1.CoordinatorMessage.cancel:type_name -> farrier.v1.Cancel
-	25, // 26: farrier.v1.CoordinatorMessage.confirmed:type_name -> farrier.v1.OutcomeConfirmed
-	26, // 27: farrier.v1.CoordinatorMessage.lock_reply:type_name -> farrier.v1.LockReply
-	27, // 28: farrier.v1.CoordinatorMessage.group_info:type_name -> farrier.v1.GroupInfo
-	29, // 29: farrier.v1.CoordinatorMessage.synced:type_name -> farrier.v1.Synced
-	18, // 30: farrier.v1.CoordinatorMessage.session_ended:type_name -> farrier.v1.SessionEnded
-	36, // 31: farrier.v1.Welcome.ttl:type_name -> google.protobuf.Duration
-	36, // 32: farrier.v1.Welcome.renew_every:type_name -> google.protobuf.Duration
-	36, // 33: farrier.v1.Welcome.ramdisk_silence:type_name -> google.protobuf.Duration
-	36, // 34: farrier.v1.Welcome.ramdisk_heartbeat:type_name -> google.protobuf.Duration
-	31, // 35: farrier.v1.Assign.driver_info:type_name -> farrier.v1.Assign.DriverInfoEntry
-	20, // 36: farrier.v1.Assign.ports:type_name -> farrier.v1.AssignedPort
-	21, // 37: farrier.v1.Assign.boot:type_name -> farrier.v1.BootAttempt
-	32, // 38: farrier.v1.Assign.properties:type_name -> farrier.v1.Assign.PropertiesEntry
-	36, // 39: farrier.v1.BootAttempt.expires_in:type_name -> google.protobuf.Duration
-	3,  // 40: farrier.v1.Order.ref:type_name -> farrier.v1.OrderRef
-	33, // 41: farrier.v1.Order.args:type_name -> farrier.v1.Order.ArgsEntry
-	36, // 42: farrier.v1.Order.deadline:type_name -> google.protobuf.Duration
-	36, // 43: farrier.v1.Order.call_deadline:type_name -> google.protobuf.Duration
-	3,  // 44: farrier.v1.Cancel.ref:type_name -> farrier.v1.OrderRef
-	3,  // 45: farrier.v1.OutcomeConfirmed.ref:type_name -> farrier.v1.OrderRef
-	37, // 46: farrier.v1.LockReply.error:type_name -> farrier.v1.ErrorDetail
-	28, // 47: farrier.v1.GroupInfo.agents:type_name -> farrier.v1.GroupAgent
-	0,  // 48: farrier.v1.RackService.Connect:input_type -> farrier.v1.ConnectRequest
-	13, // 49: farrier.v1.RackService.Connect:output_type -> farrier.v1.ConnectResponse
-	49, // [49:50] is the sub-list for method output_type
-	48, // [48:49] is the sub-list for method input_type
-	48, // [48:48] is the sub-list for extension type_name
-	48, // [48:48] is the sub-list for extension extendee
-	0,  // [0:48] is the sub-list for field type_name
+	11, // 8: farrier.v1.AgentMessage.capacity:type_name -> farrier.v1.Capacity
+	12, // 9: farrier.v1.AgentMessage.teardown_done:type_name -> farrier.v1.TeardownDone
+	13, // 10: farrier.v1.AgentMessage.heartbeats:type_name -> farrier.v1.HeartbeatSummary
+	10, // 11: farrier.v1.AgentMessage.bmc_session:type_name -> farrier.v1.BMCSession
+	5,  // 12: farrier.v1.Hello.outcomes:type_name -> farrier.v1.StepOutcome
+	3,  // 13: farrier.v1.Hello.running:type_name -> farrier.v1.OrderRef
+	3,  // 14: farrier.v1.StepOutcome.ref:type_name -> farrier.v1.OrderRef
+	32, // 15: farrier.v1.StepOutcome.facts:type_name -> farrier.v1.StepOutcome.FactsEntry
+	3,  // 16: farrier.v1.StepProgress.ref:type_name -> farrier.v1.OrderRef
+	36, // 17: farrier.v1.StepProgress.progress:type_name -> farrier.v1.Progress
+	37, // 18: farrier.v1.LockRequest.wait:type_name -> farrier.v1.LockWait
+	15, // 19: farrier.v1.ConnectResponse.messages:type_name -> farrier.v1.CoordinatorMessage
+	16, // 20: farrier.v1.CoordinatorMessage.welcome:type_name -> farrier.v1.Welcome
+	17, // 21: farrier.v1.CoordinatorMessage.redirect:type_name -> farrier.v1.Redirect
+	18, // 22: farrier.v1.CoordinatorMessage.renewed:type_name -> farrier.v1.Renewed
+	20, // 23: farrier.v1.CoordinatorMessage.assign:type_name -> farrier.v1.Assign
+	23, // 24: farrier.v1.CoordinatorMessage.unassign:type_name -> farrier.v1.Unassign
+	24, // 25: farrier.v1.CoordinatorMessage.order:type_name -> farrier.v1.Order
+	25, // 26: farrier.v1.CoordinatorMessage.cancel:type_name -> farrier.v1.Cancel
+	26, // 27: farrier.v1.CoordinatorMessage.confirmed:type_name -> farrier.v1.OutcomeConfirmed
+	27, // 28: farrier.v1.CoordinatorMessage.lock_reply:type_name -> farrier.v1.LockReply
+	29, // 29: farrier.v1.CoordinatorMessage.group_info:type_name -> farrier.v1.GroupInfo
+	31, // 30: farrier.v1.CoordinatorMessage.synced:type_name -> farrier.v1.Synced
+	19, // 31: farrier.v1.CoordinatorMessage.session_ended:type_name -> farrier.v1.SessionEnded
+	28, // 32: farrier.v1.CoordinatorMessage.bmc_session_reply:type_name -> farrier.v1.BMCSessionReply
+	38, // 33: farrier.v1.Welcome.ttl:type_name -> google.protobuf.Duration
+	38, // 34: farrier.v1.Welcome.renew_every:type_name -> google.protobuf.Duration
+	38, // 35: farrier.v1.Welcome.ramdisk_silence:type_name -> google.protobuf.Duration
+	38, // 36: farrier.v1.Welcome.ramdisk_heartbeat:type_name -> google.protobuf.Duration
+	33, // 37: farrier.v1.Assign.driver_info:type_name -> farrier.v1.Assign.DriverInfoEntry
+	21, // 38: farrier.v1.Assign.ports:type_name -> farrier.v1.AssignedPort
+	22, // 39: farrier.v1.Assign.boot:type_name -> farrier.v1.BootAttempt
+	34, // 40: farrier.v1.Assign.properties:type_name -> farrier.v1.Assign.PropertiesEntry
+	38, // 41: farrier.v1.BootAttempt.expires_in:type_name -> google.protobuf.Duration
+	3,  // 42: farrier.v1.Order.ref:type_name -> farrier.v1.OrderRef
+	35, // 43: farrier.v1.Order.args:type_name -> farrier.v1.Order.ArgsEntry
+	38, // 44: farrier.v1.Order.deadline:type_name -> google.protobuf.Duration
+	38, // 45: farrier.v1.Order.call_deadline:type_name -> google.protobuf.Duration
+	3,  // 46: farrier.v1.Cancel.ref:type_name -> farrier.v1.OrderRef
+	3,  // 47: farrier.v1.OutcomeConfirmed.ref:type_name -> farrier.v1.OrderRef
+	39, // 48: farrier.v1.LockReply.error:type_name -> farrier.v1.ErrorDetail
+	39, // 49: farrier.v1.BMCSessionReply.error:type_name -> farrier.v1.ErrorDetail
+	30, // 50: farrier.v1.GroupInfo.agents:type_name -> farrier.v1.GroupAgent
+	0,  // 51: farrier.v1.RackService.Connect:input_type -> farrier.v1.ConnectRequest
+	14, // 52: farrier.v1.RackService.Connect:output_type -> farrier.v1.ConnectResponse
+	52, // [52:53] is the sub-list for method output_type
+	51, // [51:52] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_farrier_v1_rack_proto_init() }
@@ -2688,8 +2868,9 @@ func file_farrier_v1_rack_proto_init() {
 		(*AgentMessage_Capacity)(nil),
 		(*AgentMessage_TeardownDone)(nil),
 		(*AgentMessage_Heartbeats)(nil),
+		(*AgentMessage_BmcSession)(nil),
 	}
-	file_farrier_v1_rack_proto_msgTypes[14].OneofWrappers = []any{
+	file_farrier_v1_rack_proto_msgTypes[15].OneofWrappers = []any{
 		(*CoordinatorMessage_Welcome)(nil),
 		(*CoordinatorMessage_Redirect)(nil),
 		(*CoordinatorMessage_Renewed)(nil),
@@ -2702,6 +2883,7 @@ func file_farrier_v1_rack_proto_init() {
 		(*CoordinatorMessage_GroupInfo)(nil),
 		(*CoordinatorMessage_Synced)(nil),
 		(*CoordinatorMessage_SessionEnded)(nil),
+		(*CoordinatorMessage_BmcSessionReply)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -2709,7 +2891,7 @@ func file_farrier_v1_rack_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_farrier_v1_rack_proto_rawDesc), len(file_farrier_v1_rack_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

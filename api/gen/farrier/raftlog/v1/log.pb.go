@@ -215,6 +215,7 @@ type Body struct {
 	//	*Body_RaiseLevel
 	//	*Body_NewGeneration
 	//	*Body_Batch
+	//	*Body_RecordBmcSession
 	Body          isBody_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -554,6 +555,15 @@ func (x *Body) GetBatch() *Batch {
 	return nil
 }
 
+func (x *Body) GetRecordBmcSession() *RecordBMCSession {
+	if x != nil {
+		if x, ok := x.Body.(*Body_RecordBmcSession); ok {
+			return x.RecordBmcSession
+		}
+	}
+	return nil
+}
+
 type isBody_Body interface {
 	isBody_Body()
 }
@@ -690,6 +700,10 @@ type Body_Batch struct {
 	Batch *Batch `protobuf:"bytes,33,opt,name=batch,proto3,oneof"`
 }
 
+type Body_RecordBmcSession struct {
+	RecordBmcSession *RecordBMCSession `protobuf:"bytes,34,opt,name=record_bmc_session,json=recordBmcSession,proto3,oneof"`
+}
+
 func (*Body_InitCluster) isBody_Body() {}
 
 func (*Body_Tick) isBody_Body() {}
@@ -755,6 +769,8 @@ func (*Body_RaiseLevel) isBody_Body() {}
 func (*Body_NewGeneration) isBody_Body() {}
 
 func (*Body_Batch) isBody_Body() {}
+
+func (*Body_RecordBmcSession) isBody_Body() {}
 
 type InitCluster struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2904,6 +2920,82 @@ func (x *Batch) GetCommands() []*Body {
 	return nil
 }
 
+type RecordBMCSession struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Session       string                 `protobuf:"bytes,2,opt,name=session,proto3" json:"session,omitempty"` // the agent's
+	Agent         string                 `protobuf:"bytes,3,opt,name=agent,proto3" json:"agent,omitempty"`
+	Uri           string                 `protobuf:"bytes,4,opt,name=uri,proto3" json:"uri,omitempty"`
+	Opened        bool                   `protobuf:"varint,5,opt,name=opened,proto3" json:"opened,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecordBMCSession) Reset() {
+	*x = RecordBMCSession{}
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecordBMCSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecordBMCSession) ProtoMessage() {}
+
+func (x *RecordBMCSession) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecordBMCSession.ProtoReflect.Descriptor instead.
+func (*RecordBMCSession) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *RecordBMCSession) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *RecordBMCSession) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
+func (x *RecordBMCSession) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *RecordBMCSession) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *RecordBMCSession) GetOpened() bool {
+	if x != nil {
+		return x.Opened
+	}
+	return false
+}
+
 var File_farrier_raftlog_v1_log_proto protoreflect.FileDescriptor
 
 const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
@@ -2920,7 +3012,7 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"\x06digest\x18\x06 \x01(\fR\x06digest\x12\x14\n" +
 	"\x05level\x18\a \x01(\rR\x05level\x12\x12\n" +
 	"\x04seed\x18\b \x01(\fR\x04seed\x12,\n" +
-	"\x04body\x18\t \x01(\v2\x18.farrier.raftlog.v1.BodyR\x04body\"\x94\x11\n" +
+	"\x04body\x18\t \x01(\v2\x18.farrier.raftlog.v1.BodyR\x04body\"\xea\x11\n" +
 	"\x04Body\x12D\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1f.farrier.raftlog.v1.InitClusterH\x00R\vinitCluster\x12.\n" +
 	"\x04tick\x18\x02 \x01(\v2\x18.farrier.raftlog.v1.TickH\x00R\x04tick\x12M\n" +
@@ -2966,7 +3058,8 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"\vraise_level\x18\x1f \x01(\v2\x1e.farrier.raftlog.v1.RaiseLevelH\x00R\n" +
 	"raiseLevel\x12J\n" +
 	"\x0enew_generation\x18  \x01(\v2!.farrier.raftlog.v1.NewGenerationH\x00R\rnewGeneration\x121\n" +
-	"\x05batch\x18! \x01(\v2\x19.farrier.raftlog.v1.BatchH\x00R\x05batchB\x06\n" +
+	"\x05batch\x18! \x01(\v2\x19.farrier.raftlog.v1.BatchH\x00R\x05batch\x12T\n" +
+	"\x12record_bmc_session\x18\" \x01(\v2$.farrier.raftlog.v1.RecordBMCSessionH\x00R\x10recordBmcSessionB\x06\n" +
 	"\x04body\"\xb2\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -3135,7 +3228,13 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"\rNewGeneration\x12\x16\n" +
 	"\x06reason\x18\x01 \x01(\tR\x06reason\"=\n" +
 	"\x05Batch\x124\n" +
-	"\bcommands\x18\x01 \x03(\v2\x18.farrier.raftlog.v1.BodyR\bcommandsBIZGgithub.com/farrier-project/farrier/api/gen/farrier/raftlog/v1;raftlogv1b\x06proto3"
+	"\bcommands\x18\x01 \x03(\v2\x18.farrier.raftlog.v1.BodyR\bcommands\"\x80\x01\n" +
+	"\x10RecordBMCSession\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x18\n" +
+	"\asession\x18\x02 \x01(\tR\asession\x12\x14\n" +
+	"\x05agent\x18\x03 \x01(\tR\x05agent\x12\x10\n" +
+	"\x03uri\x18\x04 \x01(\tR\x03uri\x12\x16\n" +
+	"\x06opened\x18\x05 \x01(\bR\x06openedBIZGgithub.com/farrier-project/farrier/api/gen/farrier/raftlog/v1;raftlogv1b\x06proto3"
 
 var (
 	file_farrier_raftlog_v1_log_proto_rawDescOnce sync.Once
@@ -3149,54 +3248,55 @@ func file_farrier_raftlog_v1_log_proto_rawDescGZIP() []byte {
 	return file_farrier_raftlog_v1_log_proto_rawDescData
 }
 
-var file_farrier_raftlog_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 40)
+var file_farrier_raftlog_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
 var file_farrier_raftlog_v1_log_proto_goTypes = []any{
-	(*Entry)(nil),           // 0: farrier.raftlog.v1.Entry
-	(*Command)(nil),         // 1: farrier.raftlog.v1.Command
-	(*Body)(nil),            // 2: farrier.raftlog.v1.Body
-	(*InitCluster)(nil),     // 3: farrier.raftlog.v1.InitCluster
-	(*Tick)(nil),            // 4: farrier.raftlog.v1.Tick
-	(*UpdateSettings)(nil),  // 5: farrier.raftlog.v1.UpdateSettings
-	(*OpenSession)(nil),     // 6: farrier.raftlog.v1.OpenSession
-	(*CloseSession)(nil),    // 7: farrier.raftlog.v1.CloseSession
-	(*SetDrain)(nil),        // 8: farrier.raftlog.v1.SetDrain
-	(*RemoveAgent)(nil),     // 9: farrier.raftlog.v1.RemoveAgent
-	(*MoveNodes)(nil),       // 10: farrier.raftlog.v1.MoveNodes
-	(*Move)(nil),            // 11: farrier.raftlog.v1.Move
-	(*HandoverAck)(nil),     // 12: farrier.raftlog.v1.HandoverAck
-	(*CreateNode)(nil),      // 13: farrier.raftlog.v1.CreateNode
-	(*UpdateNode)(nil),      // 14: farrier.raftlog.v1.UpdateNode
-	(*DeleteNode)(nil),      // 15: farrier.raftlog.v1.DeleteNode
-	(*CreatePort)(nil),      // 16: farrier.raftlog.v1.CreatePort
-	(*UpdatePort)(nil),      // 17: farrier.raftlog.v1.UpdatePort
-	(*DeletePort)(nil),      // 18: farrier.raftlog.v1.DeletePort
-	(*SetMaintenance)(nil),  // 19: farrier.raftlog.v1.SetMaintenance
-	(*WaiveWipe)(nil),       // 20: farrier.raftlog.v1.WaiveWipe
-	(*Provision)(nil),       // 21: farrier.raftlog.v1.Provision
-	(*CleanStep)(nil),       // 22: farrier.raftlog.v1.CleanStep
-	(*SetPower)(nil),        // 23: farrier.raftlog.v1.SetPower
-	(*Outcome)(nil),         // 24: farrier.raftlog.v1.Outcome
-	(*Edge)(nil),            // 25: farrier.raftlog.v1.Edge
-	(*Timeout)(nil),         // 26: farrier.raftlog.v1.Timeout
-	(*Resume)(nil),          // 27: farrier.raftlog.v1.Resume
-	(*AcquireLock)(nil),     // 28: farrier.raftlog.v1.AcquireLock
-	(*ReleaseLock)(nil),     // 29: farrier.raftlog.v1.ReleaseLock
-	(*BreakLock)(nil),       // 30: farrier.raftlog.v1.BreakLock
-	(*PutMember)(nil),       // 31: farrier.raftlog.v1.PutMember
-	(*RemoveMember)(nil),    // 32: farrier.raftlog.v1.RemoveMember
-	(*CreateJoinToken)(nil), // 33: farrier.raftlog.v1.CreateJoinToken
-	(*UseJoinToken)(nil),    // 34: farrier.raftlog.v1.UseJoinToken
-	(*RaiseLevel)(nil),      // 35: farrier.raftlog.v1.RaiseLevel
-	(*NewGeneration)(nil),   // 36: farrier.raftlog.v1.NewGeneration
-	(*Batch)(nil),           // 37: farrier.raftlog.v1.Batch
-	nil,                     // 38: farrier.raftlog.v1.CleanStep.ArgsEntry
-	nil,                     // 39: farrier.raftlog.v1.Outcome.FactsEntry
-	(*Sealed)(nil),          // 40: farrier.raftlog.v1.Sealed
-	(*Settings)(nil),        // 41: farrier.raftlog.v1.Settings
-	(*Node)(nil),            // 42: farrier.raftlog.v1.Node
-	(*Port)(nil),            // 43: farrier.raftlog.v1.Port
-	(*Instance)(nil),        // 44: farrier.raftlog.v1.Instance
-	(*Member)(nil),          // 45: farrier.raftlog.v1.Member
+	(*Entry)(nil),            // 0: farrier.raftlog.v1.Entry
+	(*Command)(nil),          // 1: farrier.raftlog.v1.Command
+	(*Body)(nil),             // 2: farrier.raftlog.v1.Body
+	(*InitCluster)(nil),      // 3: farrier.raftlog.v1.InitCluster
+	(*Tick)(nil),             // 4: farrier.raftlog.v1.Tick
+	(*UpdateSettings)(nil),   // 5: farrier.raftlog.v1.UpdateSettings
+	(*OpenSession)(nil),      // 6: farrier.raftlog.v1.OpenSession
+	(*CloseSession)(nil),     // 7: farrier.raftlog.v1.CloseSession
+	(*SetDrain)(nil),         // 8: farrier.raftlog.v1.SetDrain
+	(*RemoveAgent)(nil),      // 9: farrier.raftlog.v1.RemoveAgent
+	(*MoveNodes)(nil),        // 10: farrier.raftlog.v1.MoveNodes
+	(*Move)(nil),             // 11: farrier.raftlog.v1.Move
+	(*HandoverAck)(nil),      // 12: farrier.raftlog.v1.HandoverAck
+	(*CreateNode)(nil),       // 13: farrier.raftlog.v1.CreateNode
+	(*UpdateNode)(nil),       // 14: farrier.raftlog.v1.UpdateNode
+	(*DeleteNode)(nil),       // 15: farrier.raftlog.v1.DeleteNode
+	(*CreatePort)(nil),       // 16: farrier.raftlog.v1.CreatePort
+	(*UpdatePort)(nil),       // 17: farrier.raftlog.v1.UpdatePort
+	(*DeletePort)(nil),       // 18: farrier.raftlog.v1.DeletePort
+	(*SetMaintenance)(nil),   // 19: farrier.raftlog.v1.SetMaintenance
+	(*WaiveWipe)(nil),        // 20: farrier.raftlog.v1.WaiveWipe
+	(*Provision)(nil),        // 21: farrier.raftlog.v1.Provision
+	(*CleanStep)(nil),        // 22: farrier.raftlog.v1.CleanStep
+	(*SetPower)(nil),         // 23: farrier.raftlog.v1.SetPower
+	(*Outcome)(nil),          // 24: farrier.raftlog.v1.Outcome
+	(*Edge)(nil),             // 25: farrier.raftlog.v1.Edge
+	(*Timeout)(nil),          // 26: farrier.raftlog.v1.Timeout
+	(*Resume)(nil),           // 27: farrier.raftlog.v1.Resume
+	(*AcquireLock)(nil),      // 28: farrier.raftlog.v1.AcquireLock
+	(*ReleaseLock)(nil),      // 29: farrier.raftlog.v1.ReleaseLock
+	(*BreakLock)(nil),        // 30: farrier.raftlog.v1.BreakLock
+	(*PutMember)(nil),        // 31: farrier.raftlog.v1.PutMember
+	(*RemoveMember)(nil),     // 32: farrier.raftlog.v1.RemoveMember
+	(*CreateJoinToken)(nil),  // 33: farrier.raftlog.v1.CreateJoinToken
+	(*UseJoinToken)(nil),     // 34: farrier.raftlog.v1.UseJoinToken
+	(*RaiseLevel)(nil),       // 35: farrier.raftlog.v1.RaiseLevel
+	(*NewGeneration)(nil),    // 36: farrier.raftlog.v1.NewGeneration
+	(*Batch)(nil),            // 37: farrier.raftlog.v1.Batch
+	(*RecordBMCSession)(nil), // 38: farrier.raftlog.v1.RecordBMCSession
+	nil,                      // 39: farrier.raftlog.v1.CleanStep.ArgsEntry
+	nil,                      // 40: farrier.raftlog.v1.Outcome.FactsEntry
+	(*Sealed)(nil),           // 41: farrier.raftlog.v1.Sealed
+	(*Settings)(nil),         // 42: farrier.raftlog.v1.Settings
+	(*Node)(nil),             // 43: farrier.raftlog.v1.Node
+	(*Port)(nil),             // 44: farrier.raftlog.v1.Port
+	(*Instance)(nil),         // 45: farrier.raftlog.v1.Instance
+	(*Member)(nil),           // 46: farrier.raftlog.v1.Member
 }
 var file_farrier_raftlog_v1_log_proto_depIdxs = []int32{
 	1,  // 0: farrier.raftlog.v1.Entry.commands:type_name -> farrier.raftlog.v1.Command
@@ -3234,26 +3334,27 @@ var file_farrier_raftlog_v1_log_proto_depIdxs = []int32{
 	35, // 32: farrier.raftlog.v1.Body.raise_level:type_name -> farrier.raftlog.v1.RaiseLevel
 	36, // 33: farrier.raftlog.v1.Body.new_generation:type_name -> farrier.raftlog.v1.NewGeneration
 	37, // 34: farrier.raftlog.v1.Body.batch:type_name -> farrier.raftlog.v1.Batch
-	40, // 35: farrier.raftlog.v1.InitCluster.ca_key:type_name -> farrier.raftlog.v1.Sealed
-	41, // 36: farrier.raftlog.v1.InitCluster.settings:type_name -> farrier.raftlog.v1.Settings
-	41, // 37: farrier.raftlog.v1.UpdateSettings.settings:type_name -> farrier.raftlog.v1.Settings
-	11, // 38: farrier.raftlog.v1.MoveNodes.moves:type_name -> farrier.raftlog.v1.Move
-	42, // 39: farrier.raftlog.v1.CreateNode.node:type_name -> farrier.raftlog.v1.Node
-	43, // 40: farrier.raftlog.v1.CreateNode.ports:type_name -> farrier.raftlog.v1.Port
-	42, // 41: farrier.raftlog.v1.UpdateNode.node:type_name -> farrier.raftlog.v1.Node
-	43, // 42: farrier.raftlog.v1.CreatePort.port:type_name -> farrier.raftlog.v1.Port
-	43, // 43: farrier.raftlog.v1.UpdatePort.port:type_name -> farrier.raftlog.v1.Port
-	44, // 44: farrier.raftlog.v1.Provision.instance:type_name -> farrier.raftlog.v1.Instance
-	22, // 45: farrier.raftlog.v1.Provision.clean_steps:type_name -> farrier.raftlog.v1.CleanStep
-	38, // 46: farrier.raftlog.v1.CleanStep.args:type_name -> farrier.raftlog.v1.CleanStep.ArgsEntry
-	39, // 47: farrier.raftlog.v1.Outcome.facts:type_name -> farrier.raftlog.v1.Outcome.FactsEntry
-	45, // 48: farrier.raftlog.v1.PutMember.member:type_name -> farrier.raftlog.v1.Member
-	2,  // 49: farrier.raftlog.v1.Batch.commands:type_name -> farrier.raftlog.v1.Body
-	50, // [50:50] is the sub-list for method output_type
-	50, // [50:50] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	38, // 35: farrier.raftlog.v1.Body.record_bmc_session:type_name -> farrier.raftlog.v1.RecordBMCSession
+	41, // 36: farrier.raftlog.v1.InitCluster.ca_key:type_name -> farrier.raftlog.v1.Sealed
+	42, // 37: farrier.raftlog.v1.InitCluster.settings:type_name -> farrier.raftlog.v1.Settings
+	42, // 38: farrier.raftlog.v1.UpdateSettings.settings:type_name -> farrier.raftlog.v1.Settings
+	11, // 39: farrier.raftlog.v1.MoveNodes.moves:type_name -> farrier.raftlog.v1.Move
+	43, // 40: farrier.raftlog.v1.CreateNode.node:type_name -> farrier.raftlog.v1.Node
+	44, // 41: farrier.raftlog.v1.CreateNode.ports:type_name -> farrier.raftlog.v1.Port
+	43, // 42: farrier.raftlog.v1.UpdateNode.node:type_name -> farrier.raftlog.v1.Node
+	44, // 43: farrier.raftlog.v1.CreatePort.port:type_name -> farrier.raftlog.v1.Port
+	44, // 44: farrier.raftlog.v1.UpdatePort.port:type_name -> farrier.raftlog.v1.Port
+	45, // 45: farrier.raftlog.v1.Provision.instance:type_name -> farrier.raftlog.v1.Instance
+	22, // 46: farrier.raftlog.v1.Provision.clean_steps:type_name -> farrier.raftlog.v1.CleanStep
+	39, // 47: farrier.raftlog.v1.CleanStep.args:type_name -> farrier.raftlog.v1.CleanStep.ArgsEntry
+	40, // 48: farrier.raftlog.v1.Outcome.facts:type_name -> farrier.raftlog.v1.Outcome.FactsEntry
+	46, // 49: farrier.raftlog.v1.PutMember.member:type_name -> farrier.raftlog.v1.Member
+	2,  // 50: farrier.raftlog.v1.Batch.commands:type_name -> farrier.raftlog.v1.Body
+	51, // [51:51] is the sub-list for method output_type
+	51, // [51:51] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_farrier_raftlog_v1_log_proto_init() }
@@ -3296,6 +3397,7 @@ func file_farrier_raftlog_v1_log_proto_init() {
 		(*Body_RaiseLevel)(nil),
 		(*Body_NewGeneration)(nil),
 		(*Body_Batch)(nil),
+		(*Body_RecordBmcSession)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3303,7 +3405,7 @@ func file_farrier_raftlog_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_farrier_raftlog_v1_log_proto_rawDesc), len(file_farrier_raftlog_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   40,
+			NumMessages:   41,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -1617,6 +1617,7 @@ type SnapshotRecord struct {
 	//	*SnapshotRecord_Event
 	//	*SnapshotRecord_Member
 	//	*SnapshotRecord_End
+	//	*SnapshotRecord_BmcSessions
 	Record        isSnapshotRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1794,6 +1795,15 @@ func (x *SnapshotRecord) GetEnd() *SnapshotEnd {
 	return nil
 }
 
+func (x *SnapshotRecord) GetBmcSessions() *BMCSessions {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_BmcSessions); ok {
+			return x.BmcSessions
+		}
+	}
+	return nil
+}
+
 type isSnapshotRecord_Record interface {
 	isSnapshotRecord_Record()
 }
@@ -1858,6 +1868,10 @@ type SnapshotRecord_End struct {
 	End *SnapshotEnd `protobuf:"bytes,15,opt,name=end,proto3,oneof"`
 }
 
+type SnapshotRecord_BmcSessions struct {
+	BmcSessions *BMCSessions `protobuf:"bytes,16,opt,name=bmc_sessions,json=bmcSessions,proto3,oneof"`
+}
+
 func (*SnapshotRecord_Root) isSnapshotRecord_Record() {}
 
 func (*SnapshotRecord_Node) isSnapshotRecord_Record() {}
@@ -1887,6 +1901,8 @@ func (*SnapshotRecord_Event) isSnapshotRecord_Record() {}
 func (*SnapshotRecord_Member) isSnapshotRecord_Record() {}
 
 func (*SnapshotRecord_End) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_BmcSessions) isSnapshotRecord_Record() {}
 
 // Root is what is not a table.
 type Root struct {
@@ -3020,6 +3036,119 @@ func (x *Event) GetFields() []string {
 	return nil
 }
 
+// BMCSessions is the sessions that agents opened at a node's BMC and that may still be open, oldest first.
+type BMCSessions struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Sessions      []*BMCSession          `protobuf:"bytes,2,rep,name=sessions,proto3" json:"sessions,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BMCSessions) Reset() {
+	*x = BMCSessions{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BMCSessions) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BMCSessions) ProtoMessage() {}
+
+func (x *BMCSessions) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BMCSessions.ProtoReflect.Descriptor instead.
+func (*BMCSessions) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *BMCSessions) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *BMCSessions) GetSessions() []*BMCSession {
+	if x != nil {
+		return x.Sessions
+	}
+	return nil
+}
+
+type BMCSession struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Uri           string                 `protobuf:"bytes,1,opt,name=uri,proto3" json:"uri,omitempty"`
+	Agent         string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	Session       string                 `protobuf:"bytes,3,opt,name=session,proto3" json:"session,omitempty"` // the agent's
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BMCSession) Reset() {
+	*x = BMCSession{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BMCSession) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BMCSession) ProtoMessage() {}
+
+func (x *BMCSession) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BMCSession.ProtoReflect.Descriptor instead.
+func (*BMCSession) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *BMCSession) GetUri() string {
+	if x != nil {
+		return x.Uri
+	}
+	return ""
+}
+
+func (x *BMCSession) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *BMCSession) GetSession() string {
+	if x != nil {
+		return x.Session
+	}
+	return ""
+}
+
 var File_farrier_raftlog_v1_snapshot_proto protoreflect.FileDescriptor
 
 const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
@@ -3230,7 +3359,7 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"apiAddress\x12!\n" +
 	"\frack_address\x18\x04 \x01(\tR\vrackAddress\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x14\n" +
-	"\x05level\x18\x06 \x01(\rR\x05level\"\xb8\x06\n" +
+	"\x05level\x18\x06 \x01(\rR\x05level\"\xfe\x06\n" +
 	"\x0eSnapshotRecord\x12.\n" +
 	"\x04root\x18\x01 \x01(\v2\x18.farrier.raftlog.v1.RootH\x00R\x04root\x12.\n" +
 	"\x04node\x18\x02 \x01(\v2\x18.farrier.raftlog.v1.NodeH\x00R\x04node\x12.\n" +
@@ -3248,7 +3377,8 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"\tinventory\x18\f \x01(\v2\x1d.farrier.raftlog.v1.InventoryH\x00R\tinventory\x121\n" +
 	"\x05event\x18\r \x01(\v2\x19.farrier.raftlog.v1.EventH\x00R\x05event\x124\n" +
 	"\x06member\x18\x0e \x01(\v2\x1a.farrier.raftlog.v1.MemberH\x00R\x06member\x123\n" +
-	"\x03end\x18\x0f \x01(\v2\x1f.farrier.raftlog.v1.SnapshotEndH\x00R\x03endB\b\n" +
+	"\x03end\x18\x0f \x01(\v2\x1f.farrier.raftlog.v1.SnapshotEndH\x00R\x03end\x12D\n" +
+	"\fbmc_sessions\x18\x10 \x01(\v2\x1f.farrier.raftlog.v1.BMCSessionsH\x00R\vbmcSessionsB\b\n" +
 	"\x06record\"\xb7\x03\n" +
 	"\x04Root\x12\x14\n" +
 	"\x05index\x18\x01 \x01(\x04R\x05index\x12\x18\n" +
@@ -3357,7 +3487,15 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"\tnode_name\x18\x05 \x01(\tR\bnodeName\x12\x0e\n" +
 	"\x02at\x18\x06 \x01(\x03R\x02at\x12\x14\n" +
 	"\x05actor\x18\a \x01(\tR\x05actor\x12\x16\n" +
-	"\x06fields\x18\b \x03(\tR\x06fieldsBIZGgithub.com/farrier-project/farrier/api/gen/farrier/raftlog/v1;raftlogv1b\x06proto3"
+	"\x06fields\x18\b \x03(\tR\x06fields\"]\n" +
+	"\vBMCSessions\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12:\n" +
+	"\bsessions\x18\x02 \x03(\v2\x1e.farrier.raftlog.v1.BMCSessionR\bsessions\"N\n" +
+	"\n" +
+	"BMCSession\x12\x10\n" +
+	"\x03uri\x18\x01 \x01(\tR\x03uri\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x18\n" +
+	"\asession\x18\x03 \x01(\tR\asessionBIZGgithub.com/farrier-project/farrier/api/gen/farrier/raftlog/v1;raftlogv1b\x06proto3"
 
 var (
 	file_farrier_raftlog_v1_snapshot_proto_rawDescOnce sync.Once
@@ -3371,7 +3509,7 @@ func file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP() []byte {
 	return file_farrier_raftlog_v1_snapshot_proto_rawDescData
 }
 
-var file_farrier_raftlog_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 34)
+var file_farrier_raftlog_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_farrier_raftlog_v1_snapshot_proto_goTypes = []any{
 	(*Sealed)(nil),          // 0: farrier.raftlog.v1.Sealed
 	(*Lock)(nil),            // 1: farrier.raftlog.v1.Lock
@@ -3398,34 +3536,36 @@ var file_farrier_raftlog_v1_snapshot_proto_goTypes = []any{
 	(*Alarm)(nil),           // 22: farrier.raftlog.v1.Alarm
 	(*Inventory)(nil),       // 23: farrier.raftlog.v1.Inventory
 	(*Event)(nil),           // 24: farrier.raftlog.v1.Event
-	nil,                     // 25: farrier.raftlog.v1.Instance.RootDeviceHintsEntry
-	nil,                     // 26: farrier.raftlog.v1.Instance.MetaDataEntry
-	nil,                     // 27: farrier.raftlog.v1.Node.PropertiesEntry
-	nil,                     // 28: farrier.raftlog.v1.Node.ExtraEntry
-	nil,                     // 29: farrier.raftlog.v1.Node.DriverInfoEntry
-	nil,                     // 30: farrier.raftlog.v1.Node.SecretsEntry
-	nil,                     // 31: farrier.raftlog.v1.Flow.FactsEntry
-	nil,                     // 32: farrier.raftlog.v1.FlowStep.ArgsEntry
-	nil,                     // 33: farrier.raftlog.v1.FlowStep.FactsEntry
+	(*BMCSessions)(nil),     // 25: farrier.raftlog.v1.BMCSessions
+	(*BMCSession)(nil),      // 26: farrier.raftlog.v1.BMCSession
+	nil,                     // 27: farrier.raftlog.v1.Instance.RootDeviceHintsEntry
+	nil,                     // 28: farrier.raftlog.v1.Instance.MetaDataEntry
+	nil,                     // 29: farrier.raftlog.v1.Node.PropertiesEntry
+	nil,                     // 30: farrier.raftlog.v1.Node.ExtraEntry
+	nil,                     // 31: farrier.raftlog.v1.Node.DriverInfoEntry
+	nil,                     // 32: farrier.raftlog.v1.Node.SecretsEntry
+	nil,                     // 33: farrier.raftlog.v1.Flow.FactsEntry
+	nil,                     // 34: farrier.raftlog.v1.FlowStep.ArgsEntry
+	nil,                     // 35: farrier.raftlog.v1.FlowStep.FactsEntry
 }
 var file_farrier_raftlog_v1_snapshot_proto_depIdxs = []int32{
-	25, // 0: farrier.raftlog.v1.Instance.root_device_hints:type_name -> farrier.raftlog.v1.Instance.RootDeviceHintsEntry
-	26, // 1: farrier.raftlog.v1.Instance.meta_data:type_name -> farrier.raftlog.v1.Instance.MetaDataEntry
+	27, // 0: farrier.raftlog.v1.Instance.root_device_hints:type_name -> farrier.raftlog.v1.Instance.RootDeviceHintsEntry
+	28, // 1: farrier.raftlog.v1.Instance.meta_data:type_name -> farrier.raftlog.v1.Instance.MetaDataEntry
 	0,  // 2: farrier.raftlog.v1.Instance.user_data:type_name -> farrier.raftlog.v1.Sealed
 	0,  // 3: farrier.raftlog.v1.Instance.network_data:type_name -> farrier.raftlog.v1.Sealed
 	1,  // 4: farrier.raftlog.v1.Node.lock:type_name -> farrier.raftlog.v1.Lock
-	27, // 5: farrier.raftlog.v1.Node.properties:type_name -> farrier.raftlog.v1.Node.PropertiesEntry
-	28, // 6: farrier.raftlog.v1.Node.extra:type_name -> farrier.raftlog.v1.Node.ExtraEntry
-	29, // 7: farrier.raftlog.v1.Node.driver_info:type_name -> farrier.raftlog.v1.Node.DriverInfoEntry
-	30, // 8: farrier.raftlog.v1.Node.secrets:type_name -> farrier.raftlog.v1.Node.SecretsEntry
+	29, // 5: farrier.raftlog.v1.Node.properties:type_name -> farrier.raftlog.v1.Node.PropertiesEntry
+	30, // 6: farrier.raftlog.v1.Node.extra:type_name -> farrier.raftlog.v1.Node.ExtraEntry
+	31, // 7: farrier.raftlog.v1.Node.driver_info:type_name -> farrier.raftlog.v1.Node.DriverInfoEntry
+	32, // 8: farrier.raftlog.v1.Node.secrets:type_name -> farrier.raftlog.v1.Node.SecretsEntry
 	2,  // 9: farrier.raftlog.v1.Node.instance:type_name -> farrier.raftlog.v1.Instance
 	3,  // 10: farrier.raftlog.v1.Node.wipe:type_name -> farrier.raftlog.v1.Wipe
 	7,  // 11: farrier.raftlog.v1.Flow.steps:type_name -> farrier.raftlog.v1.FlowStep
 	9,  // 12: farrier.raftlog.v1.Flow.boot:type_name -> farrier.raftlog.v1.Boot
-	31, // 13: farrier.raftlog.v1.Flow.facts:type_name -> farrier.raftlog.v1.Flow.FactsEntry
-	32, // 14: farrier.raftlog.v1.FlowStep.args:type_name -> farrier.raftlog.v1.FlowStep.ArgsEntry
+	33, // 13: farrier.raftlog.v1.Flow.facts:type_name -> farrier.raftlog.v1.Flow.FactsEntry
+	34, // 14: farrier.raftlog.v1.FlowStep.args:type_name -> farrier.raftlog.v1.FlowStep.ArgsEntry
 	8,  // 15: farrier.raftlog.v1.FlowStep.attempt:type_name -> farrier.raftlog.v1.Attempt
-	33, // 16: farrier.raftlog.v1.FlowStep.facts:type_name -> farrier.raftlog.v1.FlowStep.FactsEntry
+	35, // 16: farrier.raftlog.v1.FlowStep.facts:type_name -> farrier.raftlog.v1.FlowStep.FactsEntry
 	13, // 17: farrier.raftlog.v1.SnapshotRecord.root:type_name -> farrier.raftlog.v1.Root
 	4,  // 18: farrier.raftlog.v1.SnapshotRecord.node:type_name -> farrier.raftlog.v1.Node
 	5,  // 19: farrier.raftlog.v1.SnapshotRecord.port:type_name -> farrier.raftlog.v1.Port
@@ -3441,16 +3581,18 @@ var file_farrier_raftlog_v1_snapshot_proto_depIdxs = []int32{
 	24, // 29: farrier.raftlog.v1.SnapshotRecord.event:type_name -> farrier.raftlog.v1.Event
 	11, // 30: farrier.raftlog.v1.SnapshotRecord.member:type_name -> farrier.raftlog.v1.Member
 	14, // 31: farrier.raftlog.v1.SnapshotRecord.end:type_name -> farrier.raftlog.v1.SnapshotEnd
-	0,  // 32: farrier.raftlog.v1.Root.ca_key:type_name -> farrier.raftlog.v1.Sealed
-	10, // 33: farrier.raftlog.v1.Root.settings:type_name -> farrier.raftlog.v1.Settings
-	21, // 34: farrier.raftlog.v1.Answer.result:type_name -> farrier.raftlog.v1.Result
-	21, // 35: farrier.raftlog.v1.Result.results:type_name -> farrier.raftlog.v1.Result
-	0,  // 36: farrier.raftlog.v1.Node.SecretsEntry.value:type_name -> farrier.raftlog.v1.Sealed
-	37, // [37:37] is the sub-list for method output_type
-	37, // [37:37] is the sub-list for method input_type
-	37, // [37:37] is the sub-list for extension type_name
-	37, // [37:37] is the sub-list for extension extendee
-	0,  // [0:37] is the sub-list for field type_name
+	25, // 32: farrier.raftlog.v1.SnapshotRecord.bmc_sessions:type_name -> farrier.raftlog.v1.BMCSessions
+	0,  // 33: farrier.raftlog.v1.Root.ca_key:type_name -> farrier.raftlog.v1.Sealed
+	10, // 34: farrier.raftlog.v1.Root.settings:type_name -> farrier.raftlog.v1.Settings
+	21, // 35: farrier.raftlog.v1.Answer.result:type_name -> farrier.raftlog.v1.Result
+	21, // 36: farrier.raftlog.v1.Result.results:type_name -> farrier.raftlog.v1.Result
+	26, // 37: farrier.raftlog.v1.BMCSessions.sessions:type_name -> farrier.raftlog.v1.BMCSession
+	0,  // 38: farrier.raftlog.v1.Node.SecretsEntry.value:type_name -> farrier.raftlog.v1.Sealed
+	39, // [39:39] is the sub-list for method output_type
+	39, // [39:39] is the sub-list for method input_type
+	39, // [39:39] is the sub-list for extension type_name
+	39, // [39:39] is the sub-list for extension extendee
+	0,  // [0:39] is the sub-list for field type_name
 }
 
 func init() { file_farrier_raftlog_v1_snapshot_proto_init() }
@@ -3475,6 +3617,7 @@ func file_farrier_raftlog_v1_snapshot_proto_init() {
 		(*SnapshotRecord_Event)(nil),
 		(*SnapshotRecord_Member)(nil),
 		(*SnapshotRecord_End)(nil),
+		(*SnapshotRecord_BmcSessions)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3482,7 +3625,7 @@ func file_farrier_raftlog_v1_snapshot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_farrier_raftlog_v1_snapshot_proto_rawDesc), len(file_farrier_raftlog_v1_snapshot_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   34,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
