@@ -1,0 +1,202 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"net"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/config"
+	"github.com/farrier-project/farrier/pkg/clock"
+	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+// ahead is a wall clock that runs before the certificates' time.
+type ahead struct {
+	clock.System
+	by time.Duration
+}
+
+func (a ahead) Now() time.Time { return a.System.Now().Add(a.by) }
+
+// TestRenewsItsCertificate: at two thirds of its life, by the coordinator's own API.
+func TestRenewsItsCertificate(t *testing.T) {
+	s := newSite(t)
+	dir := filepath.Join(s.dir, "c1", "identity")
+	before := leaf(t, dir)
+	s.end(s.members["c1"])
+	s.launch("c1", func(ctx context.Context, cfg config.Config, env Env) error {
+		env.Clock = ahead{by: identity.LeafTTL * 3 / 4}
+		return Run(ctx, cfg, env)
+	})
+	until(t, "a renewed certificate", func() error {
+		if bytes.Equal(leaf(t, dir), before) {
+			return errors.New("it is the old one")
+		}
+		return nil
+	})
+	if _, err := s.cluster("c1").GetSettings(t.Context(), &farrierv1.GetSettingsRequest{}); err != nil {
+		t.Errorf("a call after the renewal: %v", err)
+	}
+}
+
+func leaf(t *testing.T, dir string) []byte {
+	t.Helper()
+	store, err := identity.OpenStore(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return store.Certificate().Leaf.Raw
+}
+
+// TestEndsWithItsParent: the process ends when standard input does, and says where it listened.
+func TestEndsWithItsParent(t *testing.T) {
+	s := newSite(t)
+	s.end(s.members["c1"])
+	in, parent := io.Pipe()
+	file := filepath.Join(s.dir, "address.json")
+	m := s.launch("c1", func(ctx context.Context, cfg config.Config, env Env) error {
+		cfg.ExitWithStdin, cfg.AddressFile = true, file
+		env.Stdin = in
+		return Run(ctx, cfg, env)
+	})
+	raw, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var at map[string]string
+	if err := json.Unmarshal(raw, &at); err != nil || at["name"] != "c1" || at["api"] != m.api || at["raft"] != m.raft || at["rack"] != m.rack {
+		t.Errorf("address file %s, %v", raw, err)
+	}
+	_ = parent.Close() // the parent dies
+	select {
+	case err := <-m.done:
+		if err != nil {
+			t.Errorf("it ended with %v", err)
+		}
+		close(m.done)
+	case <-time.After(patience):
+		t.Error("it lives on")
+	}
+}
+
+// TestSnapshotRoundTrip: what was saved comes back under a new generation, with a node that was deleted since.
+func TestSnapshotRoundTrip(t *testing.T) {
+	s := newSite(t)
+	s.agent("a1", "default")
+	if _, err := s.nodes("c1").CreateNode(t.Context(), &farrierv1.CreateNodeRequest{Node: web(1)}); err != nil {
+		t.Fatal(err)
+	}
+	stream, err := s.cluster("c1").SaveSnapshot(t.Context(), &farrierv1.SaveSnapshotRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var saved []byte
+	for stream.Receive() {
+		saved = append(saved, stream.Msg().GetChunk()...)
+	}
+	if err := errors.Join(stream.Err(), stream.Close()); err != nil || len(saved) == 0 {
+		t.Fatalf("%d bytes, %v", len(saved), err)
+	}
+	if _, err := s.nodes("c1").DeleteNode(t.Context(), &farrierv1.DeleteNodeRequest{Node: "web-1"}); err != nil {
+		t.Fatal(err)
+	}
+	restore := func(data []byte) (*farrierv1.RestoreSnapshotResponse, error) {
+		up, err := s.cluster("c1").RestoreSnapshot(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		_ = up.Send(&farrierv1.RestoreSnapshotRequest{Chunk: data}) // its error is CloseAndReceive's
+		return up.CloseAndReceive()
+	}
+	broken := bytes.Clone(saved)
+	broken[len(broken)/2] ^= 1
+	if _, err := restore(broken); err == nil {
+		t.Error("a damaged snapshot was restored")
+	}
+	res, err := restore(saved)
+	if err != nil || res.GetGeneration() != 2 || res.GetNodes() != 1 {
+		t.Fatalf("restored %v, %v", res, err)
+	}
+	if _, err := s.nodes("c1").GetNode(t.Context(), &farrierv1.GetNodeRequest{Node: "web-1"}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestConnectionCaps(t *testing.T) {
+	inner, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ln := newCapped(inner, config.Limits{Connections: 3, PerAddress: 2})
+	defer ln.Close()
+	accepted := make(chan net.Conn, 8)
+	go func() {
+		defer close(accepted)
+		for {
+			c, err := ln.Accept()
+			if err != nil {
+				return
+			}
+			accepted <- c
+		}
+	}()
+	dial := func() net.Conn {
+		t.Helper()
+		c, err := net.Dial("tcp", inner.Addr().String())
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = c.Close() })
+		return c
+	}
+	dial()
+	dial()
+	first, second := <-accepted, <-accepted
+	refused := dial()
+	if _, err := refused.Read(make([]byte, 1)); err == nil {
+		t.Error("the third connection of one address is open")
+	}
+	_, _ = first.Close(), first.Close() // twice counts once
+	dial()
+	third := <-accepted
+	if n, _ := ln.counts(); n != 2 {
+		t.Errorf("%d connections are counted, want 2", n)
+	}
+	_, _ = second.Close(), third.Close()
+	if open, by := ln.counts(); open != 0 || by != 0 {
+		t.Errorf("%d connections of %d addresses are still counted", open, by)
+	}
+}
+
+func (c *capped) counts() (open, addresses int) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.open, len(c.by)
+}
+
+func TestAddresses(t *testing.T) {
+	for _, tt := range []struct{ advertise, listen, bound, want string }{
+		{"", "127.0.0.1:0", "127.0.0.1:4711", "127.0.0.1:4711"},
+		{"", "10.0.0.1:7600", "10.0.0.1:7600", "10.0.0.1:7600"},
+		{"c1.example:7600", "0.0.0.0:7600", "[::]:7600", "c1.example:7600"},
+		{"c1.example:0", "0.0.0.0:0", "[::]:4711", "c1.example:4711"},
+	} {
+		if got := advertised(tt.advertise, tt.listen, tt.bound); got != tt.want {
+			t.Errorf("%+v: %s", tt, got)
+		}
+	}
+	cfg := config.Default()
+	cfg.Listen = config.Addresses{API: "127.0.0.1:0", Raft: "127.0.0.1:5", Rack: "127.0.0.1:0"}
+	settle(&cfg, member{Listen: addresses{API: "127.0.0.1:41", Raft: "127.0.0.1:42"}})
+	if want := (config.Addresses{API: "127.0.0.1:41", Raft: "127.0.0.1:5", Rack: "127.0.0.1:0"}); cfg.Listen != want {
+		t.Errorf("settled on %+v", cfg.Listen)
+	}
+}
