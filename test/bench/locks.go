@@ -2,7 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"slices"
 	"sync"
@@ -81,8 +80,10 @@ func measurePairs(ctx context.Context, pids []int, workers int, d time.Duration,
 	}
 	wg.Wait()
 	took, used, err := m.stop()
-	if err = errors.Join(append(errs, err)...); err != nil {
-		return pairResult{}, err
+	for _, e := range append(errs, err) {
+		if e != nil {
+			return pairResult{}, e
+		}
 	}
 	all := slices.Concat(lat...)
 	n := float64(len(all))

@@ -27,6 +27,7 @@ const maxSend = 512
 type stream struct {
 	conn    *connect.BidiStreamForClientSimple[farrierv1.ConnectRequest, farrierv1.ConnectResponse]
 	http    *http.Transport
+	ctx     context.Context // ends with the stream, for the reason that it has
 	cancel  context.CancelCauseFunc
 	done    sync.WaitGroup
 	more    chan struct{}
@@ -104,7 +105,7 @@ func dialStream(ctx context.Context, store *identity.Store, address, name string
 	_, _ = rand.Read(journal[:])
 	ctx, cancel := context.WithCancelCause(ctx)
 	st := &stream{http: &http.Transport{TLSClientConfig: identity.ClientTLS(store, identity.RoleCoordinator), ForceAttemptHTTP2: true},
-		cancel: cancel, more: make(chan struct{}, 1)}
+		ctx: ctx, cancel: cancel, more: make(chan struct{}, 1)}
 	var err error
 	st.conn, err = farrierv1connect.NewRackServiceClient(&http.Client{Transport: st.http}, "https://"+address).Connect(ctx)
 	hello := &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_Hello{Hello: &farrierv1.Hello{
@@ -136,6 +137,14 @@ func (st *stream) close() {
 	_ = st.conn.CloseResponse()
 	st.done.Wait()
 	st.http.CloseIdleConnections()
+}
+
+// why adds to an error that the stream had ended before it, and the reason.
+func (st *stream) why(err error) error {
+	if cause := context.Cause(st.ctx); err != nil && cause != nil {
+		return fmt.Errorf("%w (%w)", err, cause)
+	}
+	return err
 }
 
 // put queues messages; they go out with everything else that waits.

@@ -1,0 +1,115 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"sync/atomic"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/pkg/client"
+	"github.com/farrier-project/farrier/test/lab/site"
+)
+
+// Ironic's figures on a machine of this kind: POST of a node, deploy with everything fake, heartbeat.
+const (
+	ironicCreates, ironicCreateCPU = 103.0, 18.3 // per second, CPU-ms
+	ironicDeploys, ironicDeployCPU = 8.2, 111.0
+	ironicBeats, ironicBeatCPU     = 11.4, 34.0
+	ironicFailover                 = 79.0 // seconds until a dead conductor's nodes are usable, the best seen
+	createTime                     = 3 * time.Second
+	createClients                  = 64
+	bulkCalls                      = 4
+)
+
+// creates is row 3: nodes of 1.5 KiB, durable on three members, one by one and in bulk.
+func creates(ctx context.Context, b *bench) error {
+	s, err := b.startSite(ctx, site.Config{})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	st, err := b.openStream(ctx, s, "bench-a") // who owns the nodes
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	dir, err := os.MkdirTemp(os.TempDir(), "farrier-bench-postgres-") // which runs as another user
+	if err != nil {
+		return err
+	}
+	defer os.RemoveAll(dir)
+	pg, err := startPostgres(dir)
+	if err != nil {
+		return err
+	}
+	defer pg.stop()
+	clients, closeAll, err := clientsOf(ctx, s, 8)
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	var next atomic.Int64
+	one := func() (pairResult, error) {
+		return measurePairs(ctx, pidsOf(s.Coordinators), createClients, createTime, func(ctx context.Context, w int) error {
+			_, err := clients[w%len(clients)].Nodes.CreateNode(ctx, &farrierv1.CreateNodeRequest{Node: record(int(next.Add(1)) - 1)})
+			return err
+		})
+	}
+	many := func() (pairResult, error) { return bulkCreates(ctx, s, clients, &next) }
+	var inserts []float64
+	insert := func() (pairResult, error) {
+		tps, err := pg.inserts(createClients, int(createTime.Seconds()))
+		inserts = append(inserts, tps)
+		return pairResult{PerSecond: tps}, err
+	}
+	a, _, err := turns(one, insert)
+	if err != nil {
+		return st.why(err)
+	}
+	m, _, err := turns(many, insert)
+	if err != nil {
+		return st.why(err)
+	}
+	rows := median(inserts)
+	ratio := a.PerSecond / ironicCreates
+	size := proto.Size(record(1))
+	b.add(figure{Row: 3, Metric: "node create, unary, 64 clients", Value: a.PerSecond, Unit: "/s", Anchor: "Ironic 103/s (recorded)", Ratio: ratio, Goal: ">= 50x", Met: met(ratio >= 50),
+		Note: fmt.Sprintf("%d bytes a record; p50 %s ms, p99 %s ms; PostgreSQL in this run, one server, 64 clients: %s inserts/s", size, number(a.P50/1000), number(a.P99/1000), number(rows))})
+	b.add(figure{Row: 3, Metric: "CPU of a create, members and client", Value: a.CPU / 1000, Unit: "ms", Anchor: "Ironic 18.3 ms (recorded)", Ratio: a.CPU / 1000 / ironicCreateCPU, Goal: "<= 0.017x (60x less)", Met: met(a.CPU/1000*60 <= ironicCreateCPU)})
+	ratio = m.PerSecond / ironicCreates
+	b.add(figure{Row: 3, Metric: "node create, bulk", Value: m.PerSecond, Unit: "/s", Anchor: "Ironic 103/s (recorded)", Ratio: ratio, Goal: ">= 200x", Met: met(ratio >= 200),
+		Note: fmt.Sprintf("%d calls at a time, %d nodes each; CPU of a node %s ms", bulkCalls, bulk, number(m.CPU/1000))})
+	b.add(figure{Row: 3, Metric: "node create, bulk, three copies", Value: m.PerSecond, Unit: "/s", Anchor: "PostgreSQL " + number(rows) + "/s, one copy", Ratio: m.PerSecond / rows, Goal: ">= 1x", Met: met(m.PerSecond >= rows)})
+	return nil
+}
+
+// bulkCreates creates as many nodes as it can for a time.
+func bulkCreates(ctx context.Context, s *site.Site, clients []*client.Client, next *atomic.Int64) (pairResult, error) {
+	m, err := startMeter(pidsOf(s.Coordinators))
+	if err != nil {
+		return pairResult{}, err
+	}
+	var made atomic.Int64
+	err = parallel(ctx, bulkCalls, 1<<20, func(ctx context.Context, w, _ int) error {
+		if time.Since(m.start) > createTime {
+			return errEnough
+		}
+		to := int(next.Add(bulk))
+		ids, err := createNodes(ctx, clients[w], to-bulk, to, record)
+		made.Add(int64(len(ids)))
+		return err
+	})
+	if !errors.Is(err, errEnough) {
+		return pairResult{}, err
+	}
+	took, used, err := m.stop()
+	n := float64(made.Load())
+	return pairResult{PerSecond: n / took.Seconds(), Pairs: n, CPU: float64(used.Microseconds()) / n}, err
+}
+
+var errEnough = errors.New("the time is over") // read-only

@@ -1,0 +1,228 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"google.golang.org/protobuf/proto"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/pkg/client"
+	"github.com/farrier-project/farrier/pkg/identity"
+	"github.com/farrier-project/farrier/test/lab/site"
+)
+
+// settle is how long memory is watched after the last change: the runtime collects every two minutes by itself.
+const settle = 130 * time.Second
+
+// resident is a process's resident memory and the part of it that is not a file's pages, each the smallest seen
+// during a time.
+func resident(ctx context.Context, pid int, during time.Duration) (all, anonymous uint64, err error) {
+	for end := time.Now().Add(during); ; {
+		total, err := rss(pid)
+		if err != nil {
+			return 0, 0, err
+		}
+		if all == 0 || total < all {
+			all = total
+			if anonymous, err = statusKiB(pid, "RssAnon:"); err != nil {
+				return 0, 0, err
+			}
+		}
+		if time.Now().After(end) {
+			return all, anonymous, nil
+		}
+		if err := pause(ctx, 500*time.Millisecond); err != nil {
+			return 0, 0, err
+		}
+	}
+}
+
+func statusKiB(pid int, field string) (uint64, error) {
+	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+	if err != nil {
+		return 0, err
+	}
+	for line := range strings.Lines(string(data)) {
+		if rest, ok := strings.CutPrefix(line, field); ok {
+			kib, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
+			return kib << 10, err
+		}
+	}
+	return 0, fmt.Errorf("process %d has no %s", pid, field)
+}
+
+const mib = 1 << 20
+
+// memory is row 13: the leader's and an agent's resident memory, empty and with nodes.
+func memory(ctx context.Context, b *bench) error {
+	s, err := b.startSite(ctx, site.Config{Agents: 1})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	lead, _, err := leaderOf(ctx, s)
+	if err != nil {
+		return err
+	}
+	empty, _, err := resident(ctx, lead.PID(), 5*time.Second)
+	if err != nil {
+		return err
+	}
+	agentEmpty, _, err := resident(ctx, s.Agents[0].PID(), 0)
+	if err != nil {
+		return err
+	}
+	b.add(figure{Row: 13, Metric: "coordinator, empty, RSS", Value: float64(empty) / mib, Unit: "MiB", Anchor: "Ironic 600 MB idle (recorded)", Goal: "<= 60 MB", Met: met(empty <= 60e6)})
+	b.add(figure{Row: 13, Metric: "agent, empty, RSS", Value: float64(agentEmpty) / mib, Unit: "MiB", Goal: "<= 40 MB", Met: met(agentEmpty <= 40e6)})
+	sizes := []int{10_000, 100_000}
+	if b.long {
+		sizes = append(sizes, 1_000_000)
+	}
+	made := 0
+	for _, n := range sizes {
+		if _, err := createNodes(ctx, s.Client, made, n, record); err != nil {
+			return err
+		}
+		made = n
+		all, anon, err := resident(ctx, lead.PID(), settle)
+		if err != nil {
+			return err
+		}
+		agent, _, err := resident(ctx, s.Agents[0].PID(), 0)
+		if err != nil {
+			return err
+		}
+		each := float64(all-min(empty, all)) / float64(n) / 1024
+		b.add(figure{Row: 13, Metric: fmt.Sprintf("leader's RSS for each of %d nodes", n), Value: each, Unit: "KiB", Goal: "<= 3 KiB", Met: met(each <= 3),
+			Note: fmt.Sprintf("RSS %s MiB, of which %s MiB are not pages of the log's file; a record is %d bytes", number(float64(all)/mib), number(float64(anon)/mib), proto.Size(record(1)))})
+		own := float64(agent-min(agentEmpty, agent)) / float64(n) / 1024
+		b.add(figure{Row: 13, Metric: fmt.Sprintf("agent's RSS for each of %d nodes", n), Value: own, Unit: "KiB", Goal: "<= 1 KiB", Met: met(own <= 1)})
+		if n == 1_000_000 {
+			b.add(figure{Row: 13, Metric: "leader's RSS at 1,000,000 nodes", Value: float64(all) / (1 << 30), Unit: "GiB", Goal: "<= 4 GiB", Met: met(all <= 4<<30)})
+		}
+	}
+	return nil
+}
+
+// restart is row 14: an archive of 100,000 nodes while writes go on, and a cold start with them.
+func restart(ctx context.Context, b *bench) error {
+	const nodes = 100_000
+	s, err := b.startSite(ctx, site.Config{})
+	if err != nil {
+		return err
+	}
+	defer s.Close()
+	bare, err := coldStart(ctx, s)
+	if err != nil {
+		return err
+	}
+	b.add(figure{Row: 14, Metric: "kill to first answer, empty", Value: ms(bare), Unit: "ms", Goal: "<= 100 ms", Met: met(bare <= 100*time.Millisecond)})
+	st, err := b.openStream(ctx, s, "bench-a") // who owns the nodes
+	if err != nil {
+		return err
+	}
+	defer st.close()
+	ids, err := createNodes(ctx, s.Client, 0, nodes, record)
+	if err != nil {
+		return err
+	}
+	if err := b.archive(ctx, s, ids); err != nil {
+		return err
+	}
+	full, err := coldStart(ctx, s)
+	if err != nil {
+		return err
+	}
+	b.add(figure{Row: 14, Metric: "kill to first answer, 100,000 nodes", Value: ms(full), Unit: "ms", Goal: "<= 1 s", Met: met(full <= time.Second)})
+	b.add(figure{Row: 14, Metric: "pause of writes when a snapshot begins", Unit: "ms", Goal: "<= 10 ms", Note: "not measured from outside the process: p99 of writes stands for it"})
+	return nil
+}
+
+// coldStart kills a follower and starts it, until it answers a read of its own.
+func coldStart(ctx context.Context, s *site.Site) (time.Duration, error) {
+	lead, _, err := leaderOf(ctx, s)
+	if err != nil {
+		return 0, err
+	}
+	p := s.Coordinators[slices.IndexFunc(s.Coordinators, func(p *site.Process) bool { return p != lead })]
+	p.Kill()
+	start := time.Now()
+	if err := p.Start(ctx); err != nil {
+		return 0, err
+	}
+	var at struct{ API string }
+	if err := p.Addresses(&at); err != nil {
+		return 0, err
+	}
+	store, err := identity.OpenStore(s.Operator)
+	if err != nil {
+		return 0, err
+	}
+	c, err := client.New(client.Config{Identity: store, Addresses: []string{at.API}})
+	if err != nil {
+		return 0, err
+	}
+	defer c.Close()
+	_, err = c.Nodes.ListNodes(ctx, &farrierv1.ListNodesRequest{PageSize: 1, Stale: true})
+	return time.Since(start), err
+}
+
+// archive saves a snapshot over the API while four clients write.
+func (b *bench) archive(ctx context.Context, s *site.Site, ids []string) error {
+	clients, closeAll, err := clientsOf(ctx, s, 4)
+	if err != nil {
+		return err
+	}
+	defer closeAll()
+	write := func(d time.Duration) (pairResult, error) {
+		return measurePairs(ctx, pidsOf(s.Coordinators), 4, d, func(ctx context.Context, w int) error {
+			_, err := clients[w].Nodes.SetMaintenance(ctx, &farrierv1.SetMaintenanceRequest{Node: ids[w], On: true, Reason: "bench"})
+			return err
+		})
+	}
+	calm, err := write(3 * time.Second)
+	if err != nil {
+		return err
+	}
+	var size int
+	var took time.Duration
+	var saveErr error
+	var wg sync.WaitGroup
+	wg.Go(func() {
+		start := time.Now()
+		size, saveErr = save(ctx, clients[0])
+		took = time.Since(start)
+	})
+	busy, err := write(3 * time.Second)
+	wg.Wait()
+	if err = errors.Join(err, saveErr); err != nil {
+		return err
+	}
+	b.add(figure{Row: 14, Metric: "snapshot of 100,000 nodes over the API, with writes", Value: took.Seconds(), Unit: "s", Goal: "<= 1 s", Met: met(took <= time.Second), Note: fmt.Sprintf("%d MiB", size/mib)})
+	b.add(figure{Row: 14, Metric: "p99 of writes meanwhile", Value: busy.P99 / 1000, Unit: "ms", Anchor: "before " + number(calm.P99/1000) + " ms", Ratio: busy.P99 / calm.P99, Goal: "<= 3x", Met: met(busy.P99 <= 3*calm.P99)})
+	return nil
+}
+
+func save(ctx context.Context, c *client.Client) (size int, err error) {
+	st, err := c.Cluster.SaveSnapshot(ctx, &farrierv1.SaveSnapshotRequest{})
+	if err != nil {
+		return 0, err
+	}
+	defer st.Close()
+	for st.Receive() {
+		size += len(st.Msg().GetChunk())
+	}
+	if err := st.Err(); err != nil && !errors.Is(err, io.EOF) {
+		return size, err
+	}
+	return size, nil
+}
