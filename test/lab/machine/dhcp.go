@@ -74,6 +74,12 @@ func (m *Machine) dhcp(ctx context.Context, asIPXE bool) (lease, error) {
 	return lease{}, errors.New("no DHCP server answers for this machine")
 }
 
+// BootFile asks the helpers as iPXE does, without starting anything, and returns what they say to boot.
+func (m *Machine) BootFile(ctx context.Context) (string, error) {
+	l, err := m.dhcp(ctx, true)
+	return l.file, err
+}
+
 func (m *Machine) leaseOf(ack *dhcpv4.DHCPv4) lease {
 	l := lease{server: ack.ServerIPAddr.String(), file: string(bytes.TrimRight(ack.Options.Get(dhcpv4.OptionBootfileName), "\x00"))}
 	if l.file == "" {

@@ -186,26 +186,12 @@ func (s *Site) agentPlace(i int) (agentPlace, error) {
 func (s *Site) startAgents(ctx context.Context) error {
 	var wg sync.WaitGroup
 	errs := make(chan error, max(s.cfg.Agents, 0))
-	for i := range s.cfg.Agents {
-		name := fmt.Sprintf("%s-%c", s.cfg.Group, 'a'+i)
-		place, err := s.agentPlace(i)
+	for range s.cfg.Agents {
+		start, err := s.prepareAgent("")
 		if err != nil {
 			return err
 		}
-		p, config, err := s.process(name, "farrier-agent", place.yaml)
-		if err != nil {
-			return err
-		}
-		p.start = place.start
-		s.Agents = append(s.Agents, p)
-		s.helper = append(s.helper, place.helper)
-		wg.Go(func() {
-			if err := s.join(ctx, p, config, "agent", s.cfg.Group); err != nil {
-				errs <- err
-				return
-			}
-			errs <- p.Start(ctx)
-		})
+		wg.Go(func() { errs <- start(ctx) })
 	}
 	wg.Wait()
 	for range s.cfg.Agents {
@@ -215,6 +201,44 @@ func (s *Site) startAgents(ctx context.Context) error {
 	}
 	return s.WaitAgents(ctx, s.cfg.Agents)
 }
+
+// prepareAgent makes the next agent's place and configuration. start joins and starts it.
+func (s *Site) prepareAgent(settings string) (start func(context.Context) error, err error) {
+	i := len(s.Agents)
+	place, err := s.agentPlace(i)
+	if err != nil {
+		return nil, err
+	}
+	p, config, err := s.process(fmt.Sprintf("%s-%c", s.cfg.Group, 'a'+i), "farrier-agent", place.yaml+settings)
+	if err != nil {
+		return nil, err
+	}
+	p.start = place.start
+	s.Agents = append(s.Agents, p)
+	s.helper = append(s.helper, place.helper)
+	return func(ctx context.Context) error {
+		if err := s.join(ctx, p, config, "agent", s.cfg.Group); err != nil {
+			return err
+		}
+		return p.Start(ctx)
+	}, nil
+}
+
+// AddAgent joins one more agent, with lines added to its YAML, and waits for its session. It is the last of Agents.
+// Machines that are there already do not ask it for DHCP. It is not safe for concurrent use.
+func (s *Site) AddAgent(ctx context.Context, settings string) error {
+	start, err := s.prepareAgent(settings)
+	if err != nil {
+		return err
+	}
+	if err := start(ctx); err != nil {
+		return err
+	}
+	return s.WaitAgents(ctx, len(s.Agents))
+}
+
+// Helper is where the i-th agent answers DHCP and TFTP.
+func (s *Site) Helper(i int) machine.Helper { return s.helper[i] }
 
 func (s *Site) agentYAML(ip netip.Addr, p agentPorts) string {
 	return fmt.Sprintf(`bmc_gap: 10ms

@@ -53,7 +53,7 @@ type Machine struct {
 	IP   netip.Addr
 }
 
-// Site is a running Farrier. Its fields do not change after Start.
+// Site is a running Farrier. Its fields do not change after Start, but for Agents by AddAgent.
 type Site struct {
 	cfg          Config
 	Coordinators []*Process
