@@ -13,6 +13,7 @@ import (
 	"time"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	labimage "github.com/farrier-project/farrier/test/lab/image"
 	"github.com/farrier-project/farrier/test/lab/osimage"
 	"github.com/farrier-project/farrier/test/lab/site"
 )
@@ -161,6 +162,11 @@ func (r *rig) booted(t *testing.T, n *farrierv1.Node, img image) {
 		t.Fatalf("the machine says %q instead of %q", line, want)
 	}
 	t.Log(want)
+	compared, err := labimage.CompareDisk(img.Path, r.vm.Disk)
+	if err != nil {
+		t.Fatalf("the disk is not the image: %v", err)
+	}
+	t.Logf("the disk equals the image: %d MiB compared", compared>>20)
 }
 
 // undeploy shows that the image's markers are on the disk before, and none of them after.
@@ -199,6 +205,13 @@ func (r *rig) deployThroughDeaths(t *testing.T, img image) {
 		}
 	}
 	n = r.settle(t, "active")
+	r.checkWrite(t, n, img, killed)
+	r.booted(t, n, img)
+}
+
+// checkWrite shows that the kills fell into the image write and cost nothing but time.
+func (r *rig) checkWrite(t *testing.T, n *farrierv1.Node, img image, killed time.Time) {
+	t.Helper()
 	if boots := n.GetFlow().GetBoots(); boots != 1 {
 		t.Errorf("the machine was booted %d times: deaths of others must not restart it", boots)
 	}
@@ -211,7 +224,6 @@ func (r *rig) deployThroughDeaths(t *testing.T, img image) {
 	if written+skipped != img.Size {
 		t.Errorf("%d bytes written and %d skipped do not make the image's %d: a part was written twice, or not at all", written, skipped, img.Size)
 	}
-	r.booted(t, n, img)
 }
 
 func step(f *farrierv1.Flow, name string) *farrierv1.Step {

@@ -35,7 +35,7 @@ func TestMain(m *testing.M) {
 const (
 	root      = "../.."          // of the checkout
 	startWait = 60 * time.Second // for all daemons
-	workWait  = 5 * time.Minute  // for one verb: ten times what it takes
+	workWait  = 4 * time.Minute  // for one verb: ten times what it takes
 	beat      = 500 * time.Millisecond
 	tailLines = 12 // of each log, on failure
 )

@@ -85,7 +85,9 @@ func NewRack(address string) (*Rack, error) {
 // Tap adds a tap on the bridge for one network card of a machine.
 func (r *Rack) Tap(name string) error {
 	tap := &netlink.Tuntap{LinkAttrs: netlink.LinkAttrs{Name: name}, Mode: netlink.TUNTAP_MODE_TAP}
-	if err := netlink.LinkAdd(tap); err != nil {
+	if err := netlink.LinkAdd(tap); errors.Is(err, os.ErrPermission) {
+		return fmt.Errorf("add tap %s: %w (Debian's udev gives /dev/net/tun the mode 0666, which this host lacks: run as root, or chmod it)", name, err)
+	} else if err != nil {
 		return fmt.Errorf("add tap %s: %w", name, err)
 	}
 	if err := netlink.LinkSetMaster(tap, r.bridge); err != nil {
