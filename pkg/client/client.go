@@ -32,6 +32,8 @@ const (
 
 	defaultPatience = 15 * time.Second
 	maxMessage      = 16 << 20
+	laneWidth       = 32 // the cluster keeps the newest 64 answers of a client session
+	unknownTries    = 3  // of a call whose outcome is unknown: the repeat is answered, or refused for good
 )
 
 // Config is what New needs.
@@ -53,8 +55,7 @@ type Client struct {
 	Cluster farrierv1connect.ClusterServiceClient
 
 	watch     farrierv1connect.WatchServiceClient
-	id        string // client session
-	seq       atomic.Uint64
+	lanes     lanes
 	patience  time.Duration
 	endpoints *endpoints
 	http      *http.Client
@@ -86,8 +87,6 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Patience == 0 {
 		cfg.Patience = defaultPatience
 	}
-	var id [16]byte
-	_, _ = rand.Read(id[:]) // crypto/rand.Read never fails
 	transport := &http.Transport{
 		TLSClientConfig:     identity.ClientTLS(cfg.Identity, identity.RoleCoordinator),
 		DialContext:         (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
@@ -96,7 +95,7 @@ func New(cfg Config) (*Client, error) {
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 		IdleConnTimeout:     time.Minute,
 	}
-	c := &Client{id: hex.EncodeToString(id[:]), patience: cfg.Patience, endpoints: &endpoints{addresses: cfg.Addresses},
+	c := &Client{patience: cfg.Patience, endpoints: &endpoints{addresses: cfg.Addresses},
 		http: &http.Client{Transport: transport}}
 	opts := []connect.ClientOption{connect.WithInterceptors(connect.UnaryInterceptorFunc(c.unary)), connect.WithReadMaxBytes(maxMessage)}
 	doer := doer{c}
@@ -113,6 +112,42 @@ func New(cfg Config) (*Client, error) {
 
 // Close drops idle connections.
 func (c *Client) Close() { c.http.CloseIdleConnections() }
+
+// lane is one client session: request ids are numbered within it.
+type lane struct {
+	id     string
+	seq    atomic.Uint64
+	inside int // calls under way; guarded by lanes.mu
+}
+
+// lanes are the client sessions of a Client. The cluster keeps a bounded number of answers per session, so that no more
+// calls may be under way in one than it would remember; a busy client opens more.
+type lanes struct {
+	mu  sync.Mutex
+	all []*lane
+}
+
+func (ls *lanes) enter() *lane {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	for _, l := range ls.all {
+		if l.inside < laneWidth {
+			l.inside++
+			return l
+		}
+	}
+	var id [16]byte
+	_, _ = rand.Read(id[:]) // crypto/rand.Read never fails
+	l := &lane{id: hex.EncodeToString(id[:]), inside: 1}
+	ls.all = append(ls.all, l)
+	return l
+}
+
+func (ls *lanes) leave(l *lane) {
+	ls.mu.Lock()
+	defer ls.mu.Unlock()
+	l.inside--
+}
 
 // endpoints is the list of coordinators and the one in use.
 type endpoints struct {
@@ -160,9 +195,12 @@ func (d doer) Do(req *http.Request) (*http.Response, error) {
 // one, until coordinators have not answered for as long as patience.
 func (c *Client) unary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		if req.Spec().IdempotencyLevel != connect.IdempotencyNoSideEffects {
-			req.Header().Set(headerClient, c.id)
-			req.Header().Set(headerSeq, strconv.FormatUint(c.seq.Add(1), 10))
+		numbered := req.Spec().IdempotencyLevel != connect.IdempotencyNoSideEffects
+		if numbered {
+			l := c.lanes.enter()
+			defer c.lanes.leave(l)
+			req.Header().Set(headerClient, l.id)
+			req.Header().Set(headerSeq, strconv.FormatUint(l.seq.Add(1), 10))
 		}
 		_, bounded := ctx.Deadline()
 		var outage time.Time // when coordinators last stopped answering
@@ -172,7 +210,8 @@ func (c *Client) unary(next connect.UnaryFunc) connect.UnaryFunc {
 			if err == nil {
 				return res, nil
 			}
-			if !repeatable(Fault(err).Kind) {
+			kind := Fault(err).Kind
+			if !repeatable(kind) && !(numbered && kind == fault.UnknownOutcome && failures <= unknownTries) {
 				return nil, err
 			}
 			if outage.IsZero() || time.Since(began) > c.patience { // that try was being worked on, not refused

@@ -1,0 +1,79 @@
+package client
+
+import (
+	"errors"
+	"fmt"
+	"testing"
+
+	"connectrpc.com/connect"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// TestABusyClientOpensMoreSessions: the cluster forgets all but the newest 64 answers of a session, and a slow call among
+// more than those could not be repeated.
+func TestABusyClientOpensMoreSessions(t *testing.T) {
+	var ls lanes
+	count := map[string]int{}
+	var open []*lane
+	for range 3*laneWidth + 1 {
+		l := ls.enter()
+		open = append(open, l)
+		count[l.id]++
+	}
+	if len(count) != 4 {
+		t.Errorf("%d sessions for %d calls", len(count), len(open))
+	}
+	for id, n := range count {
+		if n > laneWidth {
+			t.Errorf("session %s has %d calls", id, n)
+		}
+	}
+	for _, l := range open {
+		ls.leave(l)
+	}
+	if l := ls.enter(); l != open[0] || len(ls.all) != 4 {
+		t.Error("an idle session was not used again")
+	}
+}
+
+func TestFaultReadsDetails(t *testing.T) {
+	ce := connect.NewError(connect.CodeFailedPrecondition, errors.New("locked"))
+	d, err := connect.NewErrorDetail(&farrierv1.ErrorDetail{Kind: "locked", Message: "held by agent a", Help: "wait",
+		Lock: &farrierv1.Lock{Holder: "agent a", Token: 7, Purpose: "deploy"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	ce.AddDetail(d)
+	f := Fault(fmt.Errorf("call: %w", ce))
+	if f.Kind != fault.Locked || f.Error() != "held by agent a" || f.Help != "wait" {
+		t.Errorf("got %+v", f)
+	}
+	if l, ok := f.Detail.(*fault.LockDetail); !ok || l.Token != 7 || l.Holder != "agent a" {
+		t.Errorf("detail %+v", f.Detail)
+	}
+	if f := Fault(connect.NewError(connect.CodeUnavailable, errors.New("refused"))); f.Kind != fault.Unavailable || f.Help == "" {
+		t.Errorf("an error without details: %+v", f)
+	}
+	if Fault(nil) != nil {
+		t.Error("nil is not nil")
+	}
+}
+
+func TestSettled(t *testing.T) {
+	for _, c := range []struct {
+		n    *farrierv1.Node
+		want bool
+	}{
+		{&farrierv1.Node{ProvisionState: "active", Flow: &farrierv1.Flow{State: "done"}}, true},
+		{&farrierv1.Node{ProvisionState: "deploy failed", Flow: &farrierv1.Flow{State: "failed"}}, true},
+		{&farrierv1.Node{ProvisionState: "wait call-back", Flow: &farrierv1.Flow{State: "open"}}, false},
+		{&farrierv1.Node{ProvisionState: "deleting"}, false},
+		{&farrierv1.Node{ProvisionState: "active", TargetPowerState: "power off"}, false},
+	} {
+		if Settled(c.n) != c.want {
+			t.Errorf("Settled(%v) is %v", c.n, !c.want)
+		}
+	}
+}
