@@ -26,27 +26,16 @@ import (
 	"github.com/farrier-project/farrier/test/lab"
 )
 
-// TestMain plays /init of the ramdisk: it ends as its command line says, or waits for the power cord.
-func TestMain(m *testing.M) {
-	if len(os.Args) > 2 && os.Args[1] == "--cmdline" {
-		os.Exit(playInit(os.Args[2]))
-	}
-	os.Exit(m.Run())
-}
-
-func playInit(cmdline string) int {
-	switch {
-	case strings.Contains(cmdline, "play=off"):
-		return 0
-	case strings.Contains(cmdline, "play=crash"):
-		return 1
-	case strings.Contains(cmdline, "play=reboot"):
-		return 3
-	}
-	var b [1]byte
-	_, _ = os.Stdin.Read(b[:])
-	return 4
-}
+// playInit is /init of the ramdisk: it ends as its command line says, or waits for the power cord.
+const playInit = `#!/bin/sh
+case "$2" in
+*play=off*) exit 0 ;;
+*play=crash*) exit 1 ;;
+*play=reboot*) exit 3 ;;
+esac
+read -r cord
+exit 4
+`
 
 // rack is one agent's boot services, with the machine assigned to it.
 type rack struct {
@@ -62,13 +51,9 @@ func newRack(t *testing.T, play string) *rack {
 	table := bootenv.New()
 	dir := t.TempDir()
 	kernel, ramdisk := filepath.Join(dir, "kernel"), filepath.Join(dir, "ramdisk")
-	self, err := os.ReadFile(os.Args[0])
-	if err != nil {
-		t.Fatal(err)
-	}
 	var archive bytes.Buffer
-	z, _ := gzip.NewWriterLevel(&archive, gzip.NoCompression)
-	_, _ = z.Write([]byte(entry("init", string(self)) + entry("TRAILER!!!", "")))
+	z := gzip.NewWriter(&archive)
+	_, _ = z.Write([]byte(entry("init", playInit) + entry("TRAILER!!!", "")))
 	_ = z.Close()
 	if os.WriteFile(kernel, []byte("kernel"), 0o644) != nil || os.WriteFile(ramdisk, archive.Bytes(), 0o644) != nil {
 		t.Fatal("cannot write boot files")

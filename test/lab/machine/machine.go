@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"net"
@@ -58,6 +59,8 @@ type Counters struct {
 // Machine is one software machine. It is safe for concurrent use.
 type Machine struct {
 	cfg Config
+
+	unpacked [sha256.Size]byte // digest of the ramdisk whose init is in Dir; used by the run alone
 
 	mu      sync.Mutex // guards the fields below
 	boot    lab.Boot

@@ -3,6 +3,7 @@ package machine
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -26,13 +27,12 @@ const maxConsole = 16 << 20
 // startRamdisk is what executing the kernel would do: /init of the ramdisk runs, with this command line, on this
 // machine. It returns when that process has ended, killed if the power went.
 func (m *Machine) startRamdisk(ctx context.Context, s *ipxe, soft <-chan struct{}) outcome {
-	init, err := findInit(s.files["initrd"])
-	if err != nil {
+	program := filepath.Join(m.cfg.Dir, "init")
+	if err := m.unpack(program, s.files["initrd"]); err != nil {
 		m.tell("dead", "kernel panic: "+err.Error())
 		return dead
 	}
-	program := filepath.Join(m.cfg.Dir, "init")
-	if err := m.prepare(program, init); err != nil {
+	if err := m.describe(); err != nil {
 		m.tell("dead", err.Error())
 		return dead
 	}
@@ -126,16 +126,28 @@ func (m *Machine) running(p *os.Process) {
 
 func (m *Machine) machineFile() string { return filepath.Join(m.cfg.Dir, "machine.json") }
 
-// prepare writes the program and what it will find: a file as ramdisk-agent/machine describes it.
-func (m *Machine) prepare(program string, init []byte) error {
-	if old, err := os.ReadFile(program); err != nil || !bytes.Equal(old, init) {
-		if err := os.WriteFile(program+".new", init, 0o755); err != nil {
-			return err
-		}
-		if err := os.Rename(program+".new", program); err != nil {
-			return err
-		}
+// unpack takes /init out of the ramdisk. The same ramdisk, by its digest, is not unpacked again.
+func (m *Machine) unpack(program string, ramdisk []byte) error {
+	sum := sha256.Sum256(ramdisk)
+	if _, err := os.Stat(program); err == nil && sum == m.unpacked {
+		return nil
 	}
+	init, err := findInit(ramdisk)
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile(program+".new", init, 0o755); err != nil {
+		return err
+	}
+	if err := os.Rename(program+".new", program); err != nil {
+		return err
+	}
+	m.unpacked = sum
+	return nil
+}
+
+// describe writes what the program will find: a file as ramdisk-agent/machine says.
+func (m *Machine) describe() error {
 	disk := m.cfg.Disk
 	disk.Path, disk.SizeBytes, disk.Serial, disk.Vendor, disk.Model = m.DiskPath(), m.cfg.DiskBytes, m.cfg.DiskSerial, manufacturer, diskModel
 	b, err := json.MarshalIndent(ramdisk.Machine{
