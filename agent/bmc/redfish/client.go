@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"net/url"
@@ -95,9 +96,9 @@ func (c *Client) call(ctx context.Context, op string, change bool, fn func(ctx c
 			err = c.note(ctx)
 		}
 		if err != nil {
-			return classify(op, err)
+			return classify(op, late(ctx, err))
 		}
-		err = fn(ctx, api)
+		err = late(ctx, fn(ctx, api))
 		if statusOf(err) != http.StatusUnauthorized {
 			return classify(op, err)
 		}
@@ -112,6 +113,14 @@ func (c *Client) call(ctx context.Context, op string, change bool, fn func(ctx c
 				WithHelp("another agent may own the node now; ask again while the right to act stands")
 		}
 	}
+}
+
+// late says that the caller's time was up, where a connection that was closed for it is all that the error tells.
+func late(ctx context.Context, err error) error {
+	if err != nil && ctx.Err() != nil && statusOf(err) == 0 {
+		return fmt.Errorf("%w: %w", ctx.Err(), err)
+	}
+	return err
 }
 
 func (c *Client) deadline(ctx context.Context, change bool) (context.Context, context.CancelFunc) {

@@ -61,7 +61,7 @@ func (d *demo) started(what string, took time.Duration) {
 	text := map[string]string{
 		"image":        "disk image built, and served over HTTP with its digest",
 		"ramdisk":      boot,
-		"coordinators": fmt.Sprintf("3 coordinators: processes, mutual TLS, one made the cluster, two joined by token"),
+		"coordinators": "3 coordinators: processes, mutual TLS, one made the cluster, two joined by token",
 		"agents":       "2 rack agents: processes, joined by token",
 		"machines":     fmt.Sprintf("%d machines (%s), each with a Redfish BMC over HTTPS", d.o.Machines, d.kind()),
 	}[what]
