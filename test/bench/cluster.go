@@ -35,6 +35,9 @@ func (b *bench) startSite(ctx context.Context, cfg site.Config) (*site.Site, err
 	if cfg.Agents == 0 {
 		cfg.Agents = -1
 	}
+	if cfg.Profile == "" {
+		cfg.Profile = "default"
+	}
 	cfg.Bin, cfg.Machines, cfg.Group = bin, -1, group
 	cfg.CoordinatorSettings += "log: {level: warn}\n"
 	cfg.AgentSettings += "log: {level: warn}\n"
