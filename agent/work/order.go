@@ -40,7 +40,7 @@ type Outcome struct {
 	Token     uint64 // under which it ran
 	BootID    string
 	OK        bool
-	Error     string // the cause, for last_error
+	Error     string // the cause and the advice, for last_error
 	Kind      fault.Kind
 	Retryable bool
 	Facts     map[string]string
@@ -56,7 +56,7 @@ func Done(o Order, facts map[string]string) Outcome {
 // another attempt; errors of the request are not.
 func Failed(o Order, err error) Outcome {
 	kind := fault.KindOf(err)
-	return Outcome{Ref: o.Ref, Token: o.Token, BootID: o.BootID, Error: err.Error(), Kind: kind, Retryable: Retryable(kind)}
+	return Outcome{Ref: o.Ref, Token: o.Token, BootID: o.BootID, Error: fault.Summary(err), Kind: kind, Retryable: Retryable(kind)}
 }
 
 // Retryable tells whether another attempt may fare better.

@@ -134,6 +134,19 @@ func (e *Error) WithDetail(d any) *Error {
 	return &c
 }
 
+// Summary is err in one line, for a record that keeps text only: what happened, the kind, and the advice.
+func Summary(err error) string {
+	var e *Error
+	if !errors.As(err, &e) {
+		return err.Error()
+	}
+	text := fmt.Sprintf("%v (%v)", err, e.Kind)
+	if e.Help != "" {
+		text += "; " + e.Help
+	}
+	return text
+}
+
 // KindOf is the kind of the outermost *Error in err's chain, Internal if there is none.
 func KindOf(err error) Kind {
 	var e *Error
@@ -149,13 +162,16 @@ func Is(err error, kind Kind) bool {
 	return errors.As(err, &e) && e.Kind == kind
 }
 
-// Wrap adds what was being done, and keeps kind, help and detail. It returns nil for nil.
+// Wrap adds what was being done, unless err says that already, and keeps kind, help and detail. It returns nil for nil.
 func Wrap(op string, err error) error {
 	if err == nil {
 		return nil
 	}
 	var e *Error
 	if errors.As(err, &e) {
+		if err == error(e) && e.Op == op {
+			return err
+		}
 		return &Error{Kind: e.Kind, Op: op, Err: err, Help: e.Help, Detail: e.Detail}
 	}
 	return &Error{Kind: Internal, Op: op, Err: err}

@@ -42,6 +42,15 @@ func TestWrapKeepsKindHelpAndDetail(t *testing.T) {
 	if !Is(out, Locked) || Is(out, Busy) || Is(nil, Internal) {
 		t.Error("Is is wrong")
 	}
+	if want := "deploy web-1: propose: acquire lock: held by agent a (locked); wait"; Summary(out) != want {
+		t.Errorf("summary %q, want %q", Summary(out), want)
+	}
+	if plain := errors.New("plain"); Summary(plain) != "plain" {
+		t.Errorf("summary of an error without a kind: %q", Summary(plain))
+	}
+	if again := Wrap("deploy web-1", out); again != out {
+		t.Errorf("wrapped twice in the same words: %q", again)
+	}
 	if Wrap("x", nil) != nil {
 		t.Error("Wrap(nil) is not nil")
 	}

@@ -99,11 +99,7 @@ func (r *Runner) Run(ctx context.Context, o work.Order, report Report) work.Outc
 }
 
 func failed(o work.Order, err error) work.Outcome {
-	text := err.Error()
-	var f *fault.Error
-	if errors.As(err, &f) && f.Help != "" {
-		text += " (" + f.Help + ")"
-	}
+	text := fault.Summary(err)
 	if len(text) > maxError {
 		text = text[:maxError]
 	}
