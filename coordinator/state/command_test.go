@@ -389,7 +389,7 @@ func TestTimeouts(t *testing.T) {
 	w.must(timeoutOf(w, id))
 	w.run(id)
 	w.is(id, "deploy failed")
-	if e := w.node(id).LastError; e != "deploy: boot.wait_ramdisk: the machine did not call back in time" {
+	if e := w.node(id).LastError; !strings.HasPrefix(e, "deploy: boot.wait_ramdisk: the machine did not call back in time") {
 		t.Fatalf("last error %q", e)
 	}
 }

@@ -24,7 +24,7 @@ func (j *job) abortText() string {
 	return "aborted by " + j.f.AbortBy
 }
 
-// fail ends the flow's steps with "<kind>: <step>: <cause>" and tries to leave the machine off and out of the
+// fail ends the flow's steps with "<kind>: <interface.step>: <cause>" and tries to leave the machine off and out of the
 // ramdisk. A tear down that follows does that itself.
 func (j *job) fail(cause string) {
 	f := j.flow()

@@ -14,7 +14,7 @@ func locked(n *node.Node, op string) error {
 		holder = "nobody: it waits for an agent"
 	}
 	return fault.New(fault.Locked, op, "node %s is locked by %s (%s) under token %s", label(n), holder, l.Purpose, l.Token).
-		WithHelp("wait, or look at it: farrier lock list; an operator may break it: farrier lock break %s", label(n)).
+		WithHelp("wait, or look at it: farrier lock list; an operator may break it: farrier lock break %s --reason TEXT", label(n)).
 		WithDetail(&fault.LockDetail{
 			Node: string(n.ID), Holder: l.Holder, Session: l.Session, Task: l.Task, Purpose: l.Purpose,
 			Token: uint64(l.Token), SinceUnixNano: l.Since.UnixNano(),
@@ -54,7 +54,8 @@ func (s *State) releaseLock(c command.ReleaseLock) command.Result {
 	case n == nil:
 		return refuse(noNode(c.Node, op))
 	case n.Lock.Token != c.Token || c.Token == 0:
-		return refuse(fault.New(fault.StaleToken, op, "token %s does not hold node %s", c.Token, label(n)))
+		return refuse(fault.New(fault.StaleToken, op, "token %s does not hold node %s", c.Token, label(n)).
+			WithHelp("the lock was broken, released or has run out: what was done under it may be undone by others; look with farrier lock list"))
 	case n.Lock.Flow != 0:
 		return refuse(fault.New(fault.IllegalState, op, "flow %d holds node %s; its outcome releases it", n.Lock.Flow, label(n)))
 	}

@@ -56,7 +56,7 @@ func (s *State) createNode(c command.CreateNode) command.Result {
 
 // checkNode checks what identifies a node, and its size.
 func (s *State) checkNode(n *node.Node, op string) error {
-	bad := func(kind fault.Kind, field, format string, args ...any) error {
+	bad := func(kind fault.Kind, field, format string, args ...any) *fault.Error {
 		return fault.New(kind, op, format, args...).WithDetail(&fault.FieldDetail{Field: "node." + field})
 	}
 	switch {
@@ -71,7 +71,8 @@ func (s *State) checkNode(n *node.Node, op string) error {
 	}
 	if n.Name != "" {
 		if other := s.nodeNamed(n.Name); other != nil && other.ID != n.ID {
-			return bad(fault.Exists, "name", "node %s is called %q", other.ID, n.Name)
+			return bad(fault.Exists, "name", "the name %q is taken by node %s", n.Name, other.ID).
+				WithHelp("choose another name, or see the node that has it: farrier node show %s", n.Name)
 		}
 		if other := s.node(node.ID(n.Name)); other != nil && other.ID != n.ID {
 			return bad(fault.Exists, "name", "%q is the id of another node", n.Name)

@@ -24,7 +24,7 @@ func (s *State) insertPort(p *node.Port, op string) error {
 
 // checkPort checks a port's own values and that its address is nobody else's.
 func (s *State) checkPort(p *node.Port, op string) error {
-	bad := func(kind fault.Kind, field, format string, args ...any) error {
+	bad := func(kind fault.Kind, field, format string, args ...any) *fault.Error {
 		return fault.New(kind, op, format, args...).WithDetail(&fault.FieldDetail{Field: "port." + field})
 	}
 	if p.ID == "" || len(p.ID) > 64 || len(p.Name) > MaxNameLen || len(p.IP) > 64 {
@@ -34,7 +34,12 @@ func (s *State) checkPort(p *node.Port, op string) error {
 		return bad(fault.Invalid, "address", "%q is not a unicast MAC address in lower case with colons", clip(p.Address, 64))
 	}
 	if other := s.portByMAC(p.Address); other != nil && other.ID != p.ID {
-		return bad(fault.Exists, "address", "port %s of node %s has the address %s", other.ID, other.Node, p.Address)
+		owner := string(other.Node)
+		if n := s.node(other.Node); n != nil {
+			owner = label(n)
+		}
+		return bad(fault.Exists, "address", "the MAC address %s is taken by a port of node %s", p.Address, owner).
+			WithHelp("look at both machines' labels; if the other one is wrong: farrier port delete %s", p.Address)
 	}
 	return nil
 }

@@ -177,7 +177,7 @@ func (s *State) timeout(c command.Timeout) command.Result {
 	j := s.jobOf(c.Node)
 	st := j.step()
 	if st.Executor == step.Wait {
-		j.fail("the machine did not call back in time")
+		j.fail("the machine did not call back in time; its console and the agent's log (each DHCP, TFTP and HTTP request) say how far it came")
 	} else {
 		st.Attempt.Open = false
 		j.stepFailed(st, "timed out", true)
