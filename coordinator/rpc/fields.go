@@ -193,5 +193,5 @@ func agentsHelp(v *state.View, group string) string {
 	if len(there) == 0 {
 		return fmt.Sprintf("no agent is connected: start one of group %q, see `farrier agent list`", group)
 	}
-	return "live agents: " + strings.Join(there, ", ")
+	return fmt.Sprintf("start an agent of group %q, or name a group that has one; live agents: %s", group, strings.Join(there, ", "))
 }

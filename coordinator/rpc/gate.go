@@ -226,7 +226,7 @@ func (g *gate) readBody(w http.ResponseWriter, r *http.Request, m method) error 
 		return nil
 	}
 	if r.ContentLength > limit {
-		return tooLarge(r.URL.Path, limit)
+		return tooLarge(limit)
 	}
 	rc := http.NewResponseController(w)
 	_ = rc.SetReadDeadline(time.Now().Add(bodyTimeout)) // not every test's writer has deadlines
@@ -236,15 +236,15 @@ func (g *gate) readBody(w http.ResponseWriter, r *http.Request, m method) error 
 		return fault.New(fault.Invalid, "read request", "the body ended early: %w", err)
 	}
 	if int64(len(data)) > limit {
-		return tooLarge(r.URL.Path, limit)
+		return tooLarge(limit)
 	}
 	r.Body, r.ContentLength = io.NopCloser(bytes.NewReader(data)), int64(len(data))
 	r.GetBody = func() (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(data)), nil }
 	return nil
 }
 
-func tooLarge(what string, limit int64) error {
-	return fault.New(fault.TooLarge, what, "the body is larger than %d bytes", limit).
+func tooLarge(limit int64) error {
+	return fault.New(fault.TooLarge, "read request", "the body is larger than %d bytes", limit).
 		WithHelp("send less in one call; user and network data may be 64 KiB each, images are named by URL")
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/subtle"
 	"encoding/hex"
+	"fmt"
 	"net"
 	"time"
 
@@ -169,8 +170,12 @@ func (a *API) checkToken(v *state.View, text string) (identity.JoinToken, error)
 	}
 	kept, ok := v.JoinToken(t.ID)
 	if !ok {
+		again := fmt.Sprintf("farrier %s token %s", t.Role, t.Name)
+		if t.Group != "" {
+			again += " --group " + t.Group
+		}
 		return t, fault.New(fault.Expired, "check token", "the join token has expired or was used").
-			WithHelp("make a new one: farrier %s token %s", t.Role, t.Name)
+			WithHelp("make a new one: %s", again)
 	}
 	if hash := t.Hash(); subtle.ConstantTimeCompare(hash[:], kept.Hash[:]) != 1 {
 		return t, fault.New(fault.Unauthenticated, "check token", "the join token's secret is wrong").

@@ -45,7 +45,7 @@ func (s lockService) BreakLock(ctx context.Context, req *farrierv1.BreakLockRequ
 		err = checkText("reason", req.GetReason(), maxText)
 	}
 	if err == nil && strings.TrimSpace(req.GetReason()) == "" {
-		err = invalid("reason", "say why: it is recorded with your name")
+		err = invalid("reason", "say why: it is recorded with your name").WithHelp("farrier lock break %s --reason TEXT", nodeLabel(n))
 	}
 	if err == nil {
 		_, err = s.propose(ctx, command.BreakLock{Node: n.ID, Token: lock.Token(req.GetToken()), Reason: req.GetReason()})

@@ -297,7 +297,8 @@ func (s nodeService) WaiveWipe(ctx context.Context, req *farrierv1.WaiveWipeRequ
 		err = checkText("reason", req.GetReason(), maxText)
 	}
 	if err == nil && strings.TrimSpace(req.GetReason()) == "" {
-		err = invalid("reason", "say why the disks need no wipe: it is recorded with your name")
+		err = invalid("reason", "say why the disks need no wipe: it is recorded with your name").
+			WithHelp("farrier node waive-wipe %s --reason TEXT", nodeLabel(n))
 	}
 	if err == nil {
 		_, err = s.propose(ctx, command.WaiveWipe{Node: n.ID, Reason: req.GetReason()})

@@ -37,6 +37,9 @@ func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateReq
 	if err != nil {
 		return "", err
 	}
+	if v.Answered(actorOf(callerOf(ctx)), requestOf(ctx)) { // a repeat: the state has moved on since
+		return n.ID, nil
+	}
 	body := command.Provision{Node: n.ID, Verb: verb.String()}
 	if verb != lifecycle.Deploy && verb != lifecycle.Rebuild && req.GetDeploy() != nil {
 		return "", invalid("deploy", "it goes with active and rebuild only")
@@ -81,7 +84,7 @@ func legal(n *node.Node, verb lifecycle.Verb) error {
 	for _, x := range lifecycle.LegalVerbs(n.Provision) {
 		names = append(names, x.String())
 	}
-	e := fault.New(fault.IllegalState, "", "node %s is %s", nodeLabel(n), n.Provision).
+	e := fault.New(fault.IllegalState, "", "node %s is %s: %s is illegal", nodeLabel(n), n.Provision, verb).
 		WithDetail(&fault.StateDetail{State: n.Provision.String(), LegalVerbs: names})
 	if len(names) == 0 {
 		return e.WithHelp("nothing may be asked of it now: wait for the work to end")
