@@ -204,6 +204,7 @@ func (c *Client) unary(next connect.UnaryFunc) connect.UnaryFunc {
 		}
 		_, bounded := ctx.Deadline()
 		var outage time.Time // when coordinators last stopped answering
+		var last error       // why the try before failed: it says more than that time is up
 		for failures := 1; ; failures++ {
 			began := time.Now()
 			res, err := next(ctx, req)
@@ -211,9 +212,16 @@ func (c *Client) unary(next connect.UnaryFunc) connect.UnaryFunc {
 				return res, nil
 			}
 			kind := Fault(err).Kind
+			if kind == fault.Timeout && last != nil && ctx.Err() != nil {
+				if numbered { // this try may have been heard
+					return nil, late(last)
+				}
+				return nil, last
+			}
 			if !repeatable(kind) && !(numbered && kind == fault.UnknownOutcome && failures <= unknownTries) {
 				return nil, err
 			}
+			last = err
 			if outage.IsZero() || time.Since(began) > c.patience { // that try was being worked on, not refused
 				outage = time.Now()
 			}

@@ -24,11 +24,14 @@ func Fault(err error) *fault.Error {
 	if !errors.As(err, &ce) {
 		switch {
 		case errors.Is(err, context.DeadlineExceeded):
-			return &fault.Error{Kind: fault.Timeout, Err: err}
+			return late(err)
 		case errors.Is(err, context.Canceled):
 			return &fault.Error{Kind: fault.Aborted, Err: err}
 		}
 		return &fault.Error{Kind: fault.Internal, Err: err}
+	}
+	if len(ce.Details()) == 0 && ce.Code() == connect.CodeDeadlineExceeded {
+		return late(context.DeadlineExceeded)
 	}
 	for _, d := range ce.Details() {
 		msg, derr := d.Value()
@@ -62,6 +65,16 @@ func fromDetail(d *farrierv1.ErrorDetail) *fault.Error {
 		f.Detail = &fault.FieldDetail{Field: d.GetField()}
 	}
 	return f
+}
+
+// late is the error of a call whose time is up; why is what is known of the reason.
+func late(why error) *fault.Error {
+	var ce *connect.Error
+	if errors.As(why, &ce) {
+		why = Fault(why) // its text without the wire's
+	}
+	return fault.New(fault.Timeout, "", "the coordinators did not answer in time: %w", why).
+		WithHelp("look before you repeat a change: it may have been made; give a longer --timeout, and see whether the coordinators run: farrier coordinator members")
 }
 
 func fromCode(ce *connect.Error) *fault.Error {
