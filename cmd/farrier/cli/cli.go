@@ -53,6 +53,8 @@ func New(version string, in io.Reader, out, errOut io.Writer) *cobra.Command {
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
+		Args:          noArguments,
+		RunE:          func(c *cobra.Command, _ []string) error { return c.Help() },
 	}
 	root.SetIn(in)
 	root.SetOut(out)
@@ -67,14 +69,28 @@ func New(version string, in io.Reader, out, errOut io.Writer) *cobra.Command {
 	f.DurationVar(&a.timeout, "timeout", 0, "give up after this time (default: only when coordinators do not answer)")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(a.node(), a.port(), a.lock(), a.ring(), a.agent(), a.event(), a.coordinator(), a.setting(), a.operator())
+	a.completeNodes(root)
 	return root
 }
 
 // noun makes a command that only groups others.
 func noun(use, short string, children ...*cobra.Command) *cobra.Command {
-	c := &cobra.Command{Use: use, Short: short, Args: cobra.NoArgs, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
+	c := &cobra.Command{Use: use, Short: short, Args: noArguments, RunE: func(c *cobra.Command, _ []string) error { return c.Help() }}
 	c.AddCommand(children...)
 	return c
+}
+
+// noArguments refuses words that are no subcommand.
+func noArguments(c *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return nil
+	}
+	c.SuggestionsMinimumDistance = 2
+	advice := fmt.Sprintf("see `%s --help`", c.CommandPath())
+	if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+		advice = fmt.Sprintf("did you mean `%s %s`? %s", c.CommandPath(), like[0], advice)
+	}
+	return fault.New(fault.Invalid, c.CommandPath(), "there is no command %q", args[0]).WithHelp("%s", advice)
 }
 
 // exactly is cobra.ExactArgs with an error that says what to type.
@@ -166,9 +182,6 @@ func ExitCode(err error) int {
 	}
 	var f *fault.Error
 	if !errors.As(err, &f) {
-		if strings.HasPrefix(err.Error(), "unknown command") {
-			return ExitUsage
-		}
 		return ExitFailure
 	}
 	switch f.Kind {
@@ -190,6 +203,11 @@ func ExitCode(err error) int {
 // Report writes an error for people: what failed, the details, and what to do next.
 func Report(w io.Writer, err error) {
 	fmt.Fprintf(w, "farrier: %s\n", view.Clean(err.Error()))
+	var work *workFailed
+	if errors.As(err, &work) {
+		fmt.Fprintf(w, "  → %s\n", view.Clean(work.help()))
+		return
+	}
 	var f *fault.Error
 	if !errors.As(err, &f) {
 		return
@@ -199,7 +217,7 @@ func Report(w io.Writer, err error) {
 		fmt.Fprintf(w, "  holder   %s\n  purpose  %s\n  since    %s\n  token    %d\n  queued   %d\n", view.Clean(d.Holder), view.Clean(d.Purpose),
 			time.Unix(0, d.SinceUnixNano).Local().Format(time.DateTime), d.Token, d.Queued)
 	case *fault.StateDetail:
-		if len(d.LegalVerbs) > 0 {
+		if len(d.LegalVerbs) > 0 && !strings.HasPrefix(f.Help, "legal now") {
 			fmt.Fprintf(w, "  legal now: %s\n", strings.Join(d.LegalVerbs, ", "))
 		}
 	}
@@ -216,7 +234,23 @@ func (w *workFailed) Error() string {
 	if reason == "" {
 		reason = w.node.GetFlow().GetError()
 	}
-	return fmt.Sprintf("%s is %s: %s", title(w.node), w.node.GetProvisionState(), reason)
+	return fmt.Sprintf("%s is %q: %s", title(w.node), w.node.GetProvisionState(), reason)
+}
+
+// help says how work is taken up again where it failed.
+func (w *workFailed) help() string {
+	name := title(w.node)
+	var todo []string
+	if w.node.GetMaintenance() {
+		todo = append(todo, fmt.Sprintf("farrier node maintenance unset %s", name))
+	}
+	switch w.node.GetProvisionState() {
+	case "clean failed", "inspect failed", "adopt failed":
+		todo = append(todo, fmt.Sprintf("farrier node manage %s", name))
+	default:
+		todo = append(todo, "the same command again")
+	}
+	return fmt.Sprintf("the steps: farrier node show %s; once the cause is mended: %s", name, strings.Join(todo, ", "))
 }
 
 func title(n *farrierv1.Node) string {

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"fmt"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"sort"
 	"strings"
 
@@ -198,9 +200,9 @@ func (f *fields) flags(c *cobra.Command) {
 	fl.StringVar(&f.resourceClass, "resource-class", "", "resource class")
 	fl.StringVar(&f.owner, "owner", "", "project that owns the hardware")
 	fl.StringVar(&f.lessee, "lessee", "", "project that uses it")
-	fl.StringArrayVar(&f.driverInfo, "driver-info", nil, "KEY=VALUE for the driver, such as redfish_address; @FILE as value reads a file")
-	fl.StringArrayVar(&f.properties, "property", nil, "KEY=VALUE")
-	fl.StringArrayVar(&f.extra, "extra", nil, "KEY=VALUE")
+	fl.StringArrayVar(&f.driverInfo, "driver-info", nil, "KEY=VALUE for the driver, such as redfish_address; @FILE as value reads a file, no value removes the key")
+	fl.StringArrayVar(&f.properties, "property", nil, "KEY=VALUE; no value removes the key")
+	fl.StringArrayVar(&f.extra, "extra", nil, "KEY=VALUE; no value removes the key")
 	fl.StringSliceVar(&f.traits, "trait", nil, "traits")
 	fl.BoolVar(&f.protected, "protected", false, "refuse undeploy, rebuild and delete")
 	fl.StringVar(&f.protectedReason, "protected-reason", "", "why")
@@ -208,7 +210,8 @@ func (f *fields) flags(c *cobra.Command) {
 	fl.StringVar(&f.automatedClean, "automated-clean", "", "true or false; absent: the cluster's setting")
 }
 
-// apply fills n from the flags that were given and returns their paths.
+// apply fills n from the flags that were given and returns their paths. Maps are changed key by key: the keys that are
+// not named stay, and an empty value takes its key away.
 func (f *fields) apply(c *cobra.Command, n *farrierv1.Node) (paths []string, err error) {
 	set := func(flag, path string, fill func()) {
 		if c.Flags().Changed(flag) {
@@ -229,7 +232,7 @@ func (f *fields) apply(c *cobra.Command, n *farrierv1.Node) (paths []string, err
 		v := f.automatedClean == "true"
 		n.AutomatedClean = &v
 		if !v && f.automatedClean != "false" {
-			err = fault.New(fault.Invalid, "--automated-clean", "%q is not true or false", f.automatedClean)
+			err = fault.New(fault.Invalid, "--automated-clean", "%q is not true or false", f.automatedClean).WithHelp("give --automated-clean=true or --automated-clean=false")
 		}
 	})
 	if err != nil {
@@ -256,8 +259,13 @@ func (f *fields) apply(c *cobra.Command, n *farrierv1.Node) (paths []string, err
 				kv[k] = strings.TrimRight(string(data), "\n")
 			}
 		}
+		for _, k := range slices.Sorted(maps.Keys(kv)) {
+			paths = append(paths, m.path+"."+k)
+			if kv[k] == "" {
+				delete(kv, k)
+			}
+		}
 		*m.out = kv
-		paths = append(paths, m.path)
 	}
 	return paths, nil
 }
@@ -265,10 +273,11 @@ func (f *fields) apply(c *cobra.Command, n *farrierv1.Node) (paths []string, err
 func readFile(path string) ([]byte, error) {
 	info, err := os.Stat(path)
 	if err != nil {
-		return nil, fault.New(fault.Invalid, "read "+filepath.Base(path), "%w", err)
+		return nil, fault.New(fault.Invalid, "read "+filepath.Base(path), "%w", err).WithHelp("name a file that can be read")
 	}
 	if info.Size() > maxAttachment {
-		return nil, fault.New(fault.TooLarge, "read "+filepath.Base(path), "%d bytes: the limit is %d", info.Size(), maxAttachment)
+		return nil, fault.New(fault.TooLarge, "read "+filepath.Base(path), "it has %d bytes, at most %d are allowed", info.Size(), maxAttachment).
+			WithHelp("put larger data behind a URL that the machine reads itself")
 	}
 	data, err := os.ReadFile(path)
 	return data, fault.Wrap("read "+path, err)

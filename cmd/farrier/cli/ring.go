@@ -158,7 +158,7 @@ func (a *app) lock() *cobra.Command {
 			return err
 		}
 		return s.Message(res.GetLock(), func() {
-			s.say("%s is yours, token %d; release it with: farrier lock release %s --token %d", args[0], res.GetLock().GetToken(), args[0], res.GetLock().GetToken())
+			s.say("%s is yours for at most 15 minutes, token %d; release it with: farrier lock release %s --token %d", args[0], res.GetLock().GetToken(), args[0], res.GetLock().GetToken())
 		})
 	})
 	release := &cobra.Command{Use: "release NODE --token N", Short: "Let go of a machine", Args: exactly(1)}

@@ -87,7 +87,7 @@ func keyValues(flag string, values []string) (map[string]string, error) {
 	for _, v := range values {
 		k, val, ok := strings.Cut(v, "=")
 		if !ok || k == "" {
-			return nil, fault.New(fault.Invalid, "--"+flag, "%q is not key=value", v)
+			return nil, fault.New(fault.Invalid, "--"+flag, "%q is not KEY=VALUE", v).WithHelp("write --%s KEY=VALUE, once for each key", flag)
 		}
 		out[k] = val
 	}

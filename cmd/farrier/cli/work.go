@@ -108,7 +108,7 @@ func (a *app) nodeClean() *cobra.Command {
 			parts := strings.Split(text, ",")
 			iface, name, ok := strings.Cut(parts[0], ".")
 			if !ok {
-				return fault.New(fault.Invalid, "--step", "%q is not INTERFACE.STEP", parts[0])
+				return fault.New(fault.Invalid, "--step", "%q is not INTERFACE.STEP", parts[0]).WithHelp("such as deploy.erase_devices or deploy.erase_devices_metadata")
 			}
 			kv, err := keyValues("step", parts[1:])
 			if err != nil {

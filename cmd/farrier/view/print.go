@@ -30,7 +30,7 @@ func ParseFormat(text string) (Format, error) {
 	case Table, JSON, YAML:
 		return f, nil
 	default:
-		return "", fault.New(fault.Invalid, "output format", "%q is not table, json or yaml", text)
+		return "", fault.New(fault.Invalid, "output format", "%q is not table, json or yaml", text).WithHelp("give -o table, -o json or -o yaml")
 	}
 }
 
