@@ -85,6 +85,8 @@ type Dispatch struct {
 	streams int
 	links   map[string]*link // by agent: the newest stream
 	clients map[string]bool  // client sessions used since the last tick
+
+	ticking sync.Mutex // guards ticker; held for a whole tick
 	ticker  tickState
 }
 

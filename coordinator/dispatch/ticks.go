@@ -14,28 +14,51 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// tickState belongs to the tick loop.
+// tickState is guarded by Dispatch.ticking.
 type tickState struct {
-	term uint64        // whose first tick is applied; 0: none
-	last time.Duration // boottime at the tick proposed before
-	idle time.Duration // boottime when there was last found nothing that needs time at the full pace
+	term  uint64        // whose first tick is applied; 0: none
+	tried uint64        // term whose first tick was proposed at once
+	last  time.Duration // boottime at the tick proposed before
+	idle  time.Duration // boottime when there was last found nothing that needs time at the full pace
 }
 
+// runTicks ticks at its pace, and at once when this member's term as the leader begins: sessions get their full time
+// from there, and what is due is proposed.
 func (d *Dispatch) runTicks(ctx context.Context) error {
 	every := time.NewTicker(d.cfg.TickEvery)
 	defer every.Stop()
+	changes, stop := d.cfg.Changes.Subscribe()
+	defer stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-changes:
+			d.firstTick(ctx)
 		case <-every.C:
 			d.tick(ctx)
 		}
 	}
 }
 
+// firstTick is the first tick of this member's term, if it leads and that was not tried yet. Later tries are tick's.
+func (d *Dispatch) firstTick(ctx context.Context) {
+	d.ticking.Lock()
+	defer d.ticking.Unlock()
+	if term, leading := d.cfg.Replica.Leading(); leading && d.ticker.term != term && d.ticker.tried != term {
+		d.ticker.tried = term
+		d.tickLocked(ctx)
+	}
+}
+
 // tick moves replicated time once, if this member leads and it is time, then proposes what has fallen due.
 func (d *Dispatch) tick(ctx context.Context) {
+	d.ticking.Lock()
+	defer d.ticking.Unlock()
+	d.tickLocked(ctx)
+}
+
+func (d *Dispatch) tickLocked(ctx context.Context) {
 	term, leading := d.cfg.Replica.Leading()
 	if !leading {
 		d.ticker = tickState{}
