@@ -40,9 +40,6 @@ func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateReq
 	if v.Answered(actorOf(callerOf(ctx)), requestOf(ctx)) { // a repeat: the state has moved on since
 		return n.ID, nil
 	}
-	if v.Answered(actorOf(callerOf(ctx)), requestOf(ctx)) { // a repeat: the state has moved on since
-		return n.ID, nil
-	}
 	body := command.Provision{Node: n.ID, Verb: verb.String()}
 	if verb != lifecycle.Deploy && verb != lifecycle.Rebuild && req.GetDeploy() != nil {
 		return "", invalid("deploy", "it goes with active and rebuild only")
