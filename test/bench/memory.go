@@ -20,8 +20,12 @@ import (
 	"github.com/farrier-project/farrier/test/lab/site"
 )
 
-// settle is how long memory is watched after the last change: the runtime collects every two minutes by itself.
-const settle = 130 * time.Second
+// settle is how long memory is watched after the last change, for each 1,000 nodes and at least: nodes at rest are packed
+// 2,048 a second, and the runtime gives memory back in the background.
+const (
+	settle      = 600 * time.Millisecond
+	settleLeast = 15 * time.Second
+)
 
 // resident is a process's resident memory and the part of it that is not a file's pages, each the smallest seen
 // during a time.
@@ -93,7 +97,7 @@ func memory(ctx context.Context, b *bench) error {
 			return err
 		}
 		made = n
-		all, anon, err := resident(ctx, lead.PID(), settle)
+		all, anon, err := resident(ctx, lead.PID(), max(settleLeast, settle*time.Duration(n/1000)))
 		if err != nil {
 			return err
 		}
