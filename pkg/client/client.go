@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/hex"
+	"errors"
 	"net"
 	"net/http"
 	"os"
@@ -221,15 +222,23 @@ func (c *Client) unary(next connect.UnaryFunc) connect.UnaryFunc {
 			if !repeatable(kind) && !(numbered && kind == fault.UnknownOutcome && failures <= unknownTries) {
 				return nil, err
 			}
-			last = err
-			if outage.IsZero() || time.Since(began) > c.patience { // that try was being worked on, not refused
+			if last == nil || told(err) {
+				last = err
+			}
+			if outage.IsZero() || time.Since(began) > max(c.patience, defaultPatience) { // that try was being worked on, not refused
 				outage = time.Now()
 			}
 			if !bounded && time.Since(outage) > c.patience || (retry.Backoff{}).Sleep(ctx, failures) != nil {
-				return nil, err
+				return nil, last
 			}
 		}
 	}
+}
+
+// told tells whether a coordinator said what is wrong: that is worth more than that another could not be reached.
+func told(err error) bool {
+	var ce *connect.Error
+	return errors.As(err, &ce) && len(ce.Details()) > 0
 }
 
 // repeatable tells whether another try may succeed. A repeated request id makes it safe.

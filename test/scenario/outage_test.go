@@ -184,7 +184,9 @@ func (k *kit) noQuorum() {
 	go func() { api <- k.undecided(at, m.Name) }()
 	hasty := k.begin("--timeout", "1s", "node", "list")
 	k.sub("hasty", func(k *kit) { k.finish(hasty).refused(k.t, cli.ExitUnavailable, "in time", "--timeout") })
-	k.sub("write", func(k *kit) { k.finish(write).refused(k.t, cli.ExitUnavailable, "leads", "look before you repeat") })
+	k.sub("write", func(k *kit) {
+		k.finish(write).refused(k.t, cli.ExitUnavailable, "leads", "more than half of the coordinators")
+	})
 	k.sub("read", func(k *kit) { k.finish(read).refused(k.t, cli.ExitUnavailable, "more than half of the coordinators") })
 	k.sub("stale read", func(k *kit) {
 		if out := k.done("--server", at, "node", "list", "--stale").out; !strings.Contains(out, m.Name) {
