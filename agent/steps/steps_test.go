@@ -371,7 +371,7 @@ func TestRelayFetchesFirst(t *testing.T) {
 		if got := <-d.fetched; got != "http://x/i ab raw" || len(d.fetched) != 0 {
 			t.Errorf("fetched %q and %d more", got, len(d.fetched))
 		}
-		if a, b := <-said, <-said; a != "deliver n1 deploy.select_disk" || b != "failed n3: deploy.write_image: cancelled: abort" || len(said) != 0 {
+		if a, b := <-said, <-said; a != "deliver n1 deploy.select_disk" || b != "failed n3: deploy.write_image: cancelled: abort (aborted)" || len(said) != 0 {
 			t.Errorf("said %q, %q and %d more before the image was there", a, b, len(said))
 		}
 		close(d.open)
@@ -380,7 +380,7 @@ func TestRelayFetchesFirst(t *testing.T) {
 		}
 		d.err = fault.New(fault.Corrupt, "download", "another digest")
 		r.Deliver(write("n4"))
-		if a := <-said; a != "failed n4: fetch image: download: another digest" {
+		if a := <-said; a != "failed n4: fetch image: download: another digest (corrupt)" {
 			t.Errorf("said %q", a)
 		}
 		r.Cancel(write("n4"), "late")
