@@ -181,6 +181,7 @@ func (s *server) serve(ctx context.Context) error {
 	front.Go(func() error { return (&rpc.Membership{API: s.api, Reach: s.reach}).Run(frontCtx) })
 	front.Go(func() error { return s.renew(frontCtx) })
 	front.Go(func() error { return s.announce(frontCtx) })
+	front.Go(func() error { return trim(frontCtx) })
 	front.Go(func() error {
 		select {
 		case <-frontCtx.Done():
