@@ -24,7 +24,7 @@ import (
 // 2,048 a second, and the runtime gives memory back in the background.
 const (
 	settle      = 600 * time.Millisecond
-	settleLeast = 15 * time.Second
+	settleLeast = 30 * time.Second
 )
 
 // resident is a process's resident memory and the part of it that is not a file's pages, each the smallest seen
