@@ -279,7 +279,20 @@ func (b *BMCs) Run(ctx context.Context) error {
 		case h := <-b.done:
 			b.close(ctx, h)
 		case <-ctx.Done():
+			b.closeDone(ctx)
 			return errors.Join(ctx.Err(), b.closeAll(context.WithoutCancel(ctx)))
+		}
+	}
+}
+
+// closeDone closes what is done with already.
+func (b *BMCs) closeDone(ctx context.Context) {
+	for {
+		select {
+		case h := <-b.done:
+			b.close(ctx, h)
+		default:
+			return
 		}
 	}
 }
