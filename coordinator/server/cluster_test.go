@@ -25,13 +25,12 @@ import (
 // patience bounds every wait of these tests; a healthy cluster needs a small part of it.
 const patience = 60 * time.Second
 
-// member1 is one coordinator of a test, in this process.
+// running is one coordinator of a test, in this process.
 type running struct {
 	name, dir       string
 	api, raft, rack string
 	stop            context.CancelFunc
 	done            chan error // of Run
-	stdin           io.Closer
 }
 
 // site is a cluster in one process, on loopback, with real files and mutual TLS.

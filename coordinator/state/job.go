@@ -171,11 +171,6 @@ func (j *job) grantOwner(st *flow.Step) lock.Token {
 	})
 }
 
-// lockedByOther tells that somebody but the open flow holds the lock.
-func (j *job) lockedByOther() bool {
-	return j.n.Lock.Held() && (j.f == nil || j.n.Lock.Flow != j.f.ID)
-}
-
 // regrant puts the open attempt, if there is one, under a new token for the node's owner. A changing BMC call of
 // the earlier owner may still be on its way: the attempt is held back until it cannot be. Without an owner the
 // lock stays with the flow and belongs to no session.
