@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"io"
@@ -20,6 +21,9 @@ const anonymousActor = "anonymous"
 
 // leaderPoll is how often a request that waits for a leader looks again.
 const leaderPoll = 20 * time.Millisecond
+
+// maxAnswer bounds the answer to a unary request that is sent on, in bytes. Lists are paged and far smaller.
+const maxAnswer = 64 << 20
 
 // Forwarder finds the leader and sends requests on to it. An attempt at a member that no longer leads ends when
 // the new leader is known, however silent the old one is.
@@ -226,7 +230,21 @@ func (a attempts) once(req *http.Request, m command.Member) (*http.Response, err
 		cancel()
 		return nil, err
 	}
-	res.Body = &endingBody{ReadCloser: res.Body, end: func() { stop(); cancel() }}
+	if a.streams {
+		res.Body = &endingBody{ReadCloser: res.Body, end: func() { stop(); cancel() }}
+		return res, nil
+	}
+	// The end of the leader's term may cut the answer short: it counts when it is whole.
+	defer cancel()
+	defer stop()
+	data, err := io.ReadAll(io.LimitReader(res.Body, maxAnswer+1))
+	if err = errors.Join(err, res.Body.Close()); err == nil && len(data) > maxAnswer {
+		err = fault.New(fault.TooLarge, "read the leader's answer", "it is larger than %d bytes", maxAnswer)
+	}
+	if err != nil {
+		return nil, err
+	}
+	res.Body = io.NopCloser(bytes.NewReader(data))
 	return res, nil
 }
 

@@ -1,8 +1,11 @@
 package rpc
 
 import (
+	"bytes"
 	"errors"
+	"io"
 	"net"
+	"net/http"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -185,5 +188,51 @@ func TestCoalescedLeaver(t *testing.T) {
 	}
 	if err := <-second; err != nil {
 		t.Errorf("the one that stayed: %v", err)
+	}
+}
+
+// cutting answers with a body that the end of the leader's term cuts short, once.
+type cutting struct {
+	f     *Forwarder
+	whole string
+	tries int
+}
+
+func (c *cutting) RoundTrip(req *http.Request) (*http.Response, error) {
+	c.tries++
+	body := io.Reader(bytes.NewReader([]byte(c.whole)))
+	if c.tries == 1 {
+		body = io.MultiReader(bytes.NewReader([]byte(c.whole[:3])), readerFunc(func([]byte) (int, error) {
+			c.f.turn(false)
+			<-req.Context().Done()
+			return 0, req.Context().Err()
+		}))
+	}
+	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(body)}, nil
+}
+
+type readerFunc func([]byte) (int, error)
+
+func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
+
+// TestAnswerCutByTheEndOfATerm: the header of an answer had come when another leader became known, and the caller got
+// half an answer and a broken stream.
+func TestAnswerCutByTheEndOfATerm(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"}, "a1")
+	w.lead("c1")
+	f := w.apis["c2"].forward
+	c := &cutting{f: f, whole: "the whole answer"}
+	f.transport = c
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://leader/x", http.NoBody)
+	if err != nil {
+		t.Fatal(err)
+	}
+	res, err := attempts{f: f, repeat: true}.RoundTrip(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := io.ReadAll(res.Body)
+	if err != nil || string(got) != c.whole || c.tries != 2 {
+		t.Errorf("%q after %d tries, %v", got, c.tries, err)
 	}
 }
