@@ -19,8 +19,7 @@ type Node struct {
 	Boot                            *Boot  // nil: no boot is authorised
 	Epoch                           uint64 // of the assignment
 	PowerState, ProvisionState      string
-	TargetProvisionState, LastError string // as the last transition left them; not sent with assignments
-	Properties                      map[string]string
+	TargetProvisionState, LastError string   // as the last transition left them; not sent with assignments
 	BMCSessions                     []string // URIs that others, or earlier lives of this agent, may have open
 }
 

@@ -50,7 +50,7 @@ func fromOrder(p *farrierv1.Order) (work.Order, error) {
 func FromAssign(a *farrierv1.Assign, now time.Duration) *task.Node {
 	n := &task.Node{
 		ID: a.GetNode(), Name: a.GetName(), Driver: a.GetDriver(), DriverInfo: a.GetDriverInfo(), Token: a.GetToken(),
-		Epoch: a.GetEpoch(), PowerState: a.GetPowerState(), ProvisionState: a.GetProvisionState(), Properties: a.GetProperties(),
+		Epoch: a.GetEpoch(), PowerState: a.GetPowerState(), ProvisionState: a.GetProvisionState(),
 		BMCSessions: a.GetBmcSessions(),
 	}
 	for _, p := range a.GetPorts() {

@@ -44,7 +44,7 @@ func (s *State) again(n *slot, o Order) {
 			s.emit(Retoken{o.Ref, o.Token})
 		case delivered:
 			s.save(o.Node, false)
-			s.emit(Deliver{n.order})
+			s.emit(Deliver{*n.order})
 		default:
 		}
 	}
@@ -58,12 +58,12 @@ func (s *State) replace(n *slot, o Order) {
 		s.unqueue(o.Node)
 		s.accept(n, o)
 	case delivered:
-		s.emit(Stop{Order: n.order, Reason: reason, Quiet: true})
+		s.emit(Stop{Order: *n.order, Reason: reason, Quiet: true})
 		s.accept(n, o)
 	case running:
 		n.phase = stopping
 		n.next, n.current = &o, true
-		s.emit(Stop{Order: n.order, Reason: reason, Quiet: true})
+		s.emit(Stop{Order: *n.order, Reason: reason, Quiet: true})
 	default: // stopping
 		n.next, n.current = &o, true
 	}
@@ -80,7 +80,7 @@ func (s *State) accept(n *slot, o Order) {
 		o.Resumed = true
 		rec.Intents = n.rec.Intents
 	}
-	n.rec, n.order, n.current, n.next = rec, o, true, nil
+	n.rec, n.order, n.current, n.next = &rec, &o, true, nil
 	if isRamdisk(o) {
 		n.phase = delivered
 		s.save(o.Node, false) // the ramdisk itself runs an attempt at most once, and keeps the highest token
@@ -99,9 +99,9 @@ func (s *State) cancelled(e Cancelled) {
 	switch n.phase {
 	case queued:
 		s.unqueue(e.Ref.Node)
-		s.ended(n, Failed(n.order, fault.New(fault.Aborted, n.order.Full(), "cancelled: %s", e.Reason)))
+		s.ended(n, Failed(*n.order, fault.New(fault.Aborted, n.order.Full(), "cancelled: %s", e.Reason)))
 	case running, delivered:
-		s.emit(Stop{Order: n.order, Reason: e.Reason})
+		s.emit(Stop{Order: *n.order, Reason: e.Reason})
 	default:
 	}
 }
@@ -134,7 +134,7 @@ func (s *State) finished(o Outcome) {
 			break // cut short: nothing is known
 		}
 		s.ended(n, o)
-	case n.rec.Ref == o.Ref && n.rec.Outcome != nil:
+	case n.rec != nil && n.rec.Ref == o.Ref && n.rec.Outcome != nil:
 		s.emit(Report{*n.rec.Outcome}) // whoever says it again has not heard that it is confirmed
 		return
 	case n.phase == idle:
@@ -153,8 +153,8 @@ func (s *State) finished(o Outcome) {
 // ended records an outcome and reports it, in this order.
 func (s *State) ended(n *slot, o Outcome) {
 	n.phase = idle
-	if n.rec.Ref != o.Ref {
-		n.rec = Record{Ref: o.Ref, RanUnder: o.Token}
+	if n.rec == nil || n.rec.Ref != o.Ref {
+		n.rec = &Record{Ref: o.Ref, RanUnder: o.Token}
 	}
 	n.rec.Outcome, n.rec.Confirmed = &o, false
 	s.save(o.Node, true)
@@ -164,7 +164,7 @@ func (s *State) ended(n *slot, o Outcome) {
 // confirmed lets the bulk of an outcome go. The rest stays until the node's next order, to answer a repeat.
 func (s *State) confirmed(ref Ref) {
 	n := s.nodes[ref.Node]
-	if n == nil || n.rec.Ref != ref || n.rec.Outcome == nil || n.rec.Confirmed {
+	if n == nil || n.rec == nil || n.rec.Ref != ref || n.rec.Outcome == nil || n.rec.Confirmed {
 		return
 	}
 	o := *n.rec.Outcome

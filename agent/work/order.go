@@ -81,4 +81,4 @@ type Record struct {
 
 // is tells whether the record is of this very attempt. After a restore or recovery of the coordinators flow
 // numbers may come again; the generation, in the high 16 bits of a token, tells the flows apart.
-func (r Record) is(o Order) bool { return r.Ref == o.Ref && r.RanUnder>>48 == o.Token>>48 }
+func (r *Record) is(o Order) bool { return r != nil && r.Ref == o.Ref && r.RanUnder>>48 == o.Token>>48 }

@@ -58,7 +58,10 @@ func play(t *testing.T, script string) string {
 		if words[0] == "restart" { // what the journal holds is what was saved
 			var records []Record
 			for _, id := range s.ids() {
-				r := s.nodes[id].rec
+				var r Record
+				if kept := s.nodes[id].rec; kept != nil {
+					r = *kept
+				}
 				r.Node, r.Token = id, s.nodes[id].token
 				records = append(records, r)
 			}

@@ -36,12 +36,12 @@ type slot struct {
 	assigned bool
 	named    bool // since Welcomed
 	epoch    uint64
-	token    uint64 // highest seen
-	rec      Record // of the last attempt; its Token is not kept up to date, see record
+	token    uint64  // highest seen
+	rec      *Record // of the last attempt, nil: there was none; its Token is not kept up to date, see save
+	order    *Order  // valid unless idle
+	next     *Order  // waits until the one in work has stopped
 	phase    phase
-	order    Order  // valid unless idle
-	current  bool   // the order was named since Welcomed
-	next     *Order // waits until the one in work has stopped
+	current  bool // the order was named since Welcomed
 }
 
 // New makes a State that runs at most workers bmc and agent steps at once.
@@ -142,7 +142,7 @@ func (s *State) Free() int { return max(s.workers-s.running-len(s.ready), 0) }
 func (s *State) Unconfirmed() []Outcome {
 	var all []Outcome
 	for _, id := range s.ids() {
-		if r := &s.nodes[id].rec; r.Outcome != nil && !r.Confirmed {
+		if r := s.nodes[id].rec; r != nil && r.Outcome != nil && !r.Confirmed {
 			all = append(all, *r.Outcome)
 		}
 	}
@@ -154,7 +154,7 @@ func (s *State) Open() []Order {
 	var all []Order
 	for _, id := range s.ids() {
 		if n := s.nodes[id]; n.phase == queued || n.phase == running || n.phase == delivered {
-			all = append(all, n.order)
+			all = append(all, *n.order)
 		}
 	}
 	return all
@@ -163,7 +163,7 @@ func (s *State) Open() []Order {
 // Order is the node's order in work, if there is one.
 func (s *State) Order(node string) (Order, bool) {
 	if n := s.nodes[node]; n != nil && n.phase != idle {
-		return n.order, true
+		return *n.order, true
 	}
 	return Order{}, false
 }
@@ -199,7 +199,10 @@ func (s *State) node(id string) *slot {
 
 func (s *State) save(id string, wait bool) {
 	n := s.nodes[id]
-	r := n.rec
+	var r Record
+	if n.rec != nil {
+		r = *n.rec
+	}
 	r.Node, r.Token = id, n.token
 	s.emit(Save{Record: r, Wait: wait})
 }
@@ -207,7 +210,7 @@ func (s *State) save(id string, wait bool) {
 func (s *State) restore(records []Record) {
 	for _, r := range records {
 		if n := s.node(r.Node); n != nil {
-			n.token, n.rec = max(n.token, r.Token), r
+			n.token, n.rec = max(n.token, r.Token), &r
 		}
 	}
 }
@@ -242,7 +245,7 @@ func (s *State) drop(id, reason string) {
 		n.phase = idle
 	case running:
 		n.phase = stopping
-		s.emit(Stop{Order: n.order, Reason: reason, Quiet: true})
+		s.emit(Stop{Order: *n.order, Reason: reason, Quiet: true})
 	case delivered:
 		n.phase = idle
 	case idle, stopping:
@@ -307,7 +310,7 @@ func (s *State) pump(now time.Duration) {
 		s.ready = s.ready[1:]
 		n.phase = running
 		s.running++
-		s.emit(Start{n.order})
+		s.emit(Start{*n.order})
 	}
 	if len(s.ready) == 0 {
 		s.ready = nil

@@ -232,7 +232,7 @@ func fingerprint(a *plan.Assignment) uint64 {
 	}
 	n := a.Node
 	text(n.Name, n.Driver, n.Provision.String(), n.Power.String())
-	number(h, a.Epoch, mapPrint(n.DriverInfo), mapPrint(n.Properties))
+	number(h, a.Epoch, mapPrint(n.DriverInfo))
 	var boxes uint64
 	for k, s := range n.Secrets {
 		boxes += xxhash.Sum64String(k) ^ xxhash.Sum64(s.Box)*31

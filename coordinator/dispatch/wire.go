@@ -28,7 +28,7 @@ func (d *Dispatch) assignMessage(a *plan.Assignment) *farrierv1.CoordinatorMessa
 	}
 	m := &farrierv1.Assign{
 		Node: string(n.ID), Name: n.Name, Driver: n.Driver, DriverInfo: info, Token: uint64(a.Token), Epoch: a.Epoch,
-		PowerState: n.Power.String(), ProvisionState: n.Provision.String(), Properties: n.Properties,
+		PowerState: n.Power.String(), ProvisionState: n.Provision.String(),
 		BmcSessions: a.BMCSessions,
 	}
 	for _, p := range a.Ports {

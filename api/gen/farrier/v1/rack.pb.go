@@ -1700,7 +1700,6 @@ type Assign struct {
 	Epoch          uint64                 `protobuf:"varint,8,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the assignment
 	PowerState     string                 `protobuf:"bytes,9,opt,name=power_state,json=powerState,proto3" json:"power_state,omitempty"`
 	ProvisionState string                 `protobuf:"bytes,10,opt,name=provision_state,json=provisionState,proto3" json:"provision_state,omitempty"`
-	Properties     map[string]string      `protobuf:"bytes,11,rep,name=properties,proto3" json:"properties,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"bytes,2,opt,name=value"`
 	BmcSessions    []string               `protobuf:"bytes,12,rep,name=bmc_sessions,json=bmcSessions,proto3" json:"bmc_sessions,omitempty"` // URIs that others, or earlier lives of this agent, opened: to be ended before the first effect
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
@@ -1804,13 +1803,6 @@ func (x *Assign) GetProvisionState() string {
 		return x.ProvisionState
 	}
 	return ""
-}
-
-func (x *Assign) GetProperties() map[string]string {
-	if x != nil {
-		return x.Properties
-	}
-	return nil
 }
 
 func (x *Assign) GetBmcSessions() []string {
@@ -2648,7 +2640,7 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\aRenewed\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"&\n" +
 	"\fSessionEnded\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xc5\x04\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xc8\x03\n" +
 	"\x06Assign\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2662,17 +2654,11 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\vpower_state\x18\t \x01(\tR\n" +
 	"powerState\x12'\n" +
 	"\x0fprovision_state\x18\n" +
-	" \x01(\tR\x0eprovisionState\x12B\n" +
-	"\n" +
-	"properties\x18\v \x03(\v2\".farrier.v1.Assign.PropertiesEntryR\n" +
-	"properties\x12!\n" +
+	" \x01(\tR\x0eprovisionState\x12!\n" +
 	"\fbmc_sessions\x18\f \x03(\tR\vbmcSessions\x1a=\n" +
 	"\x0fDriverInfoEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a=\n" +
-	"\x0fPropertiesEntry\x12\x10\n" +
-	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"Y\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\v\x10\f\"Y\n" +
 	"\fAssignedPort\x12\x18\n" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\x12\x1f\n" +
@@ -2746,7 +2732,7 @@ func file_farrier_v1_rack_proto_rawDescGZIP() []byte {
 	return file_farrier_v1_rack_proto_rawDescData
 }
 
-var file_farrier_v1_rack_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
+var file_farrier_v1_rack_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
 var file_farrier_v1_rack_proto_goTypes = []any{
 	(*ConnectRequest)(nil),      // 0: farrier.v1.ConnectRequest
 	(*AgentMessage)(nil),        // 1: farrier.v1.AgentMessage
@@ -2782,12 +2768,11 @@ var file_farrier_v1_rack_proto_goTypes = []any{
 	(*Synced)(nil),              // 31: farrier.v1.Synced
 	nil,                         // 32: farrier.v1.StepOutcome.FactsEntry
 	nil,                         // 33: farrier.v1.Assign.DriverInfoEntry
-	nil,                         // 34: farrier.v1.Assign.PropertiesEntry
-	nil,                         // 35: farrier.v1.Order.ArgsEntry
-	(*Progress)(nil),            // 36: farrier.v1.Progress
-	(*LockWait)(nil),            // 37: farrier.v1.LockWait
-	(*durationpb.Duration)(nil), // 38: google.protobuf.Duration
-	(*ErrorDetail)(nil),         // 39: farrier.v1.ErrorDetail
+	nil,                         // 34: farrier.v1.Order.ArgsEntry
+	(*Progress)(nil),            // 35: farrier.v1.Progress
+	(*LockWait)(nil),            // 36: farrier.v1.LockWait
+	(*durationpb.Duration)(nil), // 37: google.protobuf.Duration
+	(*ErrorDetail)(nil),         // 38: farrier.v1.ErrorDetail
 }
 var file_farrier_v1_rack_proto_depIdxs = []int32{
 	1,  // 0: farrier.v1.ConnectRequest.messages:type_name -> farrier.v1.AgentMessage
@@ -2807,8 +2792,8 @@ var file_farrier_v1_rack_proto_depIdxs = []int32{
 	3,  // 14: farrier.v1.StepOutcome.ref:type_name -> farrier.v1.OrderRef
 	32, // 15: farrier.v1.StepOutcome.facts:type_name -> farrier.v1.StepOutcome.FactsEntry
 	3,  // 16: farrier.v1.StepProgress.ref:type_name -> farrier.v1.OrderRef
-	36, // 17: farrier.v1.StepProgress.progress:type_name -> farrier.v1.Progress
-	37, // 18: farrier.v1.LockRequest.wait:type_name -> farrier.v1.LockWait
+	35, // 17: farrier.v1.StepProgress.progress:type_name -> farrier.v1.Progress
+	36, // 18: farrier.v1.LockRequest.wait:type_name -> farrier.v1.LockWait
 	15, // 19: farrier.v1.ConnectResponse.messages:type_name -> farrier.v1.CoordinatorMessage
 	16, // 20: farrier.v1.CoordinatorMessage.welcome:type_name -> farrier.v1.Welcome
 	17, // 21: farrier.v1.CoordinatorMessage.redirect:type_name -> farrier.v1.Redirect
@@ -2823,31 +2808,30 @@ var file_farrier_v1_rack_proto_depIdxs = []int32{
 	31, // 30: farrier.v1.CoordinatorMessage.synced:type_name -> farrier.v1.Synced
 	19, // 31: farrier.v1.CoordinatorMessage.session_ended:type_name -> farrier.v1.SessionEnded
 	28, // 32: farrier.v1.CoordinatorMessage.bmc_session_reply:type_name -> farrier.v1.BMCSessionReply
-	38, // 33: farrier.v1.Welcome.ttl:type_name -> google.protobuf.Duration
-	38, // 34: farrier.v1.Welcome.renew_every:type_name -> google.protobuf.Duration
-	38, // 35: farrier.v1.Welcome.ramdisk_silence:type_name -> google.protobuf.Duration
-	38, // 36: farrier.v1.Welcome.ramdisk_heartbeat:type_name -> google.protobuf.Duration
+	37, // 33: farrier.v1.Welcome.ttl:type_name -> google.protobuf.Duration
+	37, // 34: farrier.v1.Welcome.renew_every:type_name -> google.protobuf.Duration
+	37, // 35: farrier.v1.Welcome.ramdisk_silence:type_name -> google.protobuf.Duration
+	37, // 36: farrier.v1.Welcome.ramdisk_heartbeat:type_name -> google.protobuf.Duration
 	33, // 37: farrier.v1.Assign.driver_info:type_name -> farrier.v1.Assign.DriverInfoEntry
 	21, // 38: farrier.v1.Assign.ports:type_name -> farrier.v1.AssignedPort
 	22, // 39: farrier.v1.Assign.boot:type_name -> farrier.v1.BootAttempt
-	34, // 40: farrier.v1.Assign.properties:type_name -> farrier.v1.Assign.PropertiesEntry
-	38, // 41: farrier.v1.BootAttempt.expires_in:type_name -> google.protobuf.Duration
-	3,  // 42: farrier.v1.Order.ref:type_name -> farrier.v1.OrderRef
-	35, // 43: farrier.v1.Order.args:type_name -> farrier.v1.Order.ArgsEntry
-	38, // 44: farrier.v1.Order.deadline:type_name -> google.protobuf.Duration
-	38, // 45: farrier.v1.Order.call_deadline:type_name -> google.protobuf.Duration
-	3,  // 46: farrier.v1.Cancel.ref:type_name -> farrier.v1.OrderRef
-	3,  // 47: farrier.v1.OutcomeConfirmed.ref:type_name -> farrier.v1.OrderRef
-	39, // 48: farrier.v1.LockReply.error:type_name -> farrier.v1.ErrorDetail
-	39, // 49: farrier.v1.BMCSessionReply.error:type_name -> farrier.v1.ErrorDetail
-	30, // 50: farrier.v1.GroupInfo.agents:type_name -> farrier.v1.GroupAgent
-	0,  // 51: farrier.v1.RackService.Connect:input_type -> farrier.v1.ConnectRequest
-	14, // 52: farrier.v1.RackService.Connect:output_type -> farrier.v1.ConnectResponse
-	52, // [52:53] is the sub-list for method output_type
-	51, // [51:52] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	37, // 40: farrier.v1.BootAttempt.expires_in:type_name -> google.protobuf.Duration
+	3,  // 41: farrier.v1.Order.ref:type_name -> farrier.v1.OrderRef
+	34, // 42: farrier.v1.Order.args:type_name -> farrier.v1.Order.ArgsEntry
+	37, // 43: farrier.v1.Order.deadline:type_name -> google.protobuf.Duration
+	37, // 44: farrier.v1.Order.call_deadline:type_name -> google.protobuf.Duration
+	3,  // 45: farrier.v1.Cancel.ref:type_name -> farrier.v1.OrderRef
+	3,  // 46: farrier.v1.OutcomeConfirmed.ref:type_name -> farrier.v1.OrderRef
+	38, // 47: farrier.v1.LockReply.error:type_name -> farrier.v1.ErrorDetail
+	38, // 48: farrier.v1.BMCSessionReply.error:type_name -> farrier.v1.ErrorDetail
+	30, // 49: farrier.v1.GroupInfo.agents:type_name -> farrier.v1.GroupAgent
+	0,  // 50: farrier.v1.RackService.Connect:input_type -> farrier.v1.ConnectRequest
+	14, // 51: farrier.v1.RackService.Connect:output_type -> farrier.v1.ConnectResponse
+	51, // [51:52] is the sub-list for method output_type
+	50, // [50:51] is the sub-list for method input_type
+	50, // [50:50] is the sub-list for extension type_name
+	50, // [50:50] is the sub-list for extension extendee
+	0,  // [0:50] is the sub-list for field type_name
 }
 
 func init() { file_farrier_v1_rack_proto_init() }
@@ -2891,7 +2875,7 @@ func file_farrier_v1_rack_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_farrier_v1_rack_proto_rawDesc), len(file_farrier_v1_rack_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   36,
+			NumMessages:   35,
 			NumExtensions: 0,
 			NumServices:   1,
 		},
