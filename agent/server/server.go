@@ -16,6 +16,7 @@ import (
 	"github.com/farrier-project/farrier/agent/journal"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/heap"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
@@ -63,6 +64,9 @@ func ExitCode(err error) int {
 		return ExitFailure
 	}
 }
+
+// heapSlack is by how many bytes an agent's heap may grow before it is collected, if it is small.
+const heapSlack = 16 << 20
 
 var errJournal = errors.New("the journal failed") // read-only
 
@@ -165,6 +169,7 @@ func (a *agent) serve(ctx context.Context) error {
 		g.Go(func() error { return a.tftp.Serve(ctx, a.ls.tftp) })
 	}
 	g.Go(func() error { return a.renew(ctx) })
+	g.Go(func() error { return heap.Keep(ctx, heapSlack) })
 	stopped := make(chan struct{})
 	defer close(stopped)
 	defer context.AfterFunc(ctx, func() { a.watchStop(stopped) })()

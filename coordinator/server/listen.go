@@ -7,7 +7,6 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
-	"sync"
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/config"
@@ -76,67 +75,6 @@ func (l *listeners) close() {
 			_ = ln.Close() // closing twice is harmless
 		}
 	}
-}
-
-// capped is a listener with a bound on open connections, in all and per remote address. Beyond it a new
-// connection is closed at once.
-type capped struct {
-	net.Listener
-	total, each int
-
-	mu   sync.Mutex // guards the counts
-	open int
-	by   map[string]int
-}
-
-func newCapped(ln net.Listener, l config.Limits) *capped {
-	return &capped{Listener: ln, total: l.Connections, each: l.PerAddress, by: map[string]int{}}
-}
-
-// Accept implements net.Listener.
-func (c *capped) Accept() (net.Conn, error) {
-	for {
-		conn, err := c.Listener.Accept()
-		if err != nil {
-			return nil, err
-		}
-		host, _, err := net.SplitHostPort(conn.RemoteAddr().String())
-		if err != nil || !c.enter(host) {
-			_ = conn.Close() // the refusal itself
-			continue
-		}
-		return &countedConn{Conn: conn, leave: sync.OnceFunc(func() { c.leave(host) })}, nil
-	}
-}
-
-func (c *capped) enter(host string) bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.open >= c.total || c.by[host] >= c.each {
-		return false
-	}
-	c.open++
-	c.by[host]++
-	return true
-}
-
-func (c *capped) leave(host string) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.open--
-	if c.by[host]--; c.by[host] == 0 {
-		delete(c.by, host)
-	}
-}
-
-type countedConn struct {
-	net.Conn
-	leave func()
-}
-
-func (c *countedConn) Close() error {
-	c.leave()
-	return c.Conn.Close()
 }
 
 // serveHTTP serves until ctx ends, then gives requests in work up to wait. Streams are told by their request's

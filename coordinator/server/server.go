@@ -20,7 +20,9 @@ import (
 	"github.com/farrier-project/farrier/coordinator/replica"
 	"github.com/farrier-project/farrier/coordinator/rpc"
 	"github.com/farrier-project/farrier/pkg/clock"
+	"github.com/farrier-project/farrier/pkg/connlimit"
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/heap"
 	"github.com/farrier-project/farrier/pkg/identity"
 	"github.com/farrier-project/farrier/pkg/secret"
 )
@@ -56,6 +58,9 @@ const (
 	ExitUsage   = 2
 	ExitFatal   = 70 // the replica must not go on: start the process again
 )
+
+// heapSlack is by how many bytes a coordinator's heap may grow before it is collected, if it is small.
+const heapSlack = 48 << 20
 
 // ExitCode is how the process ends after Run.
 func ExitCode(err error) int {
@@ -171,17 +176,17 @@ func (s *server) serve(ctx context.Context) error {
 	rack := http.NewServeMux()
 	rack.Handle(s.dispatch.Handler())
 	front.Go(func() error {
-		return serveHTTP(frontCtx, newCapped(s.ls.api, s.cfg.Limits), s.api.Handler(),
+		return serveHTTP(frontCtx, connlimit.New(s.ls.api, s.cfg.Limits.Connections, s.cfg.Limits.PerAddress), s.api.Handler(),
 			identity.ServerTLS(s.id, tls.VerifyClientCertIfGiven), s.cfg.StopTimeout, s.env.Log)
 	})
 	front.Go(func() error {
-		return serveHTTP(frontCtx, newCapped(s.ls.rack, s.cfg.Limits), rack,
+		return serveHTTP(frontCtx, connlimit.New(s.ls.rack, s.cfg.Limits.Connections, s.cfg.Limits.PerAddress), rack,
 			identity.ServerTLS(s.id, tls.RequireAndVerifyClientCert), s.cfg.StopTimeout, s.env.Log)
 	})
 	front.Go(func() error { return (&rpc.Membership{API: s.api, Reach: s.reach}).Run(frontCtx) })
 	front.Go(func() error { return s.renew(frontCtx) })
 	front.Go(func() error { return s.announce(frontCtx) })
-	front.Go(func() error { return trim(frontCtx) })
+	front.Go(func() error { return heap.Keep(frontCtx, heapSlack) })
 	front.Go(func() error {
 		select {
 		case <-frontCtx.Done():

@@ -6,7 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-	"net"
+
 	"os"
 	"path/filepath"
 	"testing"
@@ -128,58 +128,6 @@ func TestSnapshotRoundTrip(t *testing.T) {
 	if _, err := s.nodes("c1").GetNode(t.Context(), &farrierv1.GetNodeRequest{Node: "web-1"}); err != nil {
 		t.Error(err)
 	}
-}
-
-func TestConnectionCaps(t *testing.T) {
-	inner, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	ln := newCapped(inner, config.Limits{Connections: 3, PerAddress: 2})
-	defer ln.Close()
-	accepted := make(chan net.Conn, 8)
-	go func() {
-		defer close(accepted)
-		for {
-			c, err := ln.Accept()
-			if err != nil {
-				return
-			}
-			accepted <- c
-		}
-	}()
-	dial := func() net.Conn {
-		t.Helper()
-		c, err := net.Dial("tcp", inner.Addr().String())
-		if err != nil {
-			t.Fatal(err)
-		}
-		t.Cleanup(func() { _ = c.Close() })
-		return c
-	}
-	dial()
-	dial()
-	first, second := <-accepted, <-accepted
-	refused := dial()
-	if _, err := refused.Read(make([]byte, 1)); err == nil {
-		t.Error("the third connection of one address is open")
-	}
-	_, _ = first.Close(), first.Close() // twice counts once
-	dial()
-	third := <-accepted
-	if n, _ := ln.counts(); n != 2 {
-		t.Errorf("%d connections are counted, want 2", n)
-	}
-	_, _ = second.Close(), third.Close()
-	if open, by := ln.counts(); open != 0 || by != 0 {
-		t.Errorf("%d connections of %d addresses are still counted", open, by)
-	}
-}
-
-func (c *capped) counts() (open, addresses int) {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return c.open, len(c.by)
 }
 
 func TestAddresses(t *testing.T) {

@@ -25,6 +25,7 @@ var table = []rule{ // read-only
 	{"pkg/clock", nil},
 	{"pkg/connlimit", nil},
 	{"pkg/fault", nil},
+	{"pkg/heap", nil},
 	{"pkg/retry", nil},
 	{"pkg/identity", []string{"pkg/fault"}},
 	{"pkg/secret", []string{"pkg/fault"}},

@@ -1,0 +1,58 @@
+package heap
+
+import (
+	"context"
+	"runtime/debug"
+	"runtime/metrics"
+	"time"
+)
+
+const (
+	look  = 10 * time.Second
+	least = 6 << 20 // bytes; less is not worth a collection
+	rest  = 3       // collections in one look: with more the process is at work, and needs its memory again at once
+	most  = 1000    // percent; the highest GOGC
+)
+
+// Keep tunes until ctx ends; run it once in a process. It gives memory back to the system when what the heap keeps
+// besides live objects is more than a quarter of them: after a load the collector would hold as much again as lives, for two
+// minutes and longer. A heap may grow by slack bytes before it is collected, if that is more than Go's own allowance: a
+// collection every few megabytes is one every few milliseconds under load.
+func Keep(ctx context.Context, slack uint64) error {
+	tick := time.NewTicker(look)
+	defer tick.Stop()
+	h := read()
+	for {
+		debug.SetGCPercent(percent(h.live, slack))
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+		was := h.cycles
+		if h = read(); h.cycles-was <= rest && worthReturning(h.live, h.held) {
+			debug.FreeOSMemory()
+			h.cycles++
+		}
+	}
+}
+
+// state is what lived at the last collection, what the heap holds of the system's memory, and how many collections
+// there were.
+type state struct{ live, held, cycles uint64 }
+
+func read() state {
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}, {Name: "/memory/classes/heap/objects:bytes"},
+		{Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
+	metrics.Read(s)
+	return state{live: s[0].Value.Uint64(), cycles: s[1].Value.Uint64(), held: s[2].Value.Uint64() + s[3].Value.Uint64() + s[4].Value.Uint64()}
+}
+
+func worthReturning(live, held uint64) bool {
+	return held > live+max(live/4, least)
+}
+
+// percent is the GOGC for a heap: by how much of live it may grow.
+func percent(live, slack uint64) int {
+	return int(min(max(100, slack*100/max(live, 1)), most))
+}
