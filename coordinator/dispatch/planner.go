@@ -92,6 +92,9 @@ func (p *planner) round() {
 	notes := p.notes
 	p.notes = nil
 	p.mu.Unlock()
+	if p.term == 0 && len(notes) == 0 {
+		return // a follower needs no view
+	}
 	v := p.d.cfg.Replica.View() // after the notes: it holds what they speak of
 	for _, n := range notes {
 		p.take(v, n)

@@ -76,7 +76,7 @@ func (m *model) Propose(ctx context.Context, cmds ...command.Command) ([]command
 	m.index++
 	results := make([]command.Result, len(cmds))
 	for i, c := range cmds {
-		results[i], _ = m.st.Apply(m.index, c)
+		results[i] = m.st.Apply(m.index, c)
 	}
 	m.view.Store(m.st.View())
 	m.mu.Unlock()

@@ -46,7 +46,7 @@ func (l *link) submit(ctx context.Context, batch []item) error {
 	}
 	results, err := l.d.proposeAll(ctx, l.d.commands(l.actor, bodies))
 	if err != nil {
-		return err
+		return err // what was released all the same is found by the waitlist's own rounds
 	}
 	for i, it := range sent {
 		l.answer(it, results[i], results[i].Err)
@@ -65,6 +65,7 @@ func (l *link) answer(it *item, res command.Result, err error) {
 		l.lockReply(it.request.Call, res, err)
 	case it.release != nil:
 		l.lockReply(it.release.Call, command.Result{}, err)
+		l.d.waiters.look(node.ID(it.release.Node)) // no event tells of it
 	case it.bmc.GetCall() != 0:
 		reply := &farrierv1.BMCSessionReply{Call: it.bmc.Call}
 		if err != nil {

@@ -258,6 +258,8 @@ func (q *waitlist) fail(err error) {
 func (q *waitlist) run(ctx context.Context) error {
 	expiry := time.NewTicker(50 * time.Millisecond)
 	defer expiry.Stop()
+	all := time.NewTicker(time.Second) // a release whose stream ended before its answer wakes nobody
+	defer all.Stop()
 	for {
 		select {
 		case <-ctx.Done():
@@ -265,6 +267,8 @@ func (q *waitlist) run(ctx context.Context) error {
 			return nil
 		case <-expiry.C:
 			q.expire()
+		case <-all.C:
+			q.lookAll()
 		case <-q.work:
 			q.serve(ctx)
 		}

@@ -29,7 +29,7 @@ func newRack(t *testing.T) *rack {
 func (r *rack) do(body command.Body) command.Result {
 	r.t.Helper()
 	r.index++
-	res, _ := r.s.Apply(r.index, command.Command{Header: command.Header{Cluster: "c", Actor: "operator alice", Level: 1, Seed: [16]byte{byte(r.index)}}, Body: body})
+	res := r.s.Apply(r.index, command.Command{Header: command.Header{Cluster: "c", Actor: "operator alice", Level: 1, Seed: [16]byte{byte(r.index)}}, Body: body})
 	if res.Err != nil {
 		r.t.Fatalf("%T: %v", body, res.Err)
 	}

@@ -143,7 +143,7 @@ func (r *Replica) raiseGeneration(s *state.State, at uint64) error {
 			Body: command.NewGeneration{Reason: "a snapshot was restored"},
 		}
 		rand.Read(c.Header.Seed[:]) // never fails: crypto/rand ends the process instead
-		if res, _ := s.Apply(at, c); res.Err != nil {
+		if res := s.Apply(at, c); res.Err != nil {
 			return res.Err
 		}
 	}

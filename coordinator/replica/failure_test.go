@@ -367,8 +367,7 @@ func TestArchiveOfAnotherCluster(t *testing.T) {
 		s := state.New()
 		s.Apply(1, command.Command{Header: command.Header{Cluster: "other", Level: 1}, Body: command.InitCluster{ClusterID: "other", Settings: command.DefaultSettings()}})
 		other := &Replica{cfg: c.members[0].cfg, fsm: newFSM("other", "", nil)}
-		other.fsm.state = s
-		other.fsm.publish(1)
+		other.fsm.publish(s, 1)
 		var archive bytes.Buffer
 		_, err := other.SaveSnapshot(t.Context(), &archive)
 		must(t, err)
@@ -389,7 +388,7 @@ func TestMinorityStops(t *testing.T) {
 		must(t, err)
 		must(t, wrong.WaitApplied(t.Context(), index))
 		synctest.Wait() // nothing is being applied now
-		if res, _ := wrong.fsm.state.Apply(index, command.Command{Header: header("a cosmic ray"), Body: putMember(666)}); res.Err != nil {
+		if res := wrong.fsm.state.Apply(index, command.Command{Header: header("a cosmic ray"), Body: putMember(666)}); res.Err != nil {
 			t.Fatal(res.Err)
 		}
 		for i := 0; lead.Stats().Committed < HashEvery+5; i++ {

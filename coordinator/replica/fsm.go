@@ -15,26 +15,26 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// fsm applies entries to the state. raft calls it from one goroutine; the fields under mu are read by others.
+// fsm applies entries to the state. raft calls it from one goroutine; the fields under mu are used by others. A view is
+// made when somebody asks for one: where nobody reads, as on most followers, the trees need not be copied.
 type fsm struct {
 	cluster string
 	latch   *latch
-	state   *state.State
 	failed  error  // of the last Restore: raft keeps it to itself when it starts
 	file    string // of the log, for messages
 	settled func() // told after each batch
 	checked func(checkpoint)
 
 	mu      sync.Mutex
-	applied uint64 // index of the newest entry applied here
-	view    *state.View
+	state   *state.State
+	applied uint64        // index of the newest entry applied here
+	view    *state.View   // after that entry; nil until somebody asks
 	moved   chan struct{} // closed and replaced when applied moves and somebody waits
 	waiting bool
 }
 
 func newFSM(cluster, file string, l *latch) *fsm {
 	f := &fsm{cluster: cluster, latch: l, state: state.New(), file: file, settled: func() {}, checked: func(checkpoint) {}, moved: make(chan struct{})}
-	f.view = f.state.View()
 	return f
 }
 
@@ -47,26 +47,29 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	if f.latch.failed() != nil {
 		return out
 	}
-	last := f.applied // only this goroutine writes it
 	for i, l := range logs {
-		if at := (l.Index - 1) / HashEvery * HashEvery; at > 0 && last <= at { // the first entry past the multiple
-			f.checked(checkpoint{index: at, hash: f.state.Hash()})
+		if at := (l.Index - 1) / HashEvery * HashEvery; at > 0 && f.applied <= at { // the first entry past the multiple
+			f.checked(checkpoint{index: at, hash: f.state.Hash()}) // only this goroutine changes applied and state
 		}
-		if l.Type == raft.LogCommand {
-			results, err := f.apply(l)
-			if err != nil {
-				_ = f.latch.fail(err) // Run returns it; nothing past this entry is applied, shown or written to a snapshot
-				return out
-			}
-			out[i] = results
+		results, err := f.apply(l)
+		if err != nil {
+			_ = f.latch.fail(err) // Run returns it; nothing past this entry is applied, shown or written to a snapshot
+			break
 		}
-		last = l.Index
+		out[i] = results
 	}
-	f.publish(last)
+	f.tell()
 	return out
 }
 
-func (f *fsm) apply(l *raft.Log) ([]command.Result, error) {
+// apply applies one entry. An entry that cannot be read changes nothing.
+func (f *fsm) apply(l *raft.Log) (any, error) {
+	if l.Type != raft.LogCommand {
+		f.mu.Lock()
+		f.applied = l.Index
+		f.mu.Unlock()
+		return nil, nil
+	}
 	commands, err := openEntry(f.cluster, l.Data)
 	if fault.Is(err, fault.Corrupt) {
 		return nil, corrupt(f.file, "entry %d: %w", l.Index, err)
@@ -75,16 +78,27 @@ func (f *fsm) apply(l *raft.Log) ([]command.Result, error) {
 		return nil, fault.Wrap(fmt.Sprintf("apply entry %d", l.Index), err)
 	}
 	results := make([]command.Result, len(commands))
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.view = nil
 	for i, c := range commands {
-		results[i], _ = f.state.Apply(l.Index, c)
+		results[i] = f.state.Apply(l.Index, c)
 	}
+	f.applied = l.Index
 	return results, nil
 }
 
-func (f *fsm) publish(applied uint64) {
-	v := f.state.View()
+// publish puts a whole state in place.
+func (f *fsm) publish(s *state.State, applied uint64) {
 	f.mu.Lock()
-	f.applied, f.view = applied, v
+	f.state, f.applied, f.view = s, applied, nil
+	f.mu.Unlock()
+	f.tell()
+}
+
+// tell wakes those who wait for applied to move.
+func (f *fsm) tell() {
+	f.mu.Lock()
 	if f.waiting {
 		close(f.moved)
 		f.moved, f.waiting = make(chan struct{}), false
@@ -93,11 +107,21 @@ func (f *fsm) publish(applied uint64) {
 	f.settled()
 }
 
-// newest is the view after the newest applied entry, and that entry's index.
+// newest is the view after the newest applied entry, and that entry's index. It waits while an entry is applied.
 func (f *fsm) newest() (*state.View, uint64) {
 	f.mu.Lock()
 	defer f.mu.Unlock()
+	if f.view == nil {
+		f.view = f.state.View()
+	}
 	return f.view, f.applied
+}
+
+// index is that of the newest entry applied here.
+func (f *fsm) index() uint64 {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.applied
 }
 
 // reached tells whether an index is applied; if not, wait is closed when applied moves.
@@ -175,7 +199,6 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 		f.failed = fault.New(fault.Corrupt, "restore snapshot", "it is of cluster %q, this is %q", id, f.cluster)
 		return f.failed
 	}
-	f.state = s
-	f.publish(applied)
+	f.publish(s, applied)
 	return nil
 }

@@ -136,7 +136,7 @@ func (r *Replica) WaitApplied(ctx context.Context, index uint64) error {
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			_, applied := r.fsm.newest()
+			applied := r.fsm.index()
 			return fault.New(fault.Timeout, "wait for the log", "index %d is applied, %d is needed: %w", applied, index, ctx.Err())
 		case <-r.latch.fired:
 			return fault.New(fault.Unavailable, "wait for the log", "%w", r.latch.failed())

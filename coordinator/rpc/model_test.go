@@ -63,7 +63,7 @@ func (m *model) propose(cmds ...command.Command) ([]command.Result, error) {
 	m.index++
 	var out []command.Result
 	for _, c := range cmds {
-		res, _ := m.state.Apply(m.index, c)
+		res := m.state.Apply(m.index, c)
 		out = append(out, res)
 	}
 	m.view = m.state.View()

@@ -36,7 +36,13 @@ func (s *State) bumpRings(before, after *Agent) {
 }
 
 // place is the agent that a node should go to, "" when no live agent can take it. The node is in the table.
-func (s *State) place(n *node.Node) string {
+func (s *State) place(n *node.Node) string { return s.placeAmong(n, 0) }
+
+// placeNew is place for a node that is not in the tables yet.
+func (s *State) placeNew(n *node.Node) string { return s.placeAmong(n, 1) }
+
+// placeAmong places n with so many more nodes in its ring than the tables have.
+func (s *State) placeAmong(n *node.Node, more int) string {
 	key := pair{n.Group, n.Driver}
 	members, cached := s.memberCache[key]
 	if !cached {
@@ -47,7 +53,7 @@ func (s *State) place(n *node.Node) string {
 	agent, _ := ring.Place(string(n.ID), members, func(agent string) int {
 		c, _ := s.ringNodes.get(count{group: n.Group, driver: n.Driver, agent: agent})
 		return c.n
-	}, max(total.n, 1))
+	}, max(total.n+more, 1))
 	return agent
 }
 

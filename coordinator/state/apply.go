@@ -33,23 +33,25 @@ func New() *State {
 	return &State{data: newData(), memberCache: map[pair][]ring.Member{}}
 }
 
-// Apply does one command of the log entry at index and answers with its result and the events that it added.
+// Apply does one command of the log entry at index and answers with its result; Emitted has the events that it added.
 // Several commands may share an index, in the order of the entry. A refused command has Result.Err, a
 // *fault.Error, and changed nothing. A panic inside a command is such a refusal, of kind Internal, and raises an
 // alarm, the same on every member. Apply itself panics only on a command of a type that this code does not know,
 // or of a level above Level: the member must stop and be upgraded.
-func (s *State) Apply(index uint64, c command.Command) (command.Result, []Event) {
+func (s *State) Apply(index uint64, c command.Command) command.Result {
 	s.begin(index, c.Header)
 	res := s.apply(c.Header, c.Body)
 	res.Index = index
-	if len(s.emitted) == 0 {
-		return res, nil
-	}
+	return res
+}
+
+// Emitted is the events that the newest Apply added.
+func (s *State) Emitted() []Event {
 	events := make([]Event, len(s.emitted))
 	for i, e := range s.emitted {
 		events[i] = fromStored(e)
 	}
-	return res, events
+	return events
 }
 
 // Hash compares replicas: equal logs have equal hashes.

@@ -36,7 +36,7 @@ func full(tb testing.TB, nodes int) (*world, string) {
 			tb.Fatal(err)
 		}
 		w.index++
-		if res, _ := w.s.Apply(w.index, decoded[0]); res.Err != nil {
+		if res := w.s.Apply(w.index, decoded[0]); res.Err != nil {
 			tb.Fatal(res.Err)
 		}
 	}
@@ -51,8 +51,8 @@ func BenchmarkLockPair(b *testing.B) {
 	for i := 0; b.Loop(); i++ {
 		w.index++
 		id := nodeID(i % 2048)
-		res, _ := w.s.Apply(w.index, command.Command{Header: h, Body: command.AcquireLock{Node: id, Session: session, Holder: "agent r1", Task: "t", Purpose: "p"}})
-		if res, _ = w.s.Apply(w.index, command.Command{Header: h, Body: command.ReleaseLock{Node: id, Token: res.Token}}); res.Err != nil {
+		res := w.s.Apply(w.index, command.Command{Header: h, Body: command.AcquireLock{Node: id, Session: session, Holder: "agent r1", Task: "t", Purpose: "p"}})
+		if res = w.s.Apply(w.index, command.Command{Header: h, Body: command.ReleaseLock{Node: id, Token: res.Token}}); res.Err != nil {
 			b.Fatal(res.Err)
 		}
 		if i%64 == 0 {
@@ -67,7 +67,7 @@ func BenchmarkCreateNode(b *testing.B) {
 	b.ReportAllocs()
 	for i := 10; b.Loop(); i++ {
 		w.index++
-		if res, _ := w.s.Apply(w.index, command.Command{Header: h, Body: createBody(i)}); res.Err != nil {
+		if res := w.s.Apply(w.index, command.Command{Header: h, Body: createBody(i)}); res.Err != nil {
 			b.Fatal(res.Err)
 		}
 	}
@@ -91,7 +91,7 @@ func BenchmarkView(b *testing.B) {
 	h := command.Header{Cluster: cluster, At: epoch, Level: Level}
 	for i := 0; b.Loop(); i++ {
 		w.index++
-		res, _ := w.s.Apply(w.index, command.Command{Header: h, Body: command.AcquireLock{Node: nodeID(i % 10000), Session: session}})
+		res := w.s.Apply(w.index, command.Command{Header: h, Body: command.AcquireLock{Node: nodeID(i % 10000), Session: session}})
 		w.s.Apply(w.index, command.Command{Header: h, Body: command.ReleaseLock{Node: nodeID(i % 10000), Token: res.Token}})
 		w.s.View()
 	}

@@ -528,3 +528,41 @@ func detailOf(err error) any {
 	}
 	return nil
 }
+
+// TestMomentaryLocksWashedOutTheWindow: the locks that agents take without a flow are no events, whoever else ends or
+// takes one is told of.
+func TestMomentaryLocksWashedOutTheWindow(t *testing.T) {
+	w := newWorld(t)
+	session := w.agent("r1", 1)
+	id := w.create(1)
+	w.to(id, "manage", "provide")
+	types := func(do func()) (types []string) {
+		w.events = nil
+		do()
+		for _, e := range w.events {
+			types = append(types, e.Type)
+		}
+		return types
+	}
+	ask := command.AcquireLock{Node: id, Session: session, Holder: "agent r1", Task: "t", Purpose: "power sync"}
+	var held command.Result
+	if got := types(func() {
+		held = w.must(ask)
+		w.must(command.ReleaseLock{Node: id, Token: held.Token})
+	}); len(got) != 0 {
+		t.Errorf("a pair of an agent's is %v", got)
+	}
+	if got := types(func() { w.must(ask); w.must(command.BreakLock{Node: id, Reason: "stuck"}) }); !slices.Equal(got, []string{EventLockBroken}) {
+		t.Errorf("a broken lock is %v", got)
+	}
+	if got := types(func() {
+		res := w.request(command.AcquireLock{Node: id, Session: "cl", Holder: "operator alice"}, command.RequestID{Client: "cl", Seq: 1})
+		w.must(command.ReleaseLock{Node: id, Token: res.Token})
+	}); !slices.Equal(got, []string{EventLockGranted, EventLockReleased}) {
+		t.Errorf("a person's pair is %v", got)
+	}
+	w.must(ask)
+	if got := types(func() { w.must(command.CloseSession{Session: session, Reason: "stopped"}) }); !slices.Contains(got, EventLockReleased) {
+		t.Errorf("the end of the holder's session is %v", got)
+	}
+}

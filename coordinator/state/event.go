@@ -36,7 +36,7 @@ func (e Event) Position() Position { return Position{e.Index, e.Ordinal} }
 
 // The event types, each with its fields. Numbers are decimal text, booleans "true" and "false".
 const (
-	EventNodeCreated   = "node.created"         // driver, group
+	EventNodeCreated   = "node.created"         // driver, group, owner
 	EventNodeUpdated   = "node.updated"         // fields (comma list), version
 	EventNodeDeleted   = "node.deleted"         // name
 	EventNodeProvision = "node.provision_state" // from, to, target
@@ -57,8 +57,8 @@ const (
 	EventFlowEdge   = "flow.edge"     // flow, kind, boot, detail: what the rack saw (first_contact, silent, ...)
 	EventFlowClosed = "flow.closed"   // flow, kind, status, error
 
-	EventLockGranted  = "lock.granted"  // token, holder, task, purpose, flow
-	EventLockReleased = "lock.released" // token, holder
+	EventLockGranted  = "lock.granted"  // token, holder, task, purpose, flow; not of a lock that an agent takes without a flow,
+	EventLockReleased = "lock.released" // token, holder; nor its release by the agent itself
 	EventLockBroken   = "lock.broken"   // token, holder, reason
 
 	EventAgentSession = "agent.session" // agent, state (opened, resumed, replaced, ended), session, incarnation, reason

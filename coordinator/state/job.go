@@ -143,11 +143,18 @@ func (s *State) mint() lock.Token {
 	return lock.MakeToken(s.root.cluster.Generation, s.root.cluster.Tokens)
 }
 
+// quiet tells whether a lock is one that an agent takes for a moment, with no flow behind it. They come by the
+// thousand and would wash everything else out of the window: neither their grant nor their release is an event.
+// Their end by other means is.
+func (s *State) quiet(l *node.Lock) bool { return l.Flow == 0 && s.session(l.Session) != nil }
+
 // grant gives the node's lock, which is free or the flow's own, to a holder under a new token.
 func (j *job) grant(l node.Lock) lock.Token {
 	l.Token, l.Since = j.s.mint(), j.s.header.At
 	j.n.Lock, j.n.Token = l, l.Token
-	j.s.emit(EventLockGranted, j.n, "token", l.Token.String(), "holder", l.Holder, "task", l.Task, "purpose", l.Purpose, "flow", flowText(l.Flow))
+	if !j.s.quiet(&l) {
+		j.s.emit(EventLockGranted, j.n, "token", l.Token.String(), "holder", l.Holder, "task", l.Task, "purpose", l.Purpose, "flow", flowText(l.Flow))
+	}
 	return l.Token
 }
 

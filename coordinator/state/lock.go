@@ -61,7 +61,11 @@ func (s *State) releaseLock(c command.ReleaseLock) command.Result {
 	}
 	j := s.jobOf(c.Node)
 	j.lockOnly = j.f == nil
-	j.release()
+	if s.quiet(&n.Lock) {
+		j.n.Lock = node.Lock{}
+	} else {
+		j.release()
+	}
 	j.advance()
 	j.save()
 	return command.Result{Node: c.Node, Token: c.Token, Version: j.n.Version}

@@ -34,8 +34,11 @@ func (s *State) createNode(c command.CreateNode) command.Result {
 		AutomatedClean: in.AutomatedClean, Retired: in.Retired, BootMode: in.BootMode, WeakBoot: in.WeakBoot,
 		Version: 1, CreatedAt: s.header.At, UpdatedAt: s.header.At, ProvisionUpdatedAt: s.header.At,
 	}
+	if n.Owner = s.placeNew(n); n.Owner != "" {
+		n.Epoch = 1
+	}
 	put(s, &s.nodes, n)
-	s.emit(EventNodeCreated, n, "driver", n.Driver, "group", n.Group)
+	s.emit(EventNodeCreated, n, "driver", n.Driver, "group", n.Group, "owner", n.Owner)
 	for i := range c.Ports {
 		p := c.Ports[i]
 		p.Node = n.ID
@@ -43,13 +46,6 @@ func (s *State) createNode(c command.CreateNode) command.Result {
 			return refuse(err)
 		}
 	}
-	j := s.jobOf(n.ID)
-	j.lockOnly = true // the owner is part of version 1
-	if to := s.place(n); to != "" {
-		j.n.Owner, j.n.Epoch = to, 1
-		s.emit(EventNodeOwner, n, "to", to, "epoch", "1", "reason", "created")
-	}
-	j.save()
 	s.packAtRest(n.ID)
 	return command.Result{Node: n.ID, Version: 1}
 }

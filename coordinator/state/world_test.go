@@ -49,8 +49,8 @@ func (w *world) request(body command.Body, r command.RequestID) command.Result {
 		Body:   body,
 	}
 	w.log = append(w.log, c)
-	res, evs := w.s.Apply(w.index, c)
-	w.events = append(w.events, evs...)
+	res := w.s.Apply(w.index, c)
+	w.events = append(w.events, w.s.Emitted()...)
 	return res
 }
 
