@@ -21,7 +21,7 @@ const (
 	maxEntriesAhead = 4         // entries on their way
 	maxWaiting      = 8192      // proposals that wait for an entry
 	maxAppend       = 256       // entries in one AppendEntries
-	logCacheEntries = 64
+	logCacheEntries = 16
 )
 
 // HashEvery is the number of log entries between comparisons of the members' states.

@@ -196,6 +196,9 @@ func (r *Replica) Run(ctx context.Context) error {
 	g.Go(func() error { return r.runReads(loops) })
 	g.Go(func() error { return r.runHashes(loops) })
 	g.Go(func() error { return r.runWatchdog(loops) })
+	if r.disk != nil {
+		g.Go(func() error { r.runPages(loops); return nil })
+	}
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
@@ -288,7 +291,7 @@ type Server struct {
 
 // Stats answers where the member stands.
 func (r *Replica) Stats() Stats {
-	_, applied := r.fsm.newest()
+	applied := r.fsm.index()
 	leader, _, _ := r.Leader()
 	return Stats{
 		Member: r.cfg.Member, Role: lower(r.raft.State()), Leader: leader, Term: r.raft.CurrentTerm(), Last: r.raft.LastIndex(),
