@@ -39,6 +39,10 @@ func startEtcd(dir string) (*etcdCluster, error) {
 	if _, err := exec.LookPath("etcd"); err != nil {
 		return nil, fmt.Errorf("%w: run `make bench-setup`", err)
 	}
+	dir, err := os.MkdirTemp(dir, "etcd-") // a second cluster must not find the first one's members
+	if err != nil {
+		return nil, err
+	}
 	c := &etcdCluster{program: filepath.Join(dir, "anchor")}
 	build := exec.Command("go", "build", "-o", c.program, ".")
 	build.Dir = "test/bench/anchor"
@@ -55,7 +59,7 @@ func startEtcd(dir string) (*etcdCluster, error) {
 	}
 	for i := range 3 {
 		url, peer := fmt.Sprintf("http://127.0.0.1:%d", ports[i]), fmt.Sprintf("http://127.0.0.1:%d", ports[3+i])
-		cmd := exec.Command("etcd", "--name", fmt.Sprintf("e%d", i), "--data-dir", filepath.Join(dir, fmt.Sprintf("etcd%d", i)),
+		cmd := exec.Command("etcd", "--name", fmt.Sprintf("e%d", i), "--data-dir", filepath.Join(dir, fmt.Sprint(i)),
 			"--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
 			"--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-state", "new", "--log-level", "error")
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -83,6 +87,9 @@ func (c *etcdCluster) stop() {
 	}
 }
 
+// anchorPatience is how long an anchor may take beyond its measurement: to connect, and to end.
+const anchorPatience = 30 * time.Second
+
 type pairResult struct {
 	PerSecond float64 `json:"per_second"`
 	Pairs     float64 `json:"pairs"`
@@ -96,6 +103,8 @@ func (c *etcdCluster) lockPairs(ctx context.Context, workers int, seconds float6
 	if err != nil {
 		return pairResult{}, err
 	}
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds*float64(time.Second))+anchorPatience)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, c.program, "-endpoints", strings.Join(c.endpoints, ","), "-workers", strconv.Itoa(workers), "-seconds", fmt.Sprint(seconds))
 	out, err := cmd.Output() // its client warns of each call that the end of the time cuts off
 	if err != nil {

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/signal"
 	"slices"
+	"time"
 )
 
 // row measures one row of the goals. It appends its figures as it gets them.
@@ -71,7 +72,11 @@ func run(ctx context.Context, only int, b *bench, out string) error {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "row %d: %s ...\n", r.number, r.title)
-		if err := r.run(ctx, b); err != nil { // the other rows count all the same
+		start, had := time.Now(), len(b.figures)
+		err := r.run(ctx, b)
+		printTable(os.Stderr, b.figures[had:])
+		fmt.Fprintf(os.Stderr, "row %d took %.1f s\n", r.number, time.Since(start).Seconds())
+		if err != nil { // the other rows count all the same
 			failures = append(failures, fmt.Errorf("row %d: %w", r.number, err))
 			fmt.Fprintln(os.Stderr, "bench:", failures[len(failures)-1])
 		}
