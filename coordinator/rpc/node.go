@@ -56,7 +56,7 @@ func (a *API) newNode(v *state.View, in *farrierv1.Node, fallback string) (comma
 	if id == "" {
 		id = fallback
 	}
-	if !uuidRE.MatchString(id) {
+	if !isUUID(id) {
 		return command.CreateNode{}, invalid("node.id", "%q is not a UUID", clip(in.GetId()))
 	}
 	if in.GetDriver() == "" {

@@ -20,7 +20,7 @@ func newPort(field string, id node.ID, in *farrierv1.Port) (node.Port, error) {
 	if p.ID == "" {
 		p.ID = newUUID()
 	}
-	if !uuidRE.MatchString(p.ID) {
+	if !isUUID(p.ID) {
 		return p, invalid(field+".id", "%q is not a UUID", clip(in.GetId()))
 	}
 	mac, err := normalMAC(field+".address", in.GetAddress())
@@ -93,7 +93,7 @@ func (s portService) ListPorts(ctx context.Context, req *farrierv1.ListPortsRequ
 	if err != nil {
 		return nil, err
 	}
-	if req.GetPageToken() != "" && !uuidRE.MatchString(req.GetPageToken()) {
+	if req.GetPageToken() != "" && !isUUID(req.GetPageToken()) {
 		return nil, invalid("page_token", "it is not one that a list returned")
 	}
 	v, err := s.read(ctx, false)

@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"net/url"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
 	"unicode/utf8"
@@ -39,19 +40,50 @@ const (
 )
 
 var (
-	nameRE     = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._~-]*$`) // RFC 3986 unreserved, as Ironic's logical names
-	uuidRE     = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)
-	traitRE    = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,254}$`)
-	keyRE      = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._:/-]*$`)
-	hostRE     = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
-	sha256RE   = regexp.MustCompile(`^[0-9a-f]{64}$`)
-	secretKeys = regexp.MustCompile(`password|secret|token|key`)
+	nameRE   = regexp.MustCompile(`^[A-Za-z0-9][A-Za-z0-9._~-]*$`) // RFC 3986 unreserved, as Ironic's logical names
+	traitRE  = regexp.MustCompile(`^[A-Z][A-Z0-9_]{0,254}$`)
+	hostRE   = regexp.MustCompile(`^[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?(\.[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?)*$`)
+	sha256RE = regexp.MustCompile(`^[0-9a-f]{64}$`)
 )
+
+// isUUID tells whether a text is a UUID as it is written here: lower case, with hyphens.
+func isUUID(s string) bool {
+	if len(s) != 36 {
+		return false
+	}
+	for i := range len(s) {
+		switch c := s[i]; i {
+		case 8, 13, 18, 23:
+			if c != '-' {
+				return false
+			}
+		default:
+			if (c < '0' || c > '9') && (c < 'a' || c > 'f') {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// isKey tells whether a text is a plain word, as keys of maps are.
+func isKey(s string) bool {
+	for i := range len(s) {
+		switch c := s[i]; {
+		case 'a' <= c && c <= 'z' || 'A' <= c && c <= 'Z' || '0' <= c && c <= '9':
+		case i == 0 || !strings.ContainsRune("._:/-", rune(c)):
+			return false
+		}
+	}
+	return s != ""
+}
+
+var secretWords = []string{"password", "secret", "token", "key"} // read-only
 
 // secretKey tells whether a driver_info key holds a secret: its value is sealed and never sent back.
 func secretKey(key string) bool {
 	k := strings.ToLower(key)
-	return secretKeys.MatchString(k) && !strings.HasSuffix(k, "_url")
+	return !strings.HasSuffix(k, "_url") && slices.ContainsFunc(secretWords, func(w string) bool { return strings.Contains(k, w) })
 }
 
 // checkName checks a name that becomes part of URLs and command lines.
@@ -61,7 +93,7 @@ func checkName(field, name string) error {
 		return invalid(field, "it has %d characters, at most %d are allowed", len(name), maxName)
 	case !nameRE.MatchString(name):
 		return invalid(field, "%q may hold letters, digits, and . _ ~ - after the first", clip(name))
-	case uuidRE.MatchString(strings.ToLower(name)):
+	case isUUID(strings.ToLower(name)):
 		return invalid(field, "%q looks like a UUID: a name must not", name)
 	}
 	return nil
@@ -84,7 +116,7 @@ func checkMap(field string, m map[string]string, limit int) error {
 	}
 	total := 0
 	for k, val := range m {
-		if len(k) > maxKey || !keyRE.MatchString(k) {
+		if len(k) > maxKey || !isKey(k) {
 			return invalid(field, "key %q may hold letters, digits, and . _ : / - after the first", clip(k))
 		}
 		if len(val) > maxValue {

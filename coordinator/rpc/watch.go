@@ -71,7 +71,7 @@ func (w *watcher) filter(v *state.View, req *farrierv1.WatchRequest) error {
 	}
 	for _, name := range req.GetNodes() {
 		n, err := resolve(v, name)
-		if err != nil && !uuidRE.MatchString(name) { // events of a node that is gone can be watched by its id
+		if err != nil && !isUUID(name) { // events of a node that is gone can be watched by its id
 			return err
 		}
 		if err == nil {

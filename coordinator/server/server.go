@@ -60,7 +60,7 @@ const (
 )
 
 // heapSlack is by how many bytes a coordinator's heap may grow before it is collected, if it is small.
-const heapSlack = 48 << 20
+const heapSlack = 64 << 20
 
 // ExitCode is how the process ends after Run.
 func ExitCode(err error) int {

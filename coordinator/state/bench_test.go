@@ -159,7 +159,7 @@ func TestHashSeesEveryField(t *testing.T) {
 	}{
 		{&node.Node{}, func(r any) { n := r.(*node.Node); hashNodeBody(&h, n); hashNodeHead(&h, n) }},
 		{&node.Port{}, func(r any) { hashPort(&h, r.(*node.Port)) }},
-		{&flow.Flow{Steps: make([]flow.Step, 1)}, func(r any) { hashFlow(&h, r.(*flow.Flow)) }},
+		{&flow.Flow{Steps: make([]flow.Step, 1)}, func(r any) { f := r.(*flow.Flow); hashStep(&h, &f.Steps[0]); hashFlowHead(&h, f) }},
 		{&Session{}, func(r any) { hashSession(&h, r.(*Session)) }},
 		{&Agent{}, func(r any) { hashAgent(&h, r.(*Agent)) }},
 		{&Ring{}, func(r any) { hashRing(&h, r.(*Ring)) }},
@@ -181,6 +181,22 @@ func TestHashSeesEveryField(t *testing.T) {
 			}
 			unset()
 		})
+	}
+}
+
+// TestSameStepSeesEveryField: a field that it does not see would be left out of the hash.
+func TestSameStepSeesEveryField(t *testing.T) {
+	var was flow.Step
+	st := was
+	leaves(reflect.ValueOf(&st).Elem(), "Step", func(path string, set, unset func()) {
+		set()
+		if sameStep(&st, &was) {
+			t.Errorf("%s was changed", path)
+		}
+		unset()
+	})
+	if !sameStep(&st, &was) {
+		t.Error("nothing was changed")
 	}
 }
 

@@ -91,7 +91,7 @@ func newData() data {
 	return data{
 		nodes:       newNodeTable(),
 		ports:       newTable(func(p *node.Port) string { return p.ID }, hashPort, indexPort),
-		flows:       newTable(func(f *flow.Flow) flow.ID { return f.ID }, hashFlow, indexFlow),
+		flows:       newFlowTable(),
 		inventories: newTable(func(i *Inventory) node.ID { return i.Node }, hashInventory, nil),
 		bmcs:        newTable(func(b *BMCSessions) node.ID { return b.Node }, hashBMCSessions, nil),
 		sessions:    newTable(func(s *Session) string { return s.ID }, hashSession, indexSession),

@@ -181,7 +181,54 @@ func hashPort(h *hasher, p *node.Port) {
 	h.num(p.Version)
 }
 
-func hashFlow(h *hasher, f *flow.Flow) {
+func newFlowTable() table[flow.ID, flow.Flow] {
+	t := newTable(func(f *flow.Flow) flow.ID { return f.ID }, nil, indexFlow)
+	t.spec.hash = hashFlow
+	return t
+}
+
+// hashFlow hashes the whole flow, but of its steps only those that changed: aux is the sum of all steps' hashes.
+func hashFlow(h *hasher, f, old *flow.Flow, aux uint64) (sum, newAux uint64) {
+	before := []flow.Step(nil)
+	if old != nil {
+		before = old.Steps
+	} else {
+		aux = 0
+	}
+	for i := range max(len(f.Steps), len(before)) {
+		if i < len(f.Steps) && i < len(before) && sameStep(&f.Steps[i], &before[i]) {
+			continue
+		}
+		if i < len(before) {
+			aux -= stepSum(h, i, &before[i])
+		}
+		if i < len(f.Steps) {
+			aux += stepSum(h, i, &f.Steps[i])
+		}
+	}
+	h.reset()
+	h.num(aux)
+	hashFlowHead(h, f)
+	return h.sum(), aux
+}
+
+func stepSum(h *hasher, i int, st *flow.Step) uint64 {
+	h.reset()
+	h.num(uint64(i))
+	hashStep(h, st)
+	return h.sum()
+}
+
+// sameStep tells cheaply that two steps are the same; see sameBody. False is always safe.
+func sameStep(a, b *flow.Step) bool {
+	return a.Status == b.Status && a.Attempt == b.Attempt && a.Tries == b.Tries && a.Error == b.Error &&
+		a.Interface == b.Interface && a.Name == b.Name && a.Class == b.Class && a.Executor == b.Executor &&
+		a.Abortable == b.Abortable && a.Cleanup == b.Cleanup && a.StartedAt.Equal(b.StartedAt) && a.EndedAt.Equal(b.EndedAt) &&
+		sameMap(a.Args, b.Args) && sameMap(a.Facts, b.Facts) &&
+		len(a.SecretArgs) == len(b.SecretArgs) && (len(a.SecretArgs) == 0 || &a.SecretArgs[0] == &b.SecretArgs[0])
+}
+
+func hashFlowHead(h *hasher, f *flow.Flow) {
 	h.num(uint64(f.ID))
 	h.str(f.Node, f.Verb, f.AbortBy, f.Error, f.Actor)
 	h.num(uint64(f.Kind))
@@ -197,9 +244,6 @@ func hashFlow(h *hasher, f *flow.Flow) {
 	h.when(f.StartedAt)
 	h.when(f.EndedAt)
 	h.num(uint64(len(f.Steps)))
-	for i := range f.Steps {
-		hashStep(h, &f.Steps[i])
-	}
 }
 
 func hashStep(h *hasher, st *flow.Step) {

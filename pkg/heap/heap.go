@@ -11,7 +11,8 @@ const (
 	look  = 10 * time.Second
 	least = 6 << 20 // bytes; less is not worth a collection
 	rest  = 3       // collections in one look: with more the process is at work, and needs its memory again at once
-	most  = 1000    // percent; the highest GOGC
+	lowGC = 150     // percent; the lowest GOGC: what a large heap grows by at work is given back at rest
+	most  = 1000    // percent; the highest
 )
 
 // Keep tunes until ctx ends; run it once in a process. It gives memory back to the system when what the heap keeps
@@ -54,5 +55,5 @@ func worthReturning(live, held uint64) bool {
 
 // percent is the GOGC for a heap: by how much of live it may grow.
 func percent(live, slack uint64) int {
-	return int(min(max(100, slack*100/max(live, 1)), most))
+	return int(min(max(lowGC, slack*100/max(live, 1)), most))
 }

@@ -25,7 +25,7 @@ func TestWorthReturning(t *testing.T) {
 }
 
 func TestPercent(t *testing.T) {
-	for live, want := range map[uint64]int{0: most, 4 * mib: most, 8 * mib: 600, 24 * mib: 200, 48 * mib: 100, 400 * mib: 100} {
+	for live, want := range map[uint64]int{0: most, 4 * mib: most, 8 * mib: 600, 24 * mib: 200, 48 * mib: 150, 400 * mib: 150} {
 		if got := percent(live, 48*mib); got != want {
 			t.Errorf("%d MiB live: GOGC %d, want %d", live/mib, got, want)
 		}
