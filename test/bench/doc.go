@@ -2,8 +2,8 @@
 //
 // A figure is compared with its anchor in the same run, on the same cores, with fsync on; the two take turns (A B A B A B)
 // and the median counts. Ironic's figures are recorded ones, from Debian's Ironic 21.4.4 with MariaDB and fake hardware on
-// a machine of the same kind: it is too heavy to install for a bench. Everything runs on loopback; BMCs and machines are
-// simulated.
+// a machine of the same kind: it is too heavy to install for a bench. Row 3 also sets itself beside them at this machine's
+// speed, which PostgreSQL tells: it was recorded there too. Everything runs on loopback; BMCs and machines are simulated.
 //
 //	make bench            all rows, within 30 minutes
 //	make bench ROW=1      one row

@@ -36,10 +36,7 @@ func (b *bench) startLocks(ctx context.Context) (*lockBench, error) {
 		l.stop()
 		return nil, err
 	}
-	l.ids, err = createNodes(ctx, l.site.Client, 0, lockNodes, func(i int) *farrierv1.Node {
-		return &farrierv1.Node{Name: fmt.Sprintf("lock-%d", i), Driver: "fake-hardware", Group: group}
-	})
-	if err == nil {
+	if l.ids, err = lockable(ctx, l.site); err == nil {
 		l.etcd, err = startEtcd(b.dir)
 	}
 	if err != nil {
@@ -47,6 +44,13 @@ func (b *bench) startLocks(ctx context.Context) (*lockBench, error) {
 		return nil, err
 	}
 	return l, nil
+}
+
+// lockable creates the nodes whose locks are taken.
+func lockable(ctx context.Context, s *site.Site) ([]string, error) {
+	return createNodes(ctx, s.Client, 0, lockNodes, func(i int) *farrierv1.Node {
+		return &farrierv1.Node{Name: fmt.Sprintf("lock-%d", i), Driver: "fake-hardware", Group: group}
+	})
 }
 
 func (l *lockBench) stop() {
@@ -92,11 +96,16 @@ func measurePairs(ctx context.Context, pids []int, workers int, d time.Duration,
 }
 
 func (l *lockBench) streamPairs(ctx context.Context, workers int) (pairResult, error) {
-	holders := make([]*holder, workers)
+	return l.stream.pairs(ctx, l.site, l.ids[:workers], lockTime)
+}
+
+// pairs has one worker for each node take and release its lock over the stream.
+func (st *stream) pairs(ctx context.Context, s *site.Site, ids []string, d time.Duration) (pairResult, error) {
+	holders := make([]*holder, len(ids))
 	for i := range holders {
-		holders[i] = l.stream.holder(l.ids[i])
+		holders[i] = st.holder(ids[i])
 	}
-	return measurePairs(ctx, pidsOf(l.site.Coordinators), workers, lockTime, func(ctx context.Context, w int) error { return holders[w].pair(ctx) })
+	return measurePairs(ctx, pidsOf(s.Coordinators), len(ids), d, func(ctx context.Context, w int) error { return holders[w].pair(ctx) })
 }
 
 func (l *lockBench) unaryPairs(ctx context.Context, clients []*client.Client, workers int) (pairResult, error) {

@@ -68,7 +68,7 @@ func run(ctx context.Context, only int, b *bench, out string) error {
 	}
 	var failures []error
 	for _, r := range rows {
-		if only != 0 && r.number != only {
+		if only != 0 && r.number != only || ctx.Err() != nil {
 			continue
 		}
 		fmt.Fprintf(os.Stderr, "row %d: %s ...\n", r.number, r.title)

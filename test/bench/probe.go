@@ -1,14 +1,20 @@
 package main
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
 	"time"
+
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 )
 
 // fsyncProbe appends 4 KiB and syncs, n times, and returns the median: the floor of everything durable on this disk.
@@ -31,6 +37,37 @@ func fsyncProbe(dir string, n int) (time.Duration, error) {
 		took = append(took, time.Since(start))
 	}
 	return percentile(took, 50), f.Close()
+}
+
+// echo answers CreateNode with the node that was sent.
+type echo struct {
+	farrierv1connect.UnimplementedNodeServiceHandler
+}
+
+func (echo) CreateNode(_ context.Context, req *farrierv1.CreateNodeRequest) (*farrierv1.CreateNodeResponse, error) {
+	return &farrierv1.CreateNodeResponse{Node: req.GetNode()}, nil
+}
+
+// rpcProbe is the floor of every unary call that carries a node both ways: Connect over TLS and HTTP/2, both sides in
+// this process, nothing else done.
+func rpcProbe(ctx context.Context, workers, connections int, d time.Duration) (pairResult, error) {
+	mux := http.NewServeMux()
+	mux.Handle(farrierv1connect.NewNodeServiceHandler(echo{}))
+	srv := httptest.NewUnstartedServer(mux)
+	srv.EnableHTTP2 = true
+	srv.StartTLS()
+	defer srv.Close()
+	calls := make([]farrierv1connect.NodeServiceClient, connections)
+	for i := range calls {
+		rt := srv.Client().Transport.(*http.Transport).Clone()
+		defer rt.CloseIdleConnections()
+		calls[i] = farrierv1connect.NewNodeServiceClient(&http.Client{Transport: rt}, srv.URL)
+	}
+	req := &farrierv1.CreateNodeRequest{Node: record(1)}
+	return measurePairs(ctx, nil, workers, d, func(ctx context.Context, w int) error {
+		_, err := calls[w%connections].CreateNode(ctx, req)
+		return err
+	})
 }
 
 // cpu is the user and system time that processes have used so far.
