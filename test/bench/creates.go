@@ -20,7 +20,7 @@ const (
 	ironicCreates, ironicCreateCPU = 103.0, 18.3 // per second, CPU-ms
 	ironicDeploys, ironicDeployCPU = 8.2, 111.0
 	ironicBeats, ironicBeatCPU     = 11.4, 34.0
-	ironicFailover                 = 79.0 // seconds until a dead conductor's nodes are usable, the best seen
+	ironicFailover                 = 79.0     // seconds until a dead conductor's nodes are usable, the best seen
 	recordedInserts                = 11_000.0 // of PostgreSQL, per second, beside them
 	createTime                     = 3 * time.Second
 	createClients                  = 64
