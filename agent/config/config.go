@@ -66,9 +66,13 @@ type DHCP struct {
 	Interface string     `yaml:"interface"`  // to bind to; empty: relayed requests only
 	Server    netip.Addr `yaml:"server"`     // this agent's address on the boot network. Default: the host of http.advertise
 	ReplyPort uint16     `yaml:"reply_port"` // where relays listen. Default 67
-	Proxy     bool       `yaml:"proxy"`      // another server gives addresses: answer boot options only
-	Unknown   string     `yaml:"unknown"`    // what unknown machines get: ignore (default) and others, see agent/boot
-	Subnets   []Subnet   `yaml:"subnets"`
+	// Proxy leaves addresses to another server and answers boot options only (PXE 2.1, proxyDHCP).
+	Proxy bool `yaml:"proxy"`
+	// ProxyListen is where PXE firmware asks again for its boot program. Default ":4011" with Proxy, else off.
+	ProxyListen string `yaml:"proxy_listen"`
+
+	Unknown string   `yaml:"unknown"` // what unknown machines get: ignore (default) and others, see agent/boot
+	Subnets []Subnet `yaml:"subnets"`
 	// RouterAdvertisements answers router solicitations on Interface with an empty advertisement: on a rack without
 	// IPv6, iPXE waits 15 s less. It needs CAP_NET_RAW.
 	RouterAdvertisements bool `yaml:"router_advertisements"`
@@ -245,6 +249,17 @@ func (c *Config) validateDHCP() error {
 	}
 	if d.RouterAdvertisements && d.Interface == "" {
 		return invalid("dhcp.router_advertisements", "name the interface on which to advertise")
+	}
+	if d.Proxy && d.ProxyListen == "" {
+		d.ProxyListen = ":4011"
+	}
+	if d.ProxyListen != "" {
+		if _, _, err := split("dhcp.proxy_listen", d.ProxyListen); err != nil {
+			return err
+		}
+		if !d.Proxy {
+			return invalid("dhcp.proxy_listen", "it goes with proxy: true")
+		}
 	}
 	if len(d.Subnets) == 0 && !d.Proxy {
 		return invalid("dhcp.subnets", "name the subnets to give addresses in, or set proxy")

@@ -19,14 +19,15 @@ type addresses struct {
 	HTTP    string `json:"http"`
 	Ramdisk string `json:"ramdisk"`
 	DHCP    string `json:"dhcp,omitempty"`
+	Proxy   string `json:"proxy,omitempty"` // proxyDHCP's second port
 	TFTP    string `json:"tftp,omitempty"`
 }
 
-// listeners are the bound sockets. dhcp and tftp are nil when off.
+// listeners are the bound sockets. dhcp, proxy and tftp are nil when off.
 type listeners struct {
-	http, ramdisk net.Listener
-	dhcp, tftp    net.PacketConn
-	at            addresses
+	http, ramdisk     net.Listener
+	dhcp, proxy, tftp net.PacketConn
+	at                addresses
 }
 
 // listen binds all, or none.
@@ -54,6 +55,12 @@ func listen(ctx context.Context, cfg config.Config) (_ *listeners, err error) {
 			return nil, err
 		}
 		l.at.DHCP = l.dhcp.LocalAddr().String()
+	}
+	if cfg.DHCP.ProxyListen != "" {
+		if l.proxy, err = dhcp.Listen(ctx, cfg.DHCP.Interface, cfg.DHCP.ProxyListen); err != nil {
+			return nil, err
+		}
+		l.at.Proxy = l.proxy.LocalAddr().String()
 	}
 	if cfg.TFTP.Listen != "" {
 		if l.tftp, err = tftp.Listen(ctx, cfg.TFTP.Listen); err != nil {
@@ -84,7 +91,7 @@ func (l *listeners) close() {
 			_ = ln.Close() // a server may have closed it
 		}
 	}
-	for _, c := range []net.PacketConn{l.dhcp, l.tftp} {
+	for _, c := range []net.PacketConn{l.dhcp, l.proxy, l.tftp} {
 		if c != nil {
 			_ = c.Close() // a server may have closed it
 		}

@@ -165,6 +165,9 @@ func (a *agent) serve(ctx context.Context) error {
 			g.Go(func() error { return dhcp.ServeRouterAdvertisements(ctx, a.cfg.DHCP.Interface, a.env.Log) })
 		}
 	}
+	if a.ls.proxy != nil {
+		g.Go(func() error { return a.dhcp.ServeProxy(ctx, a.ls.proxy) })
+	}
 	if a.ls.tftp != nil {
 		g.Go(func() error { return a.tftp.Serve(ctx, a.ls.tftp) })
 	}

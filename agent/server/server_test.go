@@ -6,11 +6,16 @@ import (
 	"errors"
 	"io"
 	"log/slog"
+	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"testing"
 	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/iana"
 
 	"github.com/farrier-project/farrier/agent/bootenv"
 	"github.com/farrier-project/farrier/agent/config"
@@ -231,5 +236,47 @@ func TestRunRefusesWhatIsNotItsOwn(t *testing.T) {
 	token := identity.NewJoinToken([32]byte{}, identity.RoleCoordinator, "c1", "", nil).Encode()
 	if err := Join(t.Context(), cfg, env(), JoinOptions{Token: token}); !fault.Is(err, fault.Invalid) {
 		t.Errorf("a coordinator's token: %v", err)
+	}
+}
+
+// TestProxyDHCPHadNoSecondPort: firmware that another server gave its address asks port 4011 for its boot program, where
+// nobody listened.
+func TestProxyDHCPHadNoSecondPort(t *testing.T) {
+	cfg := joined(t)
+	cfg.DHCP = config.DHCP{Listen: "127.0.0.1:0", Server: netip.MustParseAddr("127.0.0.1"), Proxy: true, ProxyListen: "127.0.0.1:0"}
+	a, stop := up(t, cfg)
+	defer stop()
+	n := &task.Node{ID: "0b0b0b0b-0000-4000-8000-000000000001", Driver: "redfish", Epoch: 1, Token: 1,
+		Ports: []task.Port{{Address: "52:54:00:00:00:01", PXEEnabled: true}},
+		Boot:  &task.Boot{ID: "b00700000000000000000000000000b1", Secret: "5ec2e7", Flow: 1, Expires: clock.System{}.Boottime() + time.Hour}}
+	a.tasks.Assign(n)
+	if err := (boots{a}).Prepare(t.Context(), n.ID, n.Boot.ID); err != nil {
+		t.Fatal(err)
+	}
+	conn, err := net.Dial("udp", a.ls.at.Proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	ask, err := dhcpv4.New(dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithHwAddr(net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}),
+		dhcpv4.WithClientIP(net.IPv4(127, 0, 0, 1)), dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00007:UNDI:003000")),
+		dhcpv4.WithOption(dhcpv4.OptClientArch(iana.EFI_BC)))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := conn.Write(ask.ToBytes()); err != nil {
+		t.Fatal(err)
+	}
+	if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 1500)
+	size, err := conn.Read(buf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ack, err := dhcpv4.FromBytes(buf[:size])
+	if err != nil || ack.MessageType() != dhcpv4.MessageTypeAck || ack.BootFileName == "" || !ack.YourIPAddr.Equal(net.IPv4zero) {
+		t.Errorf("%v, %v", ack, err)
 	}
 }
