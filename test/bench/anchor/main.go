@@ -45,6 +45,7 @@ func run(endpoints []string, workers, clients int, d time.Duration) error {
 		if err != nil {
 			return err
 		}
+		defer s.Close() // its lease would keep the last locks from the next run
 		sessions = append(sessions, s)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), d)
@@ -58,7 +59,7 @@ func run(endpoints []string, workers, clients int, d time.Duration) error {
 			m := concurrency.NewMutex(sessions[w%len(sessions)], fmt.Sprintf("/lock/node-%d/", w))
 			for ctx.Err() == nil {
 				t := time.Now()
-				if m.Lock(ctx) != nil || m.Unlock(ctx) != nil {
+				if m.Lock(ctx) != nil || m.Unlock(context.WithoutCancel(ctx)) != nil { // what was taken is released
 					return
 				}
 				pairs.Add(1)
