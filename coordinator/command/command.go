@@ -227,7 +227,7 @@ type (
 		URI     string // path at the BMC; no secret
 		Opened  bool   // false: it is over
 	}
-	// Batch applies commands in order as one: used by bulk calls. Each has its own result.
+	// Batch applies commands of one actor in order, under one header. Each has its own result.
 	Batch struct{ Commands []Body }
 )
 

@@ -185,7 +185,7 @@ func (d *Dispatch) commands(actor string, bodies []command.Body) []command.Comma
 // opensBoots tells whether applying b may draw an id. Locks and ticks, of which there are many, do not.
 func opensBoots(b command.Body) bool {
 	switch b.(type) {
-	case command.Tick, command.AcquireLock, command.ReleaseLock, command.HandoverAck:
+	case command.Tick, command.AcquireLock, command.ReleaseLock, command.HandoverAck, command.Batch: // of locks: see packLocks
 		return false
 	}
 	return true

@@ -44,14 +44,66 @@ func (l *link) submit(ctx context.Context, batch []item) error {
 	if len(bodies) == 0 {
 		return nil
 	}
-	results, err := l.d.proposeAll(ctx, l.d.commands(l.actor, bodies))
+	packed := packLocks(bodies)
+	packedResults, err := l.d.proposeAll(ctx, l.d.commands(l.actor, packed))
 	if err != nil {
 		return err // what was released all the same is found by the waitlist's own rounds
 	}
+	results := unpackResults(packed, packedResults)
 	for i, it := range sent {
 		l.answer(it, results[i], results[i].Err)
 	}
 	return nil
+}
+
+// maxPacked is how many lock commands share one header: few enough that a command's bound is never met.
+const maxPacked = 256
+
+// packLocks puts neighbours that take and release locks into batches. They come by the thousand, and alone their headers
+// would be half of the log.
+func packLocks(bodies []command.Body) []command.Body {
+	packed := make([]command.Body, 0, len(bodies))
+	for i := 0; i < len(bodies); {
+		n := i
+		for n < len(bodies) && n-i < maxPacked && isLock(bodies[n]) {
+			n++
+		}
+		if n-i < 2 {
+			packed = append(packed, bodies[i])
+			i++
+			continue
+		}
+		packed = append(packed, command.Batch{Commands: bodies[i:n:n]})
+		i = n
+	}
+	return packed
+}
+
+func isLock(b command.Body) bool {
+	switch b.(type) {
+	case command.AcquireLock, command.ReleaseLock:
+		return true
+	}
+	return false
+}
+
+// unpackResults gives each body that was packed its result.
+func unpackResults(packed []command.Body, results []command.Result) []command.Result {
+	out := make([]command.Result, 0, len(results))
+	for i, b := range packed {
+		batch, ok := b.(command.Batch)
+		switch {
+		case !ok:
+			out = append(out, results[i])
+		case results[i].Err != nil:
+			for range batch.Commands {
+				out = append(out, results[i])
+			}
+		default:
+			out = append(out, results[i].Results...)
+		}
+	}
+	return out
 }
 
 // answer tells the agent what became of one message.

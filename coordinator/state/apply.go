@@ -17,10 +17,12 @@ const Level = 1
 type State struct {
 	data
 	hasher      hasher
-	packed      node.ID                // how far packSome came
-	opened      *node.Node             // the packed node that was opened last,
-	openedFrom  string                 // and from what
-	memberCache map[pair][]ring.Member // of ringMembers; cleared when an agent changes
+	packed      node.ID                 // how far packSome came
+	opened      *node.Node              // the packed node that was opened last,
+	openedFrom  string                  // and from what
+	nearest     row[node.ID, node.Node] // the node that was looked up last,
+	nearestAt   uint64                  // and how many changes the table had then
+	memberCache map[pair][]ring.Member  // of ringMembers; cleared when an agent changes
 
 	// The command in work.
 	header  command.Header

@@ -83,8 +83,7 @@ func (j *job) save() {
 		j.n.Version++
 		j.n.UpdatedAt = j.s.header.At
 	}
-	found, _ := j.s.nodes.rows.get(row[node.ID, node.Node]{key: j.n.ID})
-	replace(j.s, &j.s.nodes, found, j.before, j.n)
+	replace(j.s, &j.s.nodes, j.s.nodeRow(j.n.ID), j.before, j.n)
 	j.before = j.n
 }
 

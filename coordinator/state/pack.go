@@ -48,7 +48,7 @@ func (s *State) packSome() {
 
 // node is data's, but opens a packed node once although a command looks at it several times.
 func (s *State) node(id node.ID) *node.Node {
-	r, _ := s.nodes.rows.get(row[node.ID, node.Node]{key: id})
+	r := s.nodeRow(id)
 	if r.rec != nil || r.packed == "" {
 		return r.rec
 	}
@@ -56,6 +56,15 @@ func (s *State) node(id node.ID) *node.Node {
 		s.opened, s.openedFrom = s.nodes.open(r), r.packed
 	}
 	return s.opened
+}
+
+// nodeRow is the node's row, the zero row when there is none. A command looks up the same node several times.
+func (s *State) nodeRow(id node.ID) row[node.ID, node.Node] {
+	if s.nearest.key != id || s.nearestAt != s.nodes.rows.changes || id == "" {
+		s.nearest, _ = s.nodes.rows.get(row[node.ID, node.Node]{key: id})
+		s.nearestAt = s.nodes.rows.changes
+	}
+	return s.nearest
 }
 
 // unpacker reads what a hasher wrote. Texts share the packed bytes.

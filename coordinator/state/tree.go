@@ -8,8 +8,9 @@ import (
 
 // tree is an ordered copy-on-write tree. freeze is O(1); the first change after it copies one path.
 type tree[T any] struct {
-	live   *btree.BTreeG[T]
-	frozen *btree.BTreeG[T] // equal to live; nil after a change
+	live    *btree.BTreeG[T]
+	frozen  *btree.BTreeG[T] // equal to live; nil after a change
+	changes uint64           // made so far
 }
 
 func newTree[T any](less func(a, b T) bool) tree[T] {
@@ -29,11 +30,13 @@ func (t *tree[T]) len() int            { return t.live.Len() }
 
 func (t *tree[T]) set(v T) {
 	t.frozen = nil
+	t.changes++
 	t.live.Set(v)
 }
 
 func (t *tree[T]) delete(key T) {
 	t.frozen = nil
+	t.changes++
 	t.live.Delete(key)
 }
 

@@ -103,7 +103,7 @@ func (l *lockBench) streamPairs(ctx context.Context, workers int) (pairResult, e
 func (st *stream) pairs(ctx context.Context, s *site.Site, ids []string, d time.Duration) (pairResult, error) {
 	holders := make([]*holder, len(ids))
 	for i := range holders {
-		holders[i] = st.holder(ids[i])
+		holders[i] = st.holder(i, ids[i])
 	}
 	return measurePairs(ctx, pidsOf(s.Coordinators), len(ids), d, func(ctx context.Context, w int) error { return holders[w].pair(ctx) })
 }

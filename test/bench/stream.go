@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -31,8 +30,7 @@ type stream struct {
 	cancel  context.CancelCauseFunc
 	done    sync.WaitGroup
 	more    chan struct{}
-	replies sync.Map // call -> chan *farrierv1.LockReply, kept by its worker
-	calls   atomic.Uint64
+	replies [lockNodes]chan *farrierv1.LockReply // of each worker; a call's number is that of its worker, modulo their number
 
 	mu  sync.Mutex // guards out
 	out []*farrierv1.AgentMessage
@@ -209,9 +207,7 @@ func (st *stream) read() error {
 		for _, m := range res.GetMessages() {
 			switch b := m.GetBody().(type) {
 			case *farrierv1.CoordinatorMessage_LockReply:
-				if c, ok := st.replies.Load(b.LockReply.GetCall()); ok {
-					c.(chan *farrierv1.LockReply) <- b.LockReply
-				}
+				st.replies[b.LockReply.GetCall()%lockNodes] <- b.LockReply
 			case *farrierv1.CoordinatorMessage_SessionEnded:
 				return fmt.Errorf("the session ended: %s", b.SessionEnded.GetReason())
 			}
@@ -223,16 +219,25 @@ func (st *stream) read() error {
 type holder struct {
 	st    *stream
 	node  string
+	last  uint64                    // call
 	reply chan *farrierv1.LockReply // room for one: a worker has one call at a time
 }
 
-func (st *stream) holder(node string) *holder {
-	return &holder{st: st, node: node, reply: make(chan *farrierv1.LockReply, 1)}
+// holder is the worker of a number below lockNodes. One number has one holder at a time.
+func (st *stream) holder(worker int, node string) *holder {
+	if st.replies[worker] == nil {
+		st.replies[worker] = make(chan *farrierv1.LockReply, 1)
+	}
+	// Calls are numbered anew from the time: a number is never used twice in a session.
+	return &holder{st: st, node: node, last: uint64(time.Now().UnixMicro())*lockNodes + uint64(worker), reply: st.replies[worker]}
 }
 
-func (h *holder) call(ctx context.Context, call uint64, m *farrierv1.AgentMessage) (*farrierv1.LockReply, error) {
-	h.st.replies.Store(call, h.reply)
-	defer h.st.replies.Delete(call)
+func (h *holder) next() uint64 {
+	h.last += lockNodes
+	return h.last
+}
+
+func (h *holder) call(ctx context.Context, m *farrierv1.AgentMessage) (*farrierv1.LockReply, error) {
 	h.st.put(m)
 	select {
 	case r := <-h.reply:
@@ -247,14 +252,13 @@ func (h *holder) call(ctx context.Context, call uint64, m *farrierv1.AgentMessag
 
 // pair acquires and releases once.
 func (h *holder) pair(ctx context.Context) error {
-	call := h.st.calls.Add(1)
-	r, err := h.call(ctx, call, &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_LockRequest{
+	call := h.next()
+	r, err := h.call(ctx, &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_LockRequest{
 		LockRequest: &farrierv1.LockRequest{Call: call, Node: h.node, Task: "bench", Purpose: "bench"}}})
 	if err != nil {
 		return err
 	}
-	call = h.st.calls.Add(1)
-	_, err = h.call(ctx, call, &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_LockRelease{
-		LockRelease: &farrierv1.LockRelease{Call: call, Node: h.node, Token: r.GetToken()}}})
+	_, err = h.call(ctx, &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_LockRelease{
+		LockRelease: &farrierv1.LockRelease{Call: h.next(), Node: h.node, Token: r.GetToken()}}})
 	return err
 }
