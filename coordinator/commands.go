@@ -1,6 +1,7 @@
 package main
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 
@@ -94,7 +95,7 @@ func initCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return server.Init(cmd.Context(), cfg, server.System(cfg), i)
+			return server.Init(cmd.Context(), cfg, server.System(cfg, version), i)
 		}}
 	o.flags(cmd)
 	cmd.Flags().StringVar(&i.OperatorDir, "operator-dir", "", "`directory` for the first operator's certificate (default: operator, beside the data directory)")
@@ -113,7 +114,7 @@ func joinCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return server.Join(cmd.Context(), cfg, server.System(cfg), j)
+			return server.Join(cmd.Context(), cfg, server.System(cfg, version), j)
 		}}
 	o.flags(cmd)
 	cmd.Flags().StringVar(&j.Token, "token", "", "the join `token`, from `farrier coordinator token NAME`")
@@ -132,7 +133,7 @@ func rejoinCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return server.Rejoin(cmd.Context(), cfg, server.System(cfg), addresses)
+			return server.Rejoin(cmd.Context(), cfg, server.System(cfg, version), addresses)
 		}}
 	o.flags(cmd)
 	cmd.Flags().StringSliceVar(&addresses, "api-of", nil, "API `addresses` of other coordinators")
@@ -148,7 +149,7 @@ func runCommand() *cobra.Command {
 			if err != nil {
 				return err
 			}
-			return server.Run(cmd.Context(), cfg, server.System(cfg))
+			return server.Run(cmd.Context(), cfg, server.System(cfg, version))
 		}}
 	o.flags(cmd)
 	return cmd
@@ -156,6 +157,6 @@ func runCommand() *cobra.Command {
 
 func versionCommand() *cobra.Command {
 	return &cobra.Command{Use: "version", Short: "Print the version", Args: cobra.NoArgs, Run: func(cmd *cobra.Command, _ []string) {
-		cmd.Println("farrier-coordinator", server.Version())
+		fmt.Fprintln(cmd.OutOrStdout(), "farrier-coordinator", version)
 	}}
 }

@@ -15,6 +15,9 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
+// version is set by the linker.
+var version = "unknown"
+
 func main() {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()

@@ -75,7 +75,7 @@ func (s *site) launch(name string, start func(context.Context, config.Config, En
 	ctx, cancel := context.WithCancel(context.Background())
 	m.stop = cancel
 	ready := make(chan struct{})
-	env := Env{Log: slog.New(slog.NewTextHandler(s.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("c", name), Clock: clock.System{}, Out: io.Discard, Ready: func(api, raft, rack string) {
+	env := Env{Version: "test", Log: slog.New(slog.NewTextHandler(s.t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("c", name), Clock: clock.System{}, Out: io.Discard, Ready: func(api, raft, rack string) {
 		m.api, m.raft, m.rack = api, raft, rack
 		close(ready)
 	}}

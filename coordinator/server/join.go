@@ -91,7 +91,7 @@ func joinCluster(ctx context.Context, cfg config.Config, env Env, ls *listeners,
 		defer cancel()
 		res, err = fc.NewJoinServiceClient(httpClient(rt), "https://"+address).Join(ctx, &farrierv1.JoinRequest{
 			Token: o.Token, CsrDer: csr, RaftAddress: ls.at.Raft, ApiAddress: ls.at.API, RackAddress: ls.at.Rack,
-			Version: Version(), FeatureLevel: rpc.Level})
+			Version: env.Version, FeatureLevel: rpc.Level})
 		return err
 	})
 	if err != nil {
@@ -194,7 +194,7 @@ func Rejoin(ctx context.Context, cfg config.Config, env Env, addresses []string)
 	}
 	err = call(func(ctx context.Context, c fc.ClusterServiceClient) error {
 		_, err := c.PutMember(ctx, &farrierv1.PutMemberRequest{FeatureLevel: rpc.Level, Member: &farrierv1.Member{
-			Id: cfg.Name, RaftAddress: ls.at.Raft, ApiAddress: ls.at.API, RackAddress: ls.at.Rack, Version: Version()}})
+			Id: cfg.Name, RaftAddress: ls.at.Raft, ApiAddress: ls.at.API, RackAddress: ls.at.Rack, Version: env.Version}})
 		return err
 	})
 	if err != nil {

@@ -8,7 +8,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"runtime/debug"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -29,15 +28,16 @@ import (
 
 // Env is what the process gives the server.
 type Env struct {
-	Log   *slog.Logger
-	Clock clock.Clock
-	Stdin io.Reader                    // watched with ExitWithStdin
-	Out   io.Writer                    // what people read
-	Ready func(api, raft, rack string) // called once the listeners are bound, if set; with the advertised addresses
+	Version string // of the build
+	Log     *slog.Logger
+	Clock   clock.Clock
+	Stdin   io.Reader                    // watched with ExitWithStdin
+	Out     io.Writer                    // what people read
+	Ready   func(api, raft, rack string) // called once the listeners are bound, if set; with the advertised addresses
 }
 
 // System is the environment of a real process.
-func System(cfg config.Config) Env {
+func System(cfg config.Config, version string) Env {
 	level := map[string]slog.Level{"debug": slog.LevelDebug, "warn": slog.LevelWarn, "error": slog.LevelError}[cfg.Log.Level]
 	opts := &slog.HandlerOptions{Level: level}
 	var h slog.Handler = slog.NewTextHandler(os.Stderr, opts)
@@ -48,7 +48,7 @@ func System(cfg config.Config) Env {
 	if cfg.Name != "" {
 		log = log.With("coordinator", cfg.Name)
 	}
-	return Env{Log: log, Clock: clock.System{}, Stdin: os.Stdin, Out: os.Stdout}
+	return Env{Version: version, Log: log, Clock: clock.System{}, Stdin: os.Stdin, Out: os.Stdout}
 }
 
 // Exit codes of the process.
@@ -120,7 +120,7 @@ func run(ctx context.Context, cfg config.Config, env Env, ls *listeners) error {
 	if env.Ready != nil {
 		env.Ready(ls.at.API, ls.at.Raft, ls.at.Rack)
 	}
-	env.Log.Info("coordinator starts", "api", ls.at.API, "raft", ls.at.Raft, "rack", ls.at.Rack, "data", cfg.Data, "version", Version())
+	env.Log.Info("coordinator starts", "api", ls.at.API, "raft", ls.at.Raft, "rack", ls.at.Rack, "data", cfg.Data, "version", env.Version)
 	err = s.serve(ctx)
 	env.Log.Info("coordinator stopped", "err", err)
 	return err
@@ -150,7 +150,7 @@ func compose(cfg config.Config, env Env, ls *listeners, id *identity.Store, keys
 		Detail: func(err error) *farrierv1.ErrorDetail { return rpc.Detail(err) },
 	})
 	s.api, err = rpc.New(rpc.Config{
-		ID: cfg.Name, Version: Version(), Own: s.record(), Reader: r, Proposer: r, Queue: s.dispatch, Changes: changes{r}, Cluster: cluster{r},
+		ID: cfg.Name, Version: s.env.Version, Own: s.record(), Reader: r, Proposer: r, Queue: s.dispatch, Changes: changes{r}, Cluster: cluster{r},
 		Progress: s.dispatch, Rebalance: plan.Rebalance, Status: func() (uint64, uint64) { st := r.Stats(); return st.Term, st.Committed },
 		Keyring: keys, Identity: id, Transport: s.outward, Clock: env.Clock, Log: env.Log,
 		LeaderWait: cfg.LeaderWait, CertificateTTL: cfg.CertificateTTL, MaxWatchers: cfg.Limits.Watchers,
@@ -231,18 +231,4 @@ func outward(id *identity.Store) *http.Transport {
 		IdleConnTimeout:     time.Minute,
 		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
 	}
-}
-
-// Version is the build's version: the module's, or the commit it was built from.
-func Version() string {
-	info, ok := debug.ReadBuildInfo()
-	if !ok {
-		return "unknown"
-	}
-	for _, s := range info.Settings {
-		if s.Key == "vcs.revision" && len(s.Value) >= 12 {
-			return s.Value[:12]
-		}
-	}
-	return info.Main.Version
 }

@@ -179,7 +179,7 @@ func TestRestartAndRejoin(t *testing.T) {
 	}
 	s.end(back)
 	var out strings.Builder
-	env := System(s.config("c3"))
+	env := System(s.config("c3"), "test")
 	env.Out = &out
 	if err := Rejoin(t.Context(), s.config("c3"), env, []string{s.members["c1"].api, s.members["c2"].api}); err != nil {
 		t.Fatal(err)
@@ -197,19 +197,19 @@ func TestRestartAndRejoin(t *testing.T) {
 func TestRefusesToStart(t *testing.T) {
 	s := newSite(t)
 	cfg := s.config("c1")
-	if err := Init(t.Context(), cfg, System(cfg), InitOptions{}); !fault.Is(err, fault.Exists) {
+	if err := Init(t.Context(), cfg, System(cfg, "test"), InitOptions{}); !fault.Is(err, fault.Exists) {
 		t.Errorf("init on a data directory in use: %v", err)
 	}
-	if err := Join(t.Context(), cfg, System(cfg), JoinOptions{Token: "farrier-join-x"}); !fault.Is(err, fault.Invalid) {
+	if err := Join(t.Context(), cfg, System(cfg, "test"), JoinOptions{Token: "farrier-join-x"}); !fault.Is(err, fault.Invalid) {
 		t.Errorf("join with a broken token: %v", err)
 	}
 	empty := s.config("c9")
-	if err := Run(t.Context(), empty, System(empty)); !fault.Is(err, fault.NotFound) {
+	if err := Run(t.Context(), empty, System(empty, "test")); !fault.Is(err, fault.NotFound) {
 		t.Errorf("run without init: %v", err)
 	}
 	other := s.config("c9")
 	other.Data = filepath.Join(s.dir, "c1")
-	if err := Run(t.Context(), other, System(other)); !fault.Is(err, fault.Invalid) {
+	if err := Run(t.Context(), other, System(other, "test")); !fault.Is(err, fault.Invalid) {
 		t.Errorf("run under another name: %v", err)
 	}
 	res, err := s.cluster("c1").CreateJoinToken(t.Context(), &farrierv1.CreateJoinTokenRequest{Role: "agent", Name: "a1"})
@@ -217,7 +217,7 @@ func TestRefusesToStart(t *testing.T) {
 		t.Fatal(err)
 	}
 	fresh := config.Config{}
-	if err := Join(t.Context(), fresh, System(cfg), JoinOptions{Token: res.GetToken()}); !fault.Is(err, fault.Invalid) {
+	if err := Join(t.Context(), fresh, System(cfg, "test"), JoinOptions{Token: res.GetToken()}); !fault.Is(err, fault.Invalid) {
 		t.Errorf("a coordinator joins with an agent's token: %v", err)
 	}
 }

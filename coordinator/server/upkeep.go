@@ -44,7 +44,7 @@ func (s *server) reach(ctx context.Context, id, raftAddress string) error {
 // record is what this member says of itself.
 func (s *server) record() command.Member {
 	return command.Member{ID: s.cfg.Name, RaftAddress: s.ls.at.Raft, APIAddress: s.ls.at.API, RackAddress: s.ls.at.Rack,
-		Version: Version(), Level: rpc.Level}
+		Version: s.env.Version, Level: rpc.Level}
 }
 
 // announce keeps this member's record true: addresses and version may have changed since the last start. It never

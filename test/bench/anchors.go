@@ -106,6 +106,7 @@ func (c *etcdCluster) lockPairs(ctx context.Context, workers int, seconds float6
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds*float64(time.Second))+anchorPatience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, c.program, "-endpoints", strings.Join(c.endpoints, ","), "-workers", strconv.Itoa(workers), "-seconds", fmt.Sprint(seconds))
+	cmd.Env = append(os.Environ(), fmt.Sprintf("GOGC=%d", generatorGC))
 	out, err := cmd.Output() // its client warns of each call that the end of the time cuts off
 	if err != nil {
 		var exit *exec.ExitError
