@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/pkg/client"
@@ -129,7 +130,7 @@ func restart(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer s.Close()
-	bare, err := coldStart(ctx, s)
+	bare, err := coldStart(ctx, s, 0)
 	if err != nil {
 		return err
 	}
@@ -146,17 +147,17 @@ func restart(ctx context.Context, b *bench) error {
 	if err := b.archive(ctx, s, ids); err != nil {
 		return err
 	}
-	full, err := coldStart(ctx, s)
+	full, err := coldStart(ctx, s, nodes)
 	if err != nil {
 		return err
 	}
-	b.add(figure{Row: 14, Metric: "kill to first answer, 100,000 nodes", Value: ms(full), Unit: "ms", Goal: "<= 1 s", Met: met(full <= time.Second)})
+	b.add(figure{Row: 14, Metric: "kill to first answer that has all 100,000 nodes", Value: ms(full), Unit: "ms", Goal: "<= 1 s", Met: met(full <= time.Second)})
 	b.add(figure{Row: 14, Metric: "pause of writes when a snapshot begins", Unit: "ms", Goal: "<= 10 ms", Note: "not measured from outside the process: p99 of writes stands for it"})
 	return nil
 }
 
-// coldStart kills a follower and starts it, until it answers a read of its own.
-func coldStart(ctx context.Context, s *site.Site) (time.Duration, error) {
+// coldStart kills a follower and starts it, until it answers a read of its own, with all nodes.
+func coldStart(ctx context.Context, s *site.Site, nodes uint32) (time.Duration, error) {
 	lead, _, err := leaderOf(ctx, s)
 	if err != nil {
 		return 0, err
@@ -180,8 +181,15 @@ func coldStart(ctx context.Context, s *site.Site) (time.Duration, error) {
 		return 0, err
 	}
 	defer c.Close()
-	_, err = c.Nodes.ListNodes(ctx, &farrierv1.ListNodesRequest{PageSize: 1, Stale: true})
-	return time.Since(start), err
+	for {
+		res, err := c.Nodes.ListNodes(ctx, &farrierv1.ListNodesRequest{PageSize: 1, Stale: true, Mask: &fieldmaskpb.FieldMask{Paths: []string{"id"}}})
+		if err != nil || uint32(res.GetTotal()) >= nodes {
+			return time.Since(start), err
+		}
+		if err := pause(ctx, 10*time.Millisecond); err != nil {
+			return 0, err
+		}
+	}
 }
 
 // archive saves a snapshot over the API while four clients write.

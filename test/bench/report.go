@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"slices"
 	"strings"
@@ -95,5 +96,5 @@ func percentile(d []time.Duration, p float64) time.Duration {
 		return 0
 	}
 	s := slices.Sorted(slices.Values(d))
-	return s[min(len(s)-1, int(float64(len(s))*p/100))]
+	return s[max(0, int(math.Ceil(float64(len(s))*p/100))-1)]
 }
