@@ -355,7 +355,7 @@ func (q *waitlist) first() []*waiter {
 		}
 		w := q.waiting[head.ID]
 		if n, ok := v.Node(id); w.asked || ok && n.Lock.Held() && !w.has(n) {
-			continue // its answer, or the release, which is an event, looks again
+			continue // its answer, or that of the release, looks again
 		}
 		w.asked = true
 		batch = append(batch, w)

@@ -52,6 +52,9 @@ type Config struct {
 	// SnapshotEvery is the number of entries between snapshots. Default 8,192. TrailingLogs stay behind for members
 	// that come back. Default 10,240.
 	SnapshotEvery, TrailingLogs uint64
+	// SnapshotBytes is by how many bytes the log grows before a snapshot is taken, however few its entries are: a member
+	// that starts applies all of them again. A quarter of the newest snapshot, if that is more. Default 32 MiB.
+	SnapshotBytes int64
 	// MaxArchive is the largest user snapshot that RestoreSnapshot accepts, in bytes. Default 8 GiB.
 	MaxArchive int64
 
@@ -80,6 +83,9 @@ func (c Config) withDefaults() (Config, error) {
 	}
 	if c.SnapshotEvery == 0 {
 		c.SnapshotEvery = 8192
+	}
+	if c.SnapshotBytes == 0 {
+		c.SnapshotBytes = 32 << 20
 	}
 	if c.TrailingLogs == 0 {
 		c.TrailingLogs = 10240

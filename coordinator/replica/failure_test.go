@@ -264,6 +264,32 @@ func TestUnknownCommandStopsTheMember(t *testing.T) {
 	})
 }
 
+// TestFewLargeEntriesWereNeverSnapshotted: entries were counted, not their bytes, and a member that started after an import
+// applied all of it again.
+func TestFewLargeEntriesWereNeverSnapshotted(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3, func(cfg *Config) { cfg.SnapshotBytes = 2000 })
+		defer c.close()
+		lead := c.leader()
+		time.Sleep(time.Minute)
+		if at := lead.Stats().Snapshot; at != 0 {
+			t.Fatalf("a snapshot at %d of a log that has hardly grown", at)
+		}
+		for i := range 100 {
+			propose(t, lead, putMember(i))
+		}
+		time.Sleep(2 * snapshotLook)
+		taken := lead.Stats().Snapshot
+		if taken == 0 {
+			t.Fatal("no snapshot was taken")
+		}
+		time.Sleep(time.Minute)
+		if at := lead.Stats().Snapshot; at != taken {
+			t.Errorf("a second snapshot, at %d, though nothing has grown since %d", at, taken)
+		}
+	})
+}
+
 func TestSnapshotInstallAndRestart(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		small := func(cfg *Config) { cfg.SnapshotEvery, cfg.TrailingLogs = 20, 5 }

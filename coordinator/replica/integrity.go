@@ -33,6 +33,7 @@ type store struct {
 	stable          raft.StableStore
 	latch           *latch
 	floor           atomic.Uint64 // index of the newest snapshot
+	grown           atomic.Int64  // bytes of entries stored since, about
 	running         atomic.Bool   // raft's goroutines call: see stop
 
 	mu     sync.Mutex
@@ -179,6 +180,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	}
 	for _, l := range logs {
 		s.note(l)
+		s.grown.Add(int64(len(l.Data)))
 	}
 	return nil
 }
@@ -312,6 +314,9 @@ func (s *store) verify(snapshot uint64) error {
 		}
 		before = l.Term
 		s.note(&l)
+		if i > snapshot {
+			s.grown.Add(int64(len(l.Data)))
+		}
 	}
 	return nil
 }

@@ -120,7 +120,10 @@ func (r *Replica) openStores() error {
 	if len(list) > 0 {
 		newest = list[0].Index
 	}
-	r.snaps = &watchedSnapshots{SnapshotStore: snaps, taken: func(i uint64) { r.store.floor.Store(max(i, r.store.floor.Load())) }}
+	r.snaps = &watchedSnapshots{SnapshotStore: snaps, taken: func(i uint64) {
+		r.store.floor.Store(max(i, r.store.floor.Load()))
+		r.store.grown.Store(0)
+	}}
 	return r.store.verify(newest)
 }
 
@@ -196,6 +199,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	g.Go(func() error { return r.runReads(loops) })
 	g.Go(func() error { return r.runHashes(loops) })
 	g.Go(func() error { return r.runWatchdog(loops) })
+	g.Go(func() error { r.runSnapshots(loops); return nil })
 	if r.disk != nil {
 		g.Go(func() error { r.runPages(loops); return nil })
 	}

@@ -2,6 +2,7 @@ package replica
 
 import (
 	"bufio"
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -13,6 +14,7 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
+	"time"
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/hashicorp/raft"
@@ -254,6 +256,40 @@ func (s *snapshots) reap() error {
 		}
 	}
 	return nil
+}
+
+// snapshotLook is how often the log's growth is looked at.
+const snapshotLook = 5 * time.Second
+
+// runSnapshots takes a snapshot when the log has grown by many bytes. raft counts entries, and an entry holds up to
+// hundreds of commands: an import of 100,000 nodes is too few entries for it.
+func (r *Replica) runSnapshots(ctx context.Context) {
+	t := time.NewTicker(snapshotLook)
+	defer t.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		grown := r.store.grown.Load()
+		if grown < r.cfg.SnapshotBytes {
+			continue
+		}
+		if list, err := r.snaps.List(); err == nil && len(list) > 0 && grown < list[0].Size/4 {
+			continue
+		}
+		taken := make(chan error, 1)
+		go func(f raft.SnapshotFuture) { taken <- f.Error() }(r.raft.Snapshot()) // raft answers it, when it shuts down too
+		select {
+		case <-ctx.Done():
+			return
+		case err := <-taken:
+			if err != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+				r.log.Warn("no snapshot was taken", "err", err)
+			}
+		}
+	}
 }
 
 // watchedSnapshots tells when a snapshot is in place.

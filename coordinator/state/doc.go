@@ -11,13 +11,14 @@
 //
 // # Concurrency
 //
-// State belongs to one goroutine, View included: the applier calls Apply, then View, and publishes what it got.
-// A View is immutable and safe for any number of readers, for ever.
+// One goroutine at a time may use a State, View included: replica holds a lock around Apply, and around View, which it
+// calls when somebody reads. A View is immutable and safe for any number of readers, for ever.
 //
 // # Events
 //
 // Every change of note adds an event at (log index, ordinal); see the Event constants for types and fields. The
-// newest 50,000 are kept and are part of the state, so all members have the same floor.
+// newest 50,000 are kept and are part of the state, so all members have the same floor. Locks that agents take for a
+// moment, with no flow behind them, are no events: they would wash the others out.
 //
 // DESIGN.md beside this file has the words, the invariants and what was rejected.
 package state
