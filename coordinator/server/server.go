@@ -139,6 +139,7 @@ type server struct {
 }
 
 func compose(cfg config.Config, env Env, ls *listeners, id *identity.Store, keys *secret.Keyring) (*server, error) {
+	heap.Loading()
 	r, err := replica.Open(replicaConfig(cfg, env, ls, id))
 	if err != nil {
 		return nil, err

@@ -8,12 +8,17 @@ import (
 )
 
 const (
-	look  = 10 * time.Second
-	least = 6 << 20 // bytes; less is not worth a collection
-	rest  = 3       // collections in one look: with more the process is at work, and needs its memory again at once
-	lowGC = 150     // percent; the lowest GOGC: what a large heap grows by at work is given back at rest
-	most  = 1000    // percent; the highest
+	look    = 10 * time.Second
+	least   = 6 << 20 // bytes; less is not worth a collection
+	rest    = 3       // collections in one look: with more the process is at work, and needs its memory again at once
+	lowGC   = 150     // percent; the lowest GOGC: what a large heap grows by at work is given back at rest
+	loading = 300     // percent
+	most    = 1000    // percent; the highest
 )
+
+// Loading sets what suits a process that reads what it will keep: the heap grows, and collections in between find little.
+// Keep ends it.
+func Loading() { debug.SetGCPercent(loading) }
 
 // Keep tunes until ctx ends; run it once in a process. It gives memory back to the system when what the heap keeps
 // besides live objects is more than a quarter of them: after a load the collector would hold as much again as lives, for two
