@@ -241,6 +241,9 @@ func (c *Config) validateDHCP() error {
 		}
 	}
 	d := &c.DHCP
+	if d.ProxyListen != "" && (!d.Proxy || d.Listen == "") {
+		return invalid("dhcp.proxy_listen", "it goes with dhcp.listen and proxy: true")
+	}
 	if d.Listen == "" {
 		return nil
 	}
@@ -256,9 +259,6 @@ func (c *Config) validateDHCP() error {
 	if d.ProxyListen != "" {
 		if _, _, err := split("dhcp.proxy_listen", d.ProxyListen); err != nil {
 			return err
-		}
-		if !d.Proxy {
-			return invalid("dhcp.proxy_listen", "it goes with proxy: true")
 		}
 	}
 	if len(d.Subnets) == 0 && !d.Proxy {

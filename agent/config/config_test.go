@@ -49,6 +49,9 @@ func TestFaultsNameTheirField(t *testing.T) {
 		{"http: {listen: \"10.77.0.1:8080\"}", "http: {listen: \"0.0.0.0:8080\"}", "http.advertise"},
 		{"10.77.0.100-10.77.0.199", "10.77.0.199-10.77.0.100", "dhcp.subnets.pool"},
 		{"  subnets:\n    - prefix: 10.77.0.0/24", "  subnets:\n    - prefix: fd00::/64", "dhcp.subnets"},
+		{"  interface: eth1", "  proxy_listen: \":4011\"", "dhcp.proxy_listen"},
+		{"  listen: \":67\"", "  proxy: true\n  proxy_listen: \":4011\"", "dhcp.proxy_listen"}, // it brought the agent down
+		{"  listen: \":67\"", "  listen: \":67\"\n  proxy: true\n  proxy_listen: nowhere", "dhcp.proxy_listen"},
 		{"ramdisk: /srv/ramdisk, ", "", "boot"},
 		{"tftp: {listen: \":69\"}", "tftp: {listen: \":x\"}", "tftp.listen"},
 		{"group: rack1", "weight: 0", "weight"},

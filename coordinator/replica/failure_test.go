@@ -271,7 +271,7 @@ func TestFewLargeEntriesWereNeverSnapshotted(t *testing.T) {
 		c := newCluster(t, 3, func(cfg *Config) { cfg.SnapshotBytes = 2000 })
 		defer c.close()
 		lead := c.leader()
-		time.Sleep(time.Minute)
+		time.Sleep(time.Minute) // here and below: of the bubble's clock
 		if at := lead.Stats().Snapshot; at != 0 {
 			t.Fatalf("a snapshot at %d of a log that has hardly grown", at)
 		}
