@@ -48,7 +48,7 @@ func (e *edge) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.S
 
 func (e *edge) out(spec connect.Spec, err error) error {
 	ce := new(connect.Error)
-	if !errors.As(err, &ce) && !errors.Is(err, context.Canceled) && fault.KindOf(err) == fault.Internal {
+	if !errors.As(err, &ce) && !callerLeft(err) && fault.KindOf(err) == fault.Internal {
 		e.log.Error("request failed", "method", spec.Procedure, "err", err)
 	}
 	out := ToConnect(err)

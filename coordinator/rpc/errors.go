@@ -82,6 +82,8 @@ func lockOfDetail(x *fault.LockDetail) *farrierv1.Lock {
 	return l
 }
 
+const needMajority = "more than half of the coordinators must run and reach each other; `farrier coordinator members` shows who is missing"
+
 // help is the error's own advice, or what is true of every error of its kind.
 func help(e *fault.Error) string {
 	if e.Help != "" {
@@ -97,7 +99,7 @@ func help(e *fault.Error) string {
 	case fault.NotLeader:
 		return "send the request again: the cluster is choosing a leader"
 	case fault.NoQuorum:
-		return "more than half of the coordinators must run and reach each other; `farrier coordinator members` shows who is missing"
+		return needMajority
 	case fault.UnknownOutcome:
 		return "the change may or may not have been made: read before you try again, or repeat it with the same request id"
 	case fault.Busy:
@@ -121,14 +123,18 @@ func ToConnect(err error) *connect.Error {
 		return withDetail(ce, ofConnect(ce))
 	}
 	switch {
-	case errors.As(err, new(*fault.Error)):
-	case errors.Is(err, context.DeadlineExceeded):
-		err = fault.New(fault.Timeout, "", "the caller's deadline passed")
-	case errors.Is(err, context.Canceled):
+	case callerLeft(err):
 		return connect.NewError(connect.CodeCanceled, errors.New("the caller left"))
+	case fault.KindOf(err) == fault.Timeout && !fault.Is(err, fault.Timeout):
+		err = fault.New(fault.Timeout, "", "the caller's deadline passed")
 	}
 	d := Detail(err)
 	return withDetail(connect.NewError(Code(fault.KindOf(err)), errors.New(d.GetMessage())), d)
+}
+
+// callerLeft tells whether err says only that nobody waits for the answer any more, in whatever words.
+func callerLeft(err error) bool {
+	return fault.KindOf(err) == fault.Internal && errors.Is(err, context.Canceled)
 }
 
 func withDetail(ce *connect.Error, d *farrierv1.ErrorDetail) *connect.Error {

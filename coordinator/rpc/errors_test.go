@@ -60,7 +60,9 @@ func TestContextErrors(t *testing.T) {
 	if got := ToConnect(fmt.Errorf("x: %w", context.DeadlineExceeded)); got.Code() != connect.CodeDeadlineExceeded || detailOf(t, got).GetKind() != "timeout" {
 		t.Errorf("deadline: %v", got)
 	}
-	if got := ToConnect(context.Canceled); got.Code() != connect.CodeCanceled {
-		t.Errorf("canceled: %v", got)
+	for _, err := range []error{context.Canceled, fault.Wrap("read", context.Canceled)} {
+		if got := ToConnect(err); got.Code() != connect.CodeCanceled {
+			t.Errorf("canceled: %v", got)
+		}
 	}
 }

@@ -103,6 +103,8 @@ func (f *Forwarder) route(ctx context.Context, forwarded bool) (local bool, err 
 	return false, err
 }
 
+const opLeader = "find leader"
+
 var errLocal = errors.New("this member leads")
 
 func (f *Forwarder) notLeader() error {
@@ -129,11 +131,12 @@ func (f *Forwarder) leader(ctx context.Context, until time.Time) (command.Member
 			}
 		}
 		if time.Now().After(until) {
-			return command.Member{}, fault.New(fault.NoQuorum, "find leader", "no coordinator leads, as seen from %s for %v", f.self, f.wait)
+			return command.Member{}, fault.New(fault.NoQuorum, opLeader, "no coordinator leads, as seen from %s for %v", f.self, f.wait)
 		}
 		select {
 		case <-ctx.Done():
-			return command.Member{}, ctx.Err()
+			return command.Member{}, fault.New(fault.Timeout, opLeader, "no coordinator leads, as seen from %s: %w", f.self, ctx.Err()).
+				WithHelp(needMajority)
 		case <-tick.C:
 		}
 	}

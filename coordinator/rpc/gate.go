@@ -250,7 +250,7 @@ func tooLarge(limit int64) error {
 
 // refuse answers an error in the protocol of the request.
 func (g *gate) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if fault.KindOf(err) == fault.Internal {
+	if fault.KindOf(err) == fault.Internal && !callerLeft(err) {
 		g.api.Log.Error("request failed", "method", r.URL.Path, "err", err)
 	}
 	ce := ToConnect(err)

@@ -48,7 +48,7 @@ func (a *API) readIndex(ctx context.Context) (uint64, error) {
 		}
 		select {
 		case <-ctx.Done():
-			return 0, ctx.Err()
+			return 0, fault.New(fault.Timeout, "", "%w: %w", ctx.Err(), err)
 		case <-time.After(leaderPoll):
 		}
 	}

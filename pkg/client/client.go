@@ -213,8 +213,13 @@ func (c *Client) unary(next connect.UnaryFunc) connect.UnaryFunc {
 				return res, nil
 			}
 			kind := Fault(err).Kind
-			if kind == fault.Timeout && last != nil && ctx.Err() != nil {
-				if numbered { // this try may have been heard
+			if kind == fault.Timeout && bounded { // whoever noticed first, this side or a coordinator
+				switch {
+				case told(err) && !told(last):
+					return nil, late(err)
+				case last == nil:
+					return nil, err
+				case numbered: // this try may have been heard
 					return nil, late(last)
 				}
 				return nil, last

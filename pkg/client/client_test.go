@@ -1,9 +1,12 @@
 package client
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -59,6 +62,59 @@ func TestFaultReadsDetails(t *testing.T) {
 	if Fault(nil) != nil {
 		t.Error("nil is not nil")
 	}
+}
+
+// TestWhoNoticedTheDeadlineFirst: a coordinator that sees the caller's deadline pass a moment before the caller does must
+// not hide what an earlier try was told.
+func TestWhoNoticedTheDeadlineFirst(t *testing.T) {
+	told := func(code connect.Code, kind, message, help string) error {
+		ce := connect.NewError(code, errors.New(message))
+		d, err := connect.NewErrorDetail(&farrierv1.ErrorDetail{Kind: kind, Message: message, Help: help})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ce.AddDetail(d)
+		return ce
+	}
+	noQuorum := told(connect.CodeUnavailable, "no_quorum", "no coordinator leads", "start them")
+	timeout := told(connect.CodeDeadlineExceeded, "timeout", "no coordinator leads: too late", "start them")
+	for _, c := range []struct {
+		name    string
+		answers []error
+		kind    fault.Kind
+		says    []string
+	}{
+		{"told before", []error{noQuorum, timeout}, fault.NoQuorum, []string{"no coordinator leads", "start them"}},
+		{"never told", []error{timeout}, fault.Timeout, []string{"in time", "no coordinator leads", "start them", "--timeout"}},
+		{"noticed here", []error{connect.NewError(connect.CodeDeadlineExceeded, context.DeadlineExceeded)}, fault.Timeout, []string{"in time", "--timeout"}},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			defer cancel()
+			next := func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
+				err := c.answers[0]
+				c.answers = c.answers[1:]
+				return nil, err
+			}
+			_, err := (&Client{patience: time.Hour}).unary(next)(ctx, readOnly{connect.NewRequest(&farrierv1.ListNodesRequest{})})
+			f := Fault(err)
+			if f.Kind != c.kind {
+				t.Errorf("%v: %s instead of %s", f, f.Kind, c.kind)
+			}
+			for _, s := range c.says {
+				if !strings.Contains(f.Error()+"\n"+f.Help, s) {
+					t.Errorf("%v (%s) does not say %q", f, f.Help, s)
+				}
+			}
+		})
+	}
+}
+
+// readOnly is a request of a method that changes nothing.
+type readOnly struct{ connect.AnyRequest }
+
+func (readOnly) Spec() connect.Spec {
+	return connect.Spec{IdempotencyLevel: connect.IdempotencyNoSideEffects}
 }
 
 func TestSettled(t *testing.T) {

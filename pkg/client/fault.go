@@ -69,12 +69,15 @@ func fromDetail(d *farrierv1.ErrorDetail) *fault.Error {
 
 // late is the error of a call whose time is up; why is what is known of the reason.
 func late(why error) *fault.Error {
+	help := "look before you repeat a change: it may have been made; give a longer --timeout, and see whether the coordinators run: farrier coordinator members"
 	var ce *connect.Error
 	if errors.As(why, &ce) {
-		why = Fault(why) // its text without the wire's
+		f := Fault(why) // its text without the wire's
+		if why = f; f.Help != "" {
+			help = f.Help + "; " + help
+		}
 	}
-	return fault.New(fault.Timeout, "", "the coordinators did not answer in time: %w", why).
-		WithHelp("look before you repeat a change: it may have been made; give a longer --timeout, and see whether the coordinators run: farrier coordinator members")
+	return fault.New(fault.Timeout, "", "the coordinators did not answer in time: %w", why).WithHelp("%s", help)
 }
 
 func fromCode(ce *connect.Error) *fault.Error {

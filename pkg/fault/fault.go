@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"strings"
@@ -147,13 +148,18 @@ func Summary(err error) string {
 	return text
 }
 
-// KindOf is the kind of the outermost *Error in err's chain, Internal if there is none.
+// KindOf is the kind of the outermost *Error in err's chain. Without one it is Timeout for a context's deadline, else
+// Internal.
 func KindOf(err error) Kind {
 	var e *Error
-	if errors.As(err, &e) {
+	switch {
+	case errors.As(err, &e):
 		return e.Kind
+	case errors.Is(err, context.DeadlineExceeded):
+		return Timeout
+	default:
+		return Internal
 	}
-	return Internal
 }
 
 // Is tells whether err carries the kind. It is false for nil.
@@ -174,5 +180,5 @@ func Wrap(op string, err error) error {
 		}
 		return &Error{Kind: e.Kind, Op: op, Err: err, Help: e.Help, Detail: e.Detail}
 	}
-	return &Error{Kind: Internal, Op: op, Err: err}
+	return &Error{Kind: KindOf(err), Op: op, Err: err}
 }

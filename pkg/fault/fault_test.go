@@ -1,6 +1,7 @@
 package fault
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"testing"
@@ -53,6 +54,9 @@ func TestWrapKeepsKindHelpAndDetail(t *testing.T) {
 	}
 	if Wrap("x", nil) != nil {
 		t.Error("Wrap(nil) is not nil")
+	}
+	if late := fmt.Errorf("read: %w", context.DeadlineExceeded); KindOf(late) != Timeout || KindOf(Wrap("find node", late)) != Timeout {
+		t.Error("a deadline that passed is not a Timeout")
 	}
 	if KindOf(errors.New("plain")) != Internal {
 		t.Error("an error without a kind is not Internal")
