@@ -10,7 +10,8 @@ import (
 const (
 	look    = 10 * time.Second
 	least   = 6 << 20 // bytes; less is not worth a collection
-	rest    = 3       // collections in one look: with more the process is at work, and needs its memory again at once
+	rest    = 2       // looks without much work, before memory is given back: a process at work needs it again at once
+	work    = 8 << 20 // bytes allocated in one look; a large heap may allocate a thirty-second part of itself
 	lowGC   = 150     // percent; the lowest GOGC: what a large heap grows by at work is given back at rest
 	loading = 300     // percent
 	most    = 1000    // percent; the highest
@@ -20,39 +21,47 @@ const (
 // Keep ends it.
 func Loading() { debug.SetGCPercent(loading) }
 
-// Keep tunes until ctx ends; run it once in a process. It gives memory back to the system when what the heap keeps
+// Keep tunes until ctx ends; run it once in a process. At rest it gives memory back to the system when what the heap keeps
 // besides live objects is more than a quarter of them: after a load the collector would hold as much again as lives, for two
-// minutes and longer. A heap may grow by slack bytes before it is collected, if that is more than Go's own allowance: a
-// collection every few megabytes is one every few milliseconds under load.
+// minutes and longer. Giving back stops the process for as long as the kernel takes, and every page must be faulted in
+// again: at work it is far dearer than the memory. A heap may grow by slack bytes before it is collected, if that is more
+// than Go's own allowance: a collection every few megabytes is one every few milliseconds under load.
 func Keep(ctx context.Context, slack uint64) error {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
 	h := read()
-	for {
+	for resting := 0; ; {
 		debug.SetGCPercent(percent(h.live, slack))
 		select {
 		case <-ctx.Done():
 			return nil
 		case <-tick.C:
 		}
-		was := h.cycles
-		if h = read(); h.cycles-was <= rest && worthReturning(h.live, h.held) {
+		was := h
+		h = read()
+		if resting++; atWork(h.live, h.allocated-was.allocated) {
+			resting = 0
+		}
+		if resting >= rest && worthReturning(h.live, h.held) {
 			debug.FreeOSMemory()
-			h.cycles++
+			h = read()
 		}
 	}
 }
 
-// state is what lived at the last collection, what the heap holds of the system's memory, and how many collections
-// there were.
-type state struct{ live, held, cycles uint64 }
+// state is what lived at the last collection, what the heap holds of the system's memory, and what was ever allocated,
+// in bytes.
+type state struct{ live, held, allocated uint64 }
 
 func read() state {
-	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/cycles/total:gc-cycles"}, {Name: "/memory/classes/heap/objects:bytes"},
+	s := []metrics.Sample{{Name: "/gc/heap/live:bytes"}, {Name: "/gc/heap/allocs:bytes"}, {Name: "/memory/classes/heap/objects:bytes"},
 		{Name: "/memory/classes/heap/unused:bytes"}, {Name: "/memory/classes/heap/free:bytes"}}
 	metrics.Read(s)
-	return state{live: s[0].Value.Uint64(), cycles: s[1].Value.Uint64(), held: s[2].Value.Uint64() + s[3].Value.Uint64() + s[4].Value.Uint64()}
+	return state{live: s[0].Value.Uint64(), allocated: s[1].Value.Uint64(), held: s[2].Value.Uint64() + s[3].Value.Uint64() + s[4].Value.Uint64()}
 }
+
+// atWork tells whether a process with so much live allocated more in one look than one at rest.
+func atWork(live, allocated uint64) bool { return allocated > max(work, live/32) }
 
 func worthReturning(live, held uint64) bool {
 	return held > live+max(live/4, least)

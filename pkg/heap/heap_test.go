@@ -24,6 +24,28 @@ func TestWorthReturning(t *testing.T) {
 	}
 }
 
+// TestALargeHeapUnderLoadGaveItsMemoryBack: few collections were taken for rest, and a coordinator with 400 MiB that took an
+// import collects once in ten seconds.
+func TestALargeHeapUnderLoadGaveItsMemoryBack(t *testing.T) {
+	for _, c := range []struct {
+		live, allocated uint64
+		want            bool
+	}{
+		{400 * mib, 600 * mib, true},
+		{400 * mib, 20 * mib, true},
+		{400 * mib, 10 * mib, false}, // 100,000 nodes' heartbeats
+		{4 * mib, 10 * mib, true},
+		{4 * mib, 2 * mib, false},
+	} {
+		if got := atWork(c.live, c.allocated); got != c.want {
+			t.Errorf("%d MiB allocated, %d MiB live: %v", c.allocated/mib, c.live/mib, got)
+		}
+	}
+	if a, b := read().allocated, read().allocated; a == 0 || b < a {
+		t.Errorf("the runtime allocated %d, then %d bytes", a, b)
+	}
+}
+
 func TestPercent(t *testing.T) {
 	for live, want := range map[uint64]int{0: most, 4 * mib: most, 8 * mib: 600, 24 * mib: 200, 48 * mib: 150, 400 * mib: 150} {
 		if got := percent(live, 48*mib); got != want {
