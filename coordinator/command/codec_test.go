@@ -382,14 +382,15 @@ func readGolden(t *testing.T, path string) (got []Command) {
 	return got
 }
 
-// TestBMCSessionsRoundTrip: the record of a snapshot that the codec of records has no other test for.
-func TestBMCSessionsRoundTrip(t *testing.T) {
+// TestSnapshotRecordRoundTrip: the records of a snapshot that the codec of records has no other test for.
+func TestSnapshotRecordRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		var b BMCSessions
-		fill(t, reflect.ValueOf(&b).Elem())
-		got, err := DecodeSnapshotRecord(AppendSnapshotRecord(nil, &b))
-		if d := cmp.Diff(any(&b), got); err != nil || d != "" {
-			t.Fatal(err, d)
+		for _, rec := range []any{&BMCSessions{}, &PackedNode{}} {
+			fill(t, reflect.ValueOf(rec).Elem())
+			got, err := DecodeSnapshotRecord(AppendSnapshotRecord(nil, rec))
+			if d := cmp.Diff(rec, got); err != nil || d != "" {
+				t.Fatal(err, d)
+			}
 		}
 	})
 }

@@ -10,12 +10,14 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// AppendSnapshotRecord appends one record of a snapshot: *Root, *node.Node, *node.Port, *flow.Flow, *Session,
+// AppendSnapshotRecord appends one record of a snapshot: *Root, *node.Node, *PackedNode, *node.Port, *flow.Flow, *Session,
 // *Agent, *Ring, *JoinToken, *Client, *Answer, *Alarm, *Inventory, *BMCSessions, *Event, *Member or *SnapshotEnd. Equal records
 // have equal bytes. It panics on any other type.
 func AppendSnapshotRecord(b []byte, rec any) []byte {
 	m := &pb.SnapshotRecord{}
 	switch r := rec.(type) {
+	case *PackedNode:
+		m.Record = &pb.SnapshotRecord_PackedNode{PackedNode: &pb.PackedNode{Form: r.Form, Data: []byte(r.Data)}}
 	case *Root:
 		m.Record = &pb.SnapshotRecord_Root{Root: rootProto(r)}
 	case *node.Node:
@@ -32,6 +34,12 @@ func AppendSnapshotRecord(b []byte, rec any) []byte {
 		m = membershipProto(rec)
 	}
 	return appendRecord(b, m)
+}
+
+// PackedNode is a node as coordinator/state packs it.
+type PackedNode struct {
+	Form uint32
+	Data string
 }
 
 // membershipProto encodes the records of agents, clients and what happened.
@@ -98,6 +106,8 @@ func DecodeSnapshotRecord(data []byte) (any, error) {
 	switch r := m.GetRecord().(type) {
 	case *pb.SnapshotRecord_Root:
 		return rootOf(r.Root)
+	case *pb.SnapshotRecord_PackedNode:
+		return &PackedNode{Form: r.PackedNode.GetForm(), Data: string(r.PackedNode.GetData())}, nil
 	case *pb.SnapshotRecord_Node:
 		n, err := nodeOf(r.Node)
 		return &n, err

@@ -81,9 +81,7 @@ func newNodeTable() table[node.ID, node.Node] {
 	t.spec.hash = hashNode
 	var h hasher // for the applier's goroutine only, as packing is
 	t.spec.pack = func(n *node.Node) string {
-		h.reset()
-		hashNodeHead(&h, n)
-		hashNodeBody(&h, n)
+		packNode(&h, n)
 		return string(h.buf)
 	}
 	t.spec.unpack = unpackNode

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"encoding/binary"
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/flow"
@@ -11,7 +12,13 @@ import (
 
 // Nodes at rest lie packed: a record of 1.5 KiB takes 4 KiB as a struct with maps, and half of that as the bytes
 // that are hashed. A node that is touched is opened, and packed again by a later tick. Packing changes neither
-// hash nor snapshot, and its form is private to the process.
+// hash nor snapshot.
+//
+// A snapshot has all nodes in this form, which is therefore never changed: a field that comes later is written behind all
+// others in a form of the next number, and unpackNode reads both. lifecycle's states keep their numbers.
+
+// packForm is the form that is written.
+const packForm = 1
 
 // packBatch is how many rows one tick looks at.
 const packBatch = 512
@@ -67,19 +74,53 @@ func (s *State) nodeRow(id node.ID) row[node.ID, node.Node] {
 	return s.nearest
 }
 
-// unpacker reads what a hasher wrote. Texts share the packed bytes.
-type unpacker struct{ rest string }
+// packNode writes a node into the hasher's buffer, and answers where the body begins.
+func packNode(h *hasher, n *node.Node) (body int) {
+	h.reset()
+	hashNodeHead(h, n)
+	body = len(h.buf)
+	hashNodeBody(h, n)
+	return body
+}
+
+// unpacker reads what a hasher wrote. Texts share the packed bytes. Bytes that no hasher wrote leave it cut.
+type unpacker struct {
+	rest string
+	cut  bool
+}
+
+// take is the next n bytes; fewer are none, and nothing comes after them.
+func (u *unpacker) take(n uint64) string {
+	if n > uint64(len(u.rest)) {
+		u.rest, u.cut = "", true
+		return ""
+	}
+	s := u.rest[:n]
+	u.rest = u.rest[n:]
+	return s
+}
 
 func (u *unpacker) num() uint64 {
 	var n uint64
-	for shift := 0; ; shift += 7 {
-		b := u.rest[0]
-		u.rest = u.rest[1:]
-		n |= uint64(b&0x7f) << shift
-		if b < 0x80 {
+	for i := 0; i < min(len(u.rest), binary.MaxVarintLen64); i++ { // bytes, not runes
+		b := u.rest[i]
+		if n |= uint64(b&0x7f) << (7 * i); b < 0x80 {
+			u.rest = u.rest[i+1:]
 			return n
 		}
 	}
+	u.rest, u.cut = "", true
+	return 0
+}
+
+// count is the number of things that follow, each of at least one byte.
+func (u *unpacker) count() uint64 {
+	n := u.num()
+	if n > uint64(len(u.rest)) {
+		u.rest, u.cut = "", true
+		return 0
+	}
+	return n
 }
 
 func (u *unpacker) int() int64 {
@@ -87,12 +128,7 @@ func (u *unpacker) int() int64 {
 	return int64(n>>1) ^ -int64(n&1) // zig-zag, as binary.AppendVarint
 }
 
-func (u *unpacker) str() string {
-	size := u.num()
-	s := u.rest[:size]
-	u.rest = u.rest[size:]
-	return s
-}
+func (u *unpacker) str() string { return u.take(u.num()) }
 
 func (u *unpacker) strs(to ...*string) {
 	for _, s := range to {
@@ -100,11 +136,7 @@ func (u *unpacker) strs(to ...*string) {
 	}
 }
 
-func (u *unpacker) flag() bool {
-	b := u.rest[0]
-	u.rest = u.rest[1:]
-	return b == 1
-}
+func (u *unpacker) flag() bool { return u.take(1) == "\x01" }
 
 func (u *unpacker) when() time.Time {
 	if !u.flag() {
@@ -114,7 +146,7 @@ func (u *unpacker) when() time.Time {
 }
 
 func (u *unpacker) list() []string {
-	n := u.num()
+	n := u.count()
 	if n == 0 {
 		return nil
 	}
@@ -126,7 +158,7 @@ func (u *unpacker) list() []string {
 }
 
 func (u *unpacker) dict() map[string]string {
-	n := u.num()
+	n := u.count()
 	if n == 0 {
 		return nil
 	}
@@ -146,10 +178,17 @@ func (u *unpacker) sealed() node.Sealed {
 	return s
 }
 
-// unpackNode reads head and body in the order in which hashNodeHead and hashNodeBody write them.
+// unpackNode reads what packNode wrote here.
 func unpackNode(packed string) *node.Node {
+	n, _, _ := readPackedNode(packed)
+	return n
+}
+
+// readPackedNode reads head and body in the order in which hashNodeHead and hashNodeBody write them, and answers where the
+// body begins; ok is false for bytes that they did not write.
+func readPackedNode(packed string) (n *node.Node, body int, ok bool) {
 	u := &unpacker{rest: packed}
-	n := &node.Node{}
+	n = &node.Node{}
 	n.ID = node.ID(u.str())
 	u.strs(&n.Name, &n.Driver, &n.Group)
 	n.Provision, n.TargetProvision, n.Power = lifecycle.State(u.num()), lifecycle.State(u.num()), node.Power(u.num())
@@ -178,8 +217,9 @@ func unpackNode(packed string) *node.Node {
 	}
 	n.Version = u.num()
 	n.CreatedAt, n.UpdatedAt, n.ProvisionUpdatedAt = u.when(), u.when(), u.when()
+	body = len(packed) - len(u.rest)
 	n.Properties, n.Extra, n.DriverInfo = u.dict(), u.dict(), u.dict()
-	if count := u.num(); count > 0 {
+	if count := u.count(); count > 0 {
 		n.Secrets = make(map[string]node.Sealed, count)
 		for range count {
 			k := u.str()
@@ -188,5 +228,5 @@ func unpackNode(packed string) *node.Node {
 	}
 	in.RootDeviceHints, in.MetaData = u.dict(), u.dict()
 	n.Traits = u.list()
-	return n
+	return n, body, !u.cut && u.rest == ""
 }

@@ -5,6 +5,9 @@ import (
 	"encoding/binary"
 	"errors"
 	"io"
+	"strings"
+
+	"github.com/cespare/xxhash/v2"
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
@@ -23,7 +26,7 @@ func (v *View) WriteSnapshot(w io.Writer) error {
 	writeTable(out, &d.rings)
 	writeTable(out, &d.members)
 	writeTable(out, &d.joinTokens)
-	writeTable(out, &d.nodes)
+	writeNodes(out, &d.nodes)
 	writeTable(out, &d.ports)
 	writeTable(out, &d.flows)
 	writeTable(out, &d.inventories)
@@ -62,6 +65,20 @@ func writeTable[K, R any](out *snapshotWriter, t *table[K, R]) {
 	})
 }
 
+// writeNodes is writeTable for nodes: packed, as most of them are.
+func writeNodes(out *snapshotWriter, t *table[node.ID, node.Node]) {
+	var h hasher
+	rec := &command.PackedNode{Form: packForm}
+	t.rows.scan(func(r row[node.ID, node.Node]) bool {
+		if rec.Data = r.packed; r.rec != nil {
+			packNode(&h, r.rec)
+			rec.Data = string(h.buf)
+		}
+		out.write(rec)
+		return out.err == nil
+	})
+}
+
 func (w *snapshotWriter) write(rec any) {
 	if w.err != nil {
 		return
@@ -78,7 +95,7 @@ func (w *snapshotWriter) write(rec any) {
 // record and not beyond what a buffered reader takes. Errors are fault.Corrupt, or fault.Version for a snapshot of
 // a level above Level.
 func ReadSnapshot(r io.Reader) (*State, error) {
-	in := &snapshotReader{r: bufio.NewReaderSize(r, 1<<18), s: New()}
+	in := &snapshotReader{r: bufio.NewReaderSize(r, 1<<18), s: New(), texts: map[string]string{}}
 	for {
 		rec, err := in.next()
 		if err != nil {
@@ -99,6 +116,7 @@ type snapshotReader struct {
 	s       *State
 	buf     []byte
 	records uint64
+	texts   map[string]string // that many nodes share: names of groups, drivers, agents
 }
 
 const readOp = "read snapshot"
@@ -156,6 +174,8 @@ func (in *snapshotReader) load(rec any) error {
 		load(s, &s.members, r)
 	case *JoinToken:
 		load(s, &s.joinTokens, r)
+	case *command.PackedNode:
+		return in.loadNode(r)
 	case *node.Node:
 		load(s, &s.nodes, r)
 		s.packAtRest(r.ID)
@@ -184,6 +204,52 @@ func (in *snapshotReader) load(rec any) error {
 func load[K, R any](s *State, t *table[K, R], r *R) {
 	found, _ := t.rows.get(row[K, R]{key: t.spec.key(r)})
 	t.swap(&s.data, &s.hasher, found, t.open(found), r)
+}
+
+// loadNode puts a packed node into its table, and leaves it packed if it is at rest. The hash is that of the very bytes,
+// as hashNode makes it.
+func (in *snapshotReader) loadNode(p *command.PackedNode) error {
+	if p.Form != packForm {
+		return fault.New(fault.Version, readOp, "record %d is a node in form %d, this member reads %d", in.records, p.Form, packForm).
+			WithHelp("install the version that the others run")
+	}
+	n, body, ok := readPackedNode(p.Data)
+	if !ok {
+		return fault.New(fault.Corrupt, readOp, "record %d is no node", in.records)
+	}
+	s := in.s
+	if _, twice := s.nodes.rows.get(row[node.ID, node.Node]{key: n.ID}); twice {
+		return fault.New(fault.Corrupt, readOp, "record %d is a second node %s", in.records, n.ID)
+	}
+	// The indexes keep texts: they must not keep the packed bytes alive, which the next change replaces.
+	n.ID, n.Name = node.ID(strings.Clone(string(n.ID))), strings.Clone(n.Name)
+	n.PrevOwner, n.Lock.Session = strings.Clone(n.PrevOwner), strings.Clone(n.Lock.Session)
+	for _, t := range [...]*string{&n.Group, &n.Driver, &n.Owner} {
+		*t = in.text(*t)
+	}
+	h := &s.hasher
+	r := row[node.ID, node.Node]{key: n.ID, aux: xxhash.Sum64String(p.Data[body:])}
+	h.reset()
+	h.num(r.aux)
+	h.buf = append(h.buf, p.Data[:body]...)
+	r.sum = h.sum()
+	if r.packed = p.Data; !atRest(n) {
+		r.packed, r.rec = "", n
+	}
+	s.nodes.rows.load(r)
+	s.nodes.sum += r.sum
+	indexNode(&s.data, nil, n)
+	return nil
+}
+
+// text is t, once for all records.
+func (in *snapshotReader) text(t string) string {
+	known, ok := in.texts[t]
+	if !ok {
+		known = strings.Clone(t)
+		in.texts[known] = known
+	}
+	return known
 }
 
 func (s *State) setRoot(r *command.Root) {

@@ -1,6 +1,7 @@
 package state
 
 import (
+	"bufio"
 	"bytes"
 	"reflect"
 	"testing"
@@ -73,5 +74,36 @@ func TestSnapshot(t *testing.T) {
 	flipped[len(flipped)/2] ^= 4
 	if _, err := ReadSnapshot(bytes.NewReader(flipped)); err == nil {
 		t.Error("a flipped bit was not seen")
+	}
+}
+
+// TestSnapshotWithABadNode: an archive that somebody made, or an upgrade turned back.
+func TestSnapshotWithABadNode(t *testing.T) {
+	w := newWorld(t)
+	w.agent("r1", 1)
+	w.create(1)
+	good := newNodeTable().spec.pack(w.s.node(nodeID(1)))
+	for name, c := range map[string]struct {
+		nodes []command.PackedNode
+		want  fault.Kind
+	}{
+		"cut":         {[]command.PackedNode{{Form: packForm, Data: good[:len(good)-1]}}, fault.Corrupt},
+		"nothing":     {[]command.PackedNode{{Form: packForm}}, fault.Corrupt},
+		"a later one": {[]command.PackedNode{{Form: packForm + 1, Data: good}}, fault.Version},
+		"twice":       {[]command.PackedNode{{Form: packForm, Data: good}, {Form: packForm, Data: good}}, fault.Corrupt},
+	} {
+		var buf bytes.Buffer
+		out := &snapshotWriter{w: bufio.NewWriter(&buf)}
+		out.write(w.s.rootRecord())
+		for i := range c.nodes {
+			out.write(&c.nodes[i])
+		}
+		out.write(&command.SnapshotEnd{Records: out.records, Hash: w.s.Hash()})
+		if err := out.w.Flush(); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := ReadSnapshot(&buf); !fault.Is(err, c.want) {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }

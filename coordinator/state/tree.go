@@ -34,6 +34,13 @@ func (t *tree[T]) set(v T) {
 	t.live.Set(v)
 }
 
+// load is set for values that come in order.
+func (t *tree[T]) load(v T) {
+	t.frozen = nil
+	t.changes++
+	t.live.Load(v)
+}
+
 func (t *tree[T]) delete(key T) {
 	t.frozen = nil
 	t.changes++
