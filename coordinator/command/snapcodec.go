@@ -3,6 +3,8 @@ package command
 import (
 	"errors"
 
+	"google.golang.org/protobuf/encoding/protowire"
+
 	pb "github.com/farrier-project/farrier/api/gen/farrier/raftlog/v1"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/lock"
@@ -17,7 +19,7 @@ func AppendSnapshotRecord(b []byte, rec any) []byte {
 	m := &pb.SnapshotRecord{}
 	switch r := rec.(type) {
 	case *PackedNode:
-		m.Record = &pb.SnapshotRecord_PackedNode{PackedNode: &pb.PackedNode{Form: r.Form, Data: []byte(r.Data)}}
+		return appendPackedNode(b, r)
 	case *Root:
 		m.Record = &pb.SnapshotRecord_Root{Root: rootProto(r)}
 	case *node.Node:
@@ -40,6 +42,21 @@ func AppendSnapshotRecord(b []byte, rec any) []byte {
 type PackedNode struct {
 	Form uint32
 	Data string
+}
+
+// The fields of a packed node on the wire.
+const (
+	fieldPackedNode = 17 // of SnapshotRecord
+	fieldForm       = 1  // of PackedNode
+	fieldData       = 2
+)
+
+// appendPackedNode writes what proto.Marshal would, without a copy of the data in between.
+func appendPackedNode(b []byte, p *PackedNode) []byte {
+	size := protowire.SizeTag(fieldForm) + protowire.SizeVarint(uint64(p.Form)) + protowire.SizeTag(fieldData) + protowire.SizeBytes(len(p.Data))
+	b = protowire.AppendVarint(protowire.AppendTag(b, fieldPackedNode, protowire.BytesType), uint64(size))
+	b = protowire.AppendVarint(protowire.AppendTag(b, fieldForm, protowire.VarintType), uint64(p.Form))
+	return protowire.AppendString(protowire.AppendTag(b, fieldData, protowire.BytesType), p.Data)
 }
 
 // membershipProto encodes the records of agents, clients and what happened.

@@ -164,13 +164,12 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 	s.opened++
 	tmp := filepath.Join(s.dir, fmt.Sprintf("%016x-%016x.%d.tmp", term, index, s.opened))
 	s.mu.Unlock()
-	f, err := os.OpenFile(tmp, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
+	f, err := createDirect(tmp)
 	if err != nil {
 		return nil, fmt.Errorf("create snapshot: %w", err)
 	}
-	sum := xxhash.New()
 	return &sink{
-		store: s, file: f, sum: sum, out: bufio.NewWriterSize(io.MultiWriter(f, sum), 256<<10),
+		store: s, file: f, sum: xxhash.New(),
 		meta: raft.SnapshotMeta{
 			Version: version, ID: fmt.Sprintf("%016x-%016x", term, index), Index: index, Term: term,
 			Configuration: configuration, ConfigurationIndex: configurationIndex,
@@ -181,9 +180,8 @@ func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, con
 // sink writes one snapshot. It belongs to one goroutine.
 type sink struct {
 	store *snapshots
-	file  *os.File
+	file  *directFile
 	sum   *xxhash.Digest
-	out   *bufio.Writer
 	meta  raft.SnapshotMeta
 	done  bool
 }
@@ -191,7 +189,8 @@ type sink struct {
 func (k *sink) ID() string { return k.meta.ID }
 
 func (k *sink) Write(p []byte) (int, error) {
-	n, err := k.out.Write(p)
+	n, err := k.file.Write(p)
+	_, _ = k.sum.Write(p[:n]) // it never fails
 	k.meta.Size += int64(n)
 	return n, err
 }
@@ -209,9 +208,6 @@ func (k *sink) Close() error {
 }
 
 func (k *sink) finish() error {
-	if err := k.out.Flush(); err != nil {
-		return err
-	}
 	raw, err := json.Marshal(k.meta)
 	if err != nil {
 		return err
@@ -222,7 +218,7 @@ func (k *sink) finish() error {
 	if _, err := k.file.Write(append(end, snapMagic...)); err != nil {
 		return err
 	}
-	if err := errors.Join(k.file.Sync(), k.file.Close()); err != nil {
+	if err := errors.Join(k.file.finish(), k.file.Close()); err != nil {
 		return err
 	}
 	if err := os.Rename(k.file.Name(), k.store.path(k.meta.ID)); err != nil {
@@ -276,7 +272,7 @@ func (r *Replica) runSnapshots(ctx context.Context) {
 		if grown < r.cfg.SnapshotBytes {
 			continue
 		}
-		if list, err := r.snaps.List(); err == nil && len(list) > 0 && grown < list[0].Size/4 {
+		if list, err := r.snaps.List(); err == nil && len(list) > 0 && grown < list[0].Size/2 {
 			continue
 		}
 		taken := make(chan error, 1)
