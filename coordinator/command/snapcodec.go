@@ -51,12 +51,43 @@ const (
 	fieldData       = 2
 )
 
-// appendPackedNode writes what proto.Marshal would, without a copy of the data in between.
+// appendPackedNode writes a packed node without a message in between, which would copy the data.
 func appendPackedNode(b []byte, p *PackedNode) []byte {
 	size := protowire.SizeTag(fieldForm) + protowire.SizeVarint(uint64(p.Form)) + protowire.SizeTag(fieldData) + protowire.SizeBytes(len(p.Data))
 	b = protowire.AppendVarint(protowire.AppendTag(b, fieldPackedNode, protowire.BytesType), uint64(size))
 	b = protowire.AppendVarint(protowire.AppendTag(b, fieldForm, protowire.VarintType), uint64(p.Form))
 	return protowire.AppendString(protowire.AppendTag(b, fieldData, protowire.BytesType), p.Data)
+}
+
+// packedNodeOf reads what appendPackedNode wrote, and copies the data once; ok is false for every other record.
+func packedNodeOf(b []byte) (p *PackedNode, ok bool) {
+	b, ok = consumeField(b, fieldPackedNode)
+	if !ok {
+		return nil, false
+	}
+	num, typ, n := protowire.ConsumeTag(b)
+	if n < 0 || num != fieldForm || typ != protowire.VarintType {
+		return nil, false
+	}
+	form, m := protowire.ConsumeVarint(b[n:])
+	if m < 0 || form>>32 != 0 {
+		return nil, false
+	}
+	data, ok := consumeField(b[n+m:], fieldData)
+	if !ok {
+		return nil, false
+	}
+	return &PackedNode{Form: uint32(form), Data: string(data)}, true
+}
+
+// consumeField is the content of b if b is one field of bytes with that number and nothing else.
+func consumeField(b []byte, want protowire.Number) (content []byte, ok bool) {
+	num, typ, n := protowire.ConsumeTag(b)
+	if n < 0 || num != want || typ != protowire.BytesType {
+		return nil, false
+	}
+	content, m := protowire.ConsumeBytes(b[n:])
+	return content, m >= 0 && n+m == len(b)
 }
 
 // membershipProto encodes the records of agents, clients and what happened.
@@ -116,6 +147,9 @@ func membershipProto(rec any) *pb.SnapshotRecord {
 
 // DecodeSnapshotRecord reads what AppendSnapshotRecord wrote. Errors are fault.Corrupt.
 func DecodeSnapshotRecord(data []byte) (any, error) {
+	if p, ok := packedNodeOf(data); ok {
+		return p, nil
+	}
 	var m pb.SnapshotRecord
 	if err := readRecord("snapshot record", data, &m); err != nil {
 		return nil, err

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io"
+	"math"
 	"net/http"
 	"slices"
 	"time"
@@ -26,7 +27,7 @@ import (
 // client certificates (identity.ServerTLS).
 func (d *Dispatch) Handler() (path string, handler http.Handler) {
 	path, inner := farrierv1connect.NewRackServiceHandler(rackService{d},
-		connect.WithReadMaxBytes(maxRequestBytes), connect.WithCompressMinBytes(64<<10))
+		connect.WithReadMaxBytes(maxRequestBytes), connect.WithCompressMinBytes(math.MaxInt))
 	return path, http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		c := &caller{rc: http.NewResponseController(w)}
 		if r.TLS == nil {

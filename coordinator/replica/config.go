@@ -53,7 +53,8 @@ type Config struct {
 	// that come back. Default 10,240.
 	SnapshotEvery, TrailingLogs uint64
 	// SnapshotBytes is by how many bytes the log grows before a snapshot is taken, however few its entries are: a member
-	// that starts applies all of them again. Half of the newest snapshot, if that is more. Default 32 MiB.
+	// that starts applies all of them again. Half of the newest snapshot, if that is more; a quarter of SnapshotBytes at rest.
+	// Default 32 MiB.
 	SnapshotBytes int64
 	// MaxArchive is the largest user snapshot that RestoreSnapshot accepts, in bytes. Default 8 GiB.
 	MaxArchive int64

@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -466,4 +467,44 @@ func TestVerdict(t *testing.T) {
 			t.Errorf("%s: minority at %d, differ at %d", c.name, minority, differ)
 		}
 	}
+}
+
+// TestSnapshotDue: an import of a large site wrote every node four times, and a member that was killed at rest had a
+// quarter of the state to apply when it came back.
+func TestSnapshotDue(t *testing.T) {
+	const mib = 1 << 20
+	for _, c := range []struct {
+		grown, newest int64
+		rest, want    bool
+	}{
+		{31 * mib, 0, false, false},
+		{32 * mib, 0, false, true},
+		{32 * mib, 40 * mib, false, true},
+		{40 * mib, 200 * mib, false, false},
+		{100 * mib, 200 * mib, false, true},
+		{7 * mib, 200 * mib, true, false},
+		{8 * mib, 200 * mib, true, true},
+		{0, 0, true, false},
+	} {
+		r := &Replica{cfg: Config{SnapshotBytes: 32 * mib}, snaps: &watchedSnapshots{SnapshotStore: newestOf(c.newest)}}
+		if got := r.snapshotDue(c.grown, c.rest); got != c.want {
+			t.Errorf("%d MiB grown, the newest has %d MiB, at rest %v: %v", c.grown/mib, c.newest/mib, c.rest, got)
+		}
+	}
+}
+
+// newestOf is a store whose newest snapshot has that many bytes; 0 is none.
+type newestOf int64
+
+func (n newestOf) List() ([]*raft.SnapshotMeta, error) {
+	if n == 0 {
+		return nil, nil
+	}
+	return []*raft.SnapshotMeta{{Size: int64(n)}}, nil
+}
+
+func (newestOf) Open(string) (*raft.SnapshotMeta, io.ReadCloser, error) { return nil, nil, io.EOF }
+
+func (newestOf) Create(raft.SnapshotVersion, uint64, uint64, raft.Configuration, uint64, raft.Transport) (raft.SnapshotSink, error) {
+	return nil, io.EOF
 }

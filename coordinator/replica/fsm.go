@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"sync/atomic"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -24,6 +26,7 @@ type fsm struct {
 	file    string // of the log, for messages
 	settled func() // told after each batch
 	checked func(checkpoint)
+	paused  atomic.Int64 // nanoseconds for which the last snapshot kept the next entry waiting
 
 	mu      sync.Mutex
 	state   *state.State
@@ -143,7 +146,9 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err := f.latch.failed(); err != nil {
 		return nil, err
 	}
+	start := time.Now()
 	v, applied := f.newest()
+	f.paused.Store(int64(time.Since(start)))
 	return frozen{view: v, applied: applied}, nil
 }
 

@@ -120,9 +120,10 @@ func (r *Replica) openStores() error {
 	if len(list) > 0 {
 		newest = list[0].Index
 	}
-	r.snaps = &watchedSnapshots{SnapshotStore: snaps, taken: func(i uint64) {
+	r.snaps = &watchedSnapshots{SnapshotStore: snaps, taken: func(i uint64, size int64, took time.Duration) {
 		r.store.floor.Store(max(i, r.store.floor.Load()))
 		r.store.grown.Store(0)
+		r.log.Info("a snapshot was written", "index", i, "bytes", size, "took", took, "pause", time.Duration(r.fsm.paused.Load()))
 	}}
 	return r.store.verify(newest)
 }

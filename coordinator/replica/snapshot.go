@@ -257,22 +257,24 @@ func (s *snapshots) reap() error {
 // snapshotLook is how often the log's growth is looked at.
 const snapshotLook = 5 * time.Second
 
+// snapshotRest is how many entries in one look are rest; ticks alone are 20.
+const snapshotRest = 100
+
 // runSnapshots takes a snapshot when the log has grown by many bytes. raft counts entries, and an entry holds up to
 // hundreds of commands: an import of 100,000 nodes is too few entries for it.
 func (r *Replica) runSnapshots(ctx context.Context) {
 	t := time.NewTicker(snapshotLook)
 	defer t.Stop()
+	last := r.raft.LastIndex()
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-t.C:
 		}
-		grown := r.store.grown.Load()
-		if grown < r.cfg.SnapshotBytes {
-			continue
-		}
-		if list, err := r.snaps.List(); err == nil && len(list) > 0 && grown < list[0].Size/2 {
+		was := last
+		last = r.raft.LastIndex()
+		if !r.snapshotDue(r.store.grown.Load(), last-was <= snapshotRest) {
 			continue
 		}
 		taken := make(chan error, 1)
@@ -288,10 +290,23 @@ func (r *Replica) runSnapshots(ctx context.Context) {
 	}
 }
 
+// snapshotDue weighs what a snapshot costs now against what a start would cost. Under load it must be worth half of the
+// newest one; at rest it is nearly free, and the next start has little to apply.
+func (r *Replica) snapshotDue(grown int64, rest bool) bool {
+	if rest {
+		return grown >= r.cfg.SnapshotBytes/4
+	}
+	if grown < r.cfg.SnapshotBytes {
+		return false
+	}
+	list, err := r.snaps.List()
+	return err != nil || len(list) == 0 || grown >= list[0].Size/2
+}
+
 // watchedSnapshots tells when a snapshot is in place.
 type watchedSnapshots struct {
 	raft.SnapshotStore
-	taken   func(index uint64)
+	taken   func(index uint64, size int64, took time.Duration)
 	started atomic.Bool // raft runs
 	failed  error       // of Open before raft ran, which keeps it to itself
 }
@@ -312,19 +327,29 @@ func (w *watchedSnapshots) Create(version raft.SnapshotVersion, index, term uint
 	if err != nil {
 		return nil, err
 	}
-	return watchedSink{k, index, w.taken}, nil
+	return &watchedSink{SnapshotSink: k, index: index, began: time.Now(), taken: w.taken}, nil
 }
 
 type watchedSink struct {
 	raft.SnapshotSink
 	index uint64
-	taken func(uint64)
+	began time.Time
+	size  int64
+	taken func(index uint64, size int64, took time.Duration)
 }
 
-func (k watchedSink) Close() error {
+func (k *watchedSink) Write(p []byte) (int, error) {
+	n, err := k.SnapshotSink.Write(p)
+	k.size += int64(n)
+	return n, err
+}
+
+// Close implements raft.SnapshotSink; raft calls it again after Persist.
+func (k *watchedSink) Close() error {
 	err := k.SnapshotSink.Close()
-	if err == nil {
-		k.taken(k.index)
+	if err == nil && k.taken != nil {
+		k.taken(k.index, k.size, time.Since(k.began))
+		k.taken = nil
 	}
 	return err
 }

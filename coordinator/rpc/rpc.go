@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"math"
 	"net/http"
 	"sync/atomic"
 	"time"
@@ -142,7 +143,7 @@ func (a *API) Forwarder() *Forwarder { return a.forward }
 func (a *API) Handler() http.Handler {
 	opts := []connect.HandlerOption{
 		connect.WithInterceptors(&edge{log: a.Log}),
-		connect.WithCompressMinBytes(32 << 10),
+		connect.WithCompressMinBytes(math.MaxInt), // gzip takes longer than the network of a site: 4 of 5 s of an archive
 		connect.WithReadMaxBytes(maxBulkBody),
 		connect.WithRecover(a.recover),
 	}

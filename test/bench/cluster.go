@@ -39,7 +39,9 @@ func (b *bench) startSite(ctx context.Context, cfg site.Config) (*site.Site, err
 		cfg.Profile = "default"
 	}
 	cfg.Bin, cfg.Machines, cfg.Group = bin, -1, group
-	cfg.CoordinatorSettings += "log: {level: warn}\n"
+	if !strings.Contains(cfg.CoordinatorSettings, "log:") {
+		cfg.CoordinatorSettings += "log: {level: warn}\n"
+	}
 	cfg.AgentSettings += "log: {level: warn}\n"
 	return site.Start(ctx, cfg)
 }

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -125,7 +126,7 @@ func memory(ctx context.Context, b *bench) error {
 // restart is row 14: an archive of 100,000 nodes while writes go on, and a cold start with them.
 func restart(ctx context.Context, b *bench) error {
 	const nodes = 100_000
-	s, err := b.startSite(ctx, site.Config{})
+	s, err := b.startSite(ctx, site.Config{CoordinatorSettings: "log: {level: info}\n"})
 	if err != nil {
 		return err
 	}
@@ -147,12 +148,57 @@ func restart(ctx context.Context, b *bench) error {
 	if err := b.archive(ctx, s, ids); err != nil {
 		return err
 	}
+	if err := b.written(s); err != nil {
+		return err
+	}
+	loaded, err := coldStart(ctx, s, nodes)
+	if err != nil {
+		return err
+	}
+	b.add(figure{Row: 14, Metric: "kill to first answer that has all 100,000 nodes, in the import", Value: ms(loaded), Unit: "ms", Goal: "reported", Note: "half of the newest snapshot may have to be applied again"})
+	if err := pause(ctx, restBefore); err != nil {
+		return err
+	}
 	full, err := coldStart(ctx, s, nodes)
 	if err != nil {
 		return err
 	}
-	b.add(figure{Row: 14, Metric: "kill to first answer that has all 100,000 nodes", Value: ms(full), Unit: "ms", Goal: "<= 1 s", Met: met(full <= time.Second)})
-	b.add(figure{Row: 14, Metric: "pause of writes when a snapshot begins", Unit: "ms", Goal: "<= 10 ms", Note: "not measured from outside the process: p99 of writes stands for it"})
+	b.add(figure{Row: 14, Metric: "the same, at rest", Value: ms(full), Unit: "ms", Goal: "<= 1 s", Met: met(full <= time.Second)})
+	return nil
+}
+
+// restBefore is how long a site is left alone before a start at rest: two looks at the log's growth, and the snapshots.
+const restBefore = 15 * time.Second
+
+// written adds what the members' logs say of the newest snapshot of each, which was taken during the import.
+func (b *bench) written(s *site.Site) error {
+	var worst, stopped time.Duration
+	var size int64
+	for _, c := range s.Coordinators {
+		data, err := os.ReadFile(c.LogPath)
+		if err != nil {
+			return err
+		}
+		at := bytes.LastIndex(data, []byte(`msg="a snapshot was written"`))
+		if at < 0 {
+			return fmt.Errorf("%s wrote no snapshot of %d nodes", c.Name, 100_000)
+		}
+		line, _, _ := strings.Cut(string(data[at:]), "\n")
+		field := func(name string) string {
+			_, rest, _ := strings.Cut(line, " "+name+"=")
+			value, _, _ := strings.Cut(rest, " ")
+			return value
+		}
+		took, errTook := time.ParseDuration(field("took"))
+		halt, errHalt := time.ParseDuration(field("pause"))
+		n, errSize := strconv.ParseInt(field("bytes"), 10, 64)
+		if err := errors.Join(errTook, errHalt, errSize); err != nil {
+			return fmt.Errorf("%q: %w", line, err)
+		}
+		worst, stopped, size = max(worst, took), max(stopped, halt), max(size, n)
+	}
+	b.add(figure{Row: 14, Metric: "a member writes a snapshot in the import, worst of three", Value: worst.Seconds(), Unit: "s", Goal: "<= 1 s", Met: met(worst <= time.Second), Note: fmt.Sprintf("up to %d MiB; the members' own clocks", size/mib)})
+	b.add(figure{Row: 14, Metric: "pause of entries when it begins", Value: ms(stopped), Unit: "ms", Goal: "<= 10 ms", Met: met(stopped <= 10*time.Millisecond)})
 	return nil
 }
 
@@ -223,7 +269,7 @@ func (b *bench) archive(ctx context.Context, s *site.Site, ids []string) error {
 	if err = errors.Join(err, saveErr); err != nil {
 		return err
 	}
-	b.add(figure{Row: 14, Metric: "snapshot of 100,000 nodes over the API, with writes", Value: took.Seconds(), Unit: "s", Goal: "<= 1 s", Met: met(took <= time.Second), Note: fmt.Sprintf("%d MiB", size/mib)})
+	b.add(figure{Row: 14, Metric: "archive of 100,000 nodes over the API, with writes", Value: took.Seconds(), Unit: "s", Goal: "reported", Note: fmt.Sprintf("%d MiB", size/mib)})
 	b.add(figure{Row: 14, Metric: "p99 of writes meanwhile", Value: busy.P99 / 1000, Unit: "ms", Anchor: "before " + number(calm.P99/1000) + " ms", Ratio: busy.P99 / calm.P99, Goal: "<= 3x", Met: met(busy.P99 <= 3*calm.P99)})
 	return nil
 }
