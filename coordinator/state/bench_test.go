@@ -226,15 +226,22 @@ func TestPackedNode(t *testing.T) {
 	if empty := (&node.Node{}); !reflect.DeepEqual(empty, tab.spec.unpack(tab.spec.pack(empty))) {
 		t.Error("an empty node is not what it was")
 	}
-	for cut := range packed {
-		if _, _, ok := readPackedNode(packed[:cut]); ok {
-			t.Fatalf("%d of %d bytes were read as a node", cut, len(packed))
+	resting := fullNode()
+	resting.FlowOpen, resting.Lock, resting.PrevOwner = false, node.Lock{}, ""
+	for _, packed := range []string{packed, tab.spec.pack(resting)} {
+		for cut := range packed {
+			if _, _, ok := readPackedNode(packed[:cut], true); ok {
+				t.Fatalf("%d of %d bytes were read as a node", cut, len(packed))
+			}
+		}
+		if _, _, ok := readPackedNode(packed, true); !ok {
+			t.Error("a whole node was not read over")
 		}
 	}
-	if _, _, ok := readPackedNode(packed + "x"); ok {
+	if _, _, ok := readPackedNode(packed+"x", false); ok {
 		t.Error("a byte too many was not seen")
 	}
-	if _, _, ok := readPackedNode(strings.Repeat("\xff", 400)); ok {
+	if _, _, ok := readPackedNode(strings.Repeat("\xff", 400), false); ok {
 		t.Error("lengths without an end were read as a node")
 	}
 }
@@ -250,7 +257,7 @@ func TestPackedFormsAreReadForEver(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	n, _, ok := readPackedNode(string(packed))
+	n, _, ok := readPackedNode(string(packed), false)
 	if !ok || !reflect.DeepEqual(n, fullNode()) {
 		t.Errorf("form 1 is read as %+v", n)
 	}

@@ -87,6 +87,7 @@ func packNode(h *hasher, n *node.Node) (body int) {
 type unpacker struct {
 	rest string
 	cut  bool
+	skip bool // maps, lists and sealed boxes are read over
 }
 
 // take is the next n bytes; fewer are none, and nothing comes after them.
@@ -130,6 +131,13 @@ func (u *unpacker) int() int64 {
 
 func (u *unpacker) str() string { return u.take(u.num()) }
 
+// over reads over so many texts.
+func (u *unpacker) over(texts uint64) {
+	for range texts {
+		u.str()
+	}
+}
+
 func (u *unpacker) strs(to ...*string) {
 	for _, s := range to {
 		*s = u.str()
@@ -147,7 +155,8 @@ func (u *unpacker) when() time.Time {
 
 func (u *unpacker) list() []string {
 	n := u.count()
-	if n == 0 {
+	if n == 0 || u.skip {
+		u.over(n)
 		return nil
 	}
 	list := make([]string, n)
@@ -159,7 +168,8 @@ func (u *unpacker) list() []string {
 
 func (u *unpacker) dict() map[string]string {
 	n := u.count()
-	if n == 0 {
+	if n == 0 || u.skip {
+		u.over(2 * n)
 		return nil
 	}
 	m := make(map[string]string, n)
@@ -172,7 +182,7 @@ func (u *unpacker) dict() map[string]string {
 
 func (u *unpacker) sealed() node.Sealed {
 	s := node.Sealed{KeyID: uint32(u.num())}
-	if box := u.str(); box != "" {
+	if box := u.str(); box != "" && !u.skip {
 		s.Box = []byte(box)
 	}
 	return s
@@ -180,13 +190,13 @@ func (u *unpacker) sealed() node.Sealed {
 
 // unpackNode reads what packNode wrote here.
 func unpackNode(packed string) *node.Node {
-	n, _, _ := readPackedNode(packed)
+	n, _, _ := readPackedNode(packed, false)
 	return n
 }
 
 // readPackedNode reads head and body in the order in which hashNodeHead and hashNodeBody write them, and answers where the
-// body begins; ok is false for bytes that they did not write.
-func readPackedNode(packed string) (n *node.Node, body int, ok bool) {
+// body begins; ok is false for bytes that they did not write. The body of a node at rest may be read over: it stays packed.
+func readPackedNode(packed string, over bool) (n *node.Node, body int, ok bool) {
 	u := &unpacker{rest: packed}
 	n = &node.Node{}
 	n.ID = node.ID(u.str())
@@ -218,6 +228,7 @@ func readPackedNode(packed string) (n *node.Node, body int, ok bool) {
 	n.Version = u.num()
 	n.CreatedAt, n.UpdatedAt, n.ProvisionUpdatedAt = u.when(), u.when(), u.when()
 	body = len(packed) - len(u.rest)
+	u.skip = over && atRest(n)
 	n.Properties, n.Extra, n.DriverInfo = u.dict(), u.dict(), u.dict()
 	if count := u.count(); count > 0 {
 		n.Secrets = make(map[string]node.Sealed, count)

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"strings"
+	"sync"
 
 	"github.com/cespare/xxhash/v2"
 
@@ -92,31 +93,77 @@ func (w *snapshotWriter) write(rec any) {
 }
 
 // ReadSnapshot reads a state that WriteSnapshot wrote, and checks it against its hash. It reads up to the end
-// record and not beyond what a buffered reader takes. Errors are fault.Corrupt, or fault.Version for a snapshot of
-// a level above Level.
+// record and not beyond what a buffered reader takes, in a goroutine of its own, which has ended when it returns. Errors are
+// fault.Corrupt, or fault.Version for a snapshot of a level above Level.
 func ReadSnapshot(r io.Reader) (*State, error) {
-	in := &snapshotReader{r: bufio.NewReaderSize(r, 1<<18), s: New(), texts: map[string]string{}}
+	in := &snapshotReader{r: bufio.NewReaderSize(r, 1<<18), texts: map[string]string{}}
+	to := &snapshotLoader{s: New()}
+	batches, stop := make(chan batch, 2), make(chan struct{})
+	var reading sync.WaitGroup
+	reading.Go(func() { in.read(batches, stop) })
+	defer reading.Wait()
+	defer close(stop)
 	for {
-		rec, err := in.next()
-		if err != nil {
-			return nil, err
+		b := <-batches // the last one has an end or an error
+		for _, rec := range b.records {
+			if end, ok := rec.(*command.SnapshotEnd); ok {
+				return to.finish(end)
+			}
+			if err := to.load(rec); err != nil {
+				return nil, err
+			}
+			to.records++
 		}
-		if end, ok := rec.(*command.SnapshotEnd); ok {
-			return in.finish(end)
+		if b.err != nil {
+			return nil, b.err
 		}
-		if err := in.load(rec); err != nil {
-			return nil, err
-		}
-		in.records++
 	}
 }
 
+// batchSize is how many records go from the reader to the loader at once.
+const batchSize = 256
+
+// batch is decoded records, and then what was wrong with the next.
+type batch struct {
+	records []any
+	err     error
+}
+
+// snapshotReader decodes records: half of the work, in a goroutine of its own.
 type snapshotReader struct {
 	r       *bufio.Reader
-	s       *State
 	buf     []byte
 	records uint64
+	hasher  hasher
 	texts   map[string]string // that many nodes share: names of groups, drivers, agents
+}
+
+// read hands batches on until the end, an error or stop.
+func (in *snapshotReader) read(to chan<- batch, stop <-chan struct{}) {
+	for last := false; !last; {
+		b := batch{records: make([]any, 0, batchSize)}
+		for len(b.records) < batchSize && !last {
+			var rec any
+			if rec, b.err = in.next(); b.err != nil {
+				last = true
+				break
+			}
+			_, last = rec.(*command.SnapshotEnd)
+			b.records = append(b.records, rec)
+			in.records++
+		}
+		select {
+		case to <- b:
+		case <-stop:
+			return
+		}
+	}
+}
+
+// snapshotLoader puts records into the tables of a new state.
+type snapshotLoader struct {
+	s       *State
+	records uint64
 }
 
 const readOp = "read snapshot"
@@ -140,6 +187,9 @@ func (in *snapshotReader) next() (any, error) {
 	if err != nil {
 		return nil, fault.Wrap(readOp, err)
 	}
+	if p, ok := rec.(*command.PackedNode); ok {
+		return in.openNode(p)
+	}
 	return rec, nil
 }
 
@@ -151,7 +201,7 @@ func cut(records uint64, err error) error {
 }
 
 // load puts a record into its table. The root comes first.
-func (in *snapshotReader) load(rec any) error {
+func (in *snapshotLoader) load(rec any) error {
 	s := in.s
 	root, isRoot := rec.(*command.Root)
 	if isRoot != (in.records == 0) {
@@ -174,7 +224,7 @@ func (in *snapshotReader) load(rec any) error {
 		load(s, &s.members, r)
 	case *JoinToken:
 		load(s, &s.joinTokens, r)
-	case *command.PackedNode:
+	case *openedNode:
 		return in.loadNode(r)
 	case *node.Node:
 		load(s, &s.nodes, r)
@@ -206,20 +256,22 @@ func load[K, R any](s *State, t *table[K, R], r *R) {
 	t.swap(&s.data, &s.hasher, found, t.open(found), r)
 }
 
-// loadNode puts a packed node into its table, and leaves it packed if it is at rest. The hash is that of the very bytes,
-// as hashNode makes it.
-func (in *snapshotReader) loadNode(p *command.PackedNode) error {
+// openedNode is a node of a snapshot with its row.
+type openedNode struct {
+	row row[node.ID, node.Node]
+	rec *node.Node // of one at rest, what the indexes need
+}
+
+// openNode reads a packed node, and leaves it packed if it is at rest. The hash is that of the very bytes, as hashNode
+// makes it.
+func (in *snapshotReader) openNode(p *command.PackedNode) (*openedNode, error) {
 	if p.Form != packForm {
-		return fault.New(fault.Version, readOp, "record %d is a node in form %d, this member reads %d", in.records, p.Form, packForm).
+		return nil, fault.New(fault.Version, readOp, "record %d is a node in form %d, this member reads %d", in.records, p.Form, packForm).
 			WithHelp("install the version that the others run")
 	}
-	n, body, ok := readPackedNode(p.Data)
+	n, body, ok := readPackedNode(p.Data, true)
 	if !ok {
-		return fault.New(fault.Corrupt, readOp, "record %d is no node", in.records)
-	}
-	s := in.s
-	if _, twice := s.nodes.rows.get(row[node.ID, node.Node]{key: n.ID}); twice {
-		return fault.New(fault.Corrupt, readOp, "record %d is a second node %s", in.records, n.ID)
+		return nil, fault.New(fault.Corrupt, readOp, "record %d is no node", in.records)
 	}
 	// The indexes keep texts: they must not keep the packed bytes alive, which the next change replaces.
 	n.ID, n.Name = node.ID(strings.Clone(string(n.ID))), strings.Clone(n.Name)
@@ -227,18 +279,26 @@ func (in *snapshotReader) loadNode(p *command.PackedNode) error {
 	for _, t := range [...]*string{&n.Group, &n.Driver, &n.Owner} {
 		*t = in.text(*t)
 	}
-	h := &s.hasher
-	r := row[node.ID, node.Node]{key: n.ID, aux: xxhash.Sum64String(p.Data[body:])}
+	o := &openedNode{rec: n, row: row[node.ID, node.Node]{key: n.ID, aux: xxhash.Sum64String(p.Data[body:])}}
+	h := &in.hasher
 	h.reset()
-	h.num(r.aux)
+	h.num(o.row.aux)
 	h.buf = append(h.buf, p.Data[:body]...)
-	r.sum = h.sum()
-	if r.packed = p.Data; !atRest(n) {
-		r.packed, r.rec = "", n
+	o.row.sum = h.sum()
+	if o.row.packed = p.Data; !atRest(n) {
+		o.row.packed, o.row.rec = "", n
 	}
-	s.nodes.rows.load(r)
-	s.nodes.sum += r.sum
-	indexNode(&s.data, nil, n)
+	return o, nil
+}
+
+func (in *snapshotLoader) loadNode(o *openedNode) error {
+	t := &in.s.nodes
+	if _, twice := t.rows.get(o.row); twice {
+		return fault.New(fault.Corrupt, readOp, "record %d is a second node %s", in.records, o.row.key)
+	}
+	t.rows.load(o.row)
+	t.sum += o.row.sum
+	indexNode(&in.s.data, nil, o.rec)
 	return nil
 }
 
@@ -270,7 +330,7 @@ func (s *State) countFlow(f *flow.Flow) {
 	}
 }
 
-func (in *snapshotReader) finish(end *command.SnapshotEnd) (*State, error) {
+func (in *snapshotLoader) finish(end *command.SnapshotEnd) (*State, error) {
 	if end.Records != in.records {
 		return nil, fault.New(fault.Corrupt, readOp, "the snapshot has %d records, and says %d", in.records, end.Records)
 	}
