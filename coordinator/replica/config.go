@@ -50,7 +50,7 @@ type Config struct {
 	// Watchdog is how long proposals may wait without any commit. Default 3 s.
 	Watchdog time.Duration
 	// SnapshotEvery is the number of entries between snapshots. Default 8,192. TrailingLogs stay behind for members
-	// that come back. Default 10,240.
+	// that come back, fewer of them if they have more than SnapshotBytes. Default 10,240.
 	SnapshotEvery, TrailingLogs uint64
 	// SnapshotBytes is by how many bytes the log grows before a snapshot is taken, however few its entries are: a member
 	// that starts applies all of them again. Half of the newest snapshot, if that is more; a quarter of SnapshotBytes at rest.

@@ -493,6 +493,40 @@ func TestSnapshotDue(t *testing.T) {
 	}
 }
 
+// TestTheLogKeptGigabytes: 10,240 entries stay behind a snapshot, and in an import each has half a megabyte.
+func TestTheLogKeptGigabytes(t *testing.T) {
+	cfg := Config{SnapshotBytes: 32 << 20, TrailingLogs: 10240}
+	for _, c := range []struct {
+		size    int64
+		entries uint64
+		want    uint64
+	}{
+		{0, 0, 10240},
+		{100 << 10, 1000, 10240},       // ticks
+		{320 << 20, 100_000, 10_000},   // 3 KiB each
+		{80 << 20, 160, leastTrailing}, // an import
+		{32 << 20, 1, leastTrailing},
+	} {
+		if got := trailing(cfg, c.size, c.entries); got != c.want {
+			t.Errorf("%d entries of %d bytes in all: %d stay, not %d", c.entries, c.size, got, c.want)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3, func(cfg *Config) { cfg.SnapshotBytes = 4000 })
+		defer c.close()
+		lead := c.leader()
+		for i := range 1000 {
+			propose(t, lead, putMember(i))
+		}
+		time.Sleep(3 * snapshotLook) // of the bubble's clock
+		first, err := lead.store.FirstIndex()
+		must(t, err)
+		if kept := lead.raft.LastIndex() - first; lead.Stats().Snapshot == 0 || kept > 500 {
+			t.Errorf("%d entries stay behind the snapshot at %d", kept, lead.Stats().Snapshot)
+		}
+	})
+}
+
 // newestOf is a store whose newest snapshot has that many bytes; 0 is none.
 type newestOf int64
 

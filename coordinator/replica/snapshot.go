@@ -274,6 +274,7 @@ func (r *Replica) runSnapshots(ctx context.Context) {
 		}
 		was := last
 		last = r.raft.LastIndex()
+		r.keepBehind(last)
 		if !r.snapshotDue(r.store.grown.Load(), last-was <= snapshotRest) {
 			continue
 		}
@@ -288,6 +289,32 @@ func (r *Replica) runSnapshots(ctx context.Context) {
 			}
 		}
 	}
+}
+
+// leastTrailing is how many entries stay behind a snapshot at least.
+const leastTrailing = 64
+
+// keepBehind bounds the entries that stay behind the next snapshot, for members that come back, by bytes: raft counts them,
+// and 10,240 entries of an import are gigabytes, all of which the next start checks.
+func (r *Replica) keepBehind(last uint64) {
+	rc := r.raft.ReloadableConfig()
+	n := trailing(r.cfg, r.store.grown.Load(), last-min(r.store.floor.Load(), last))
+	if n == rc.TrailingLogs {
+		return
+	}
+	rc.TrailingLogs = n
+	if err := r.raft.ReloadConfig(rc); err != nil {
+		r.log.Warn("the length of the log was not bounded", "err", err)
+	}
+}
+
+// trailing is how many of entries that have so many bytes are as large as the growth that leads to a snapshot.
+func trailing(cfg Config, size int64, entries uint64) uint64 {
+	if size <= 0 {
+		return cfg.TrailingLogs
+	}
+	fit := uint64(float64(entries) / float64(size) * float64(cfg.SnapshotBytes))
+	return min(max(fit, leastTrailing), cfg.TrailingLogs)
 }
 
 // snapshotDue weighs what a snapshot costs now against what a start would cost. Under load it must be worth half of the

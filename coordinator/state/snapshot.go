@@ -96,8 +96,8 @@ func (w *snapshotWriter) write(rec any) {
 // record and not beyond what a buffered reader takes, in a goroutine of its own, which has ended when it returns. Errors are
 // fault.Corrupt, or fault.Version for a snapshot of a level above Level.
 func ReadSnapshot(r io.Reader) (*State, error) {
-	in := &snapshotReader{r: bufio.NewReaderSize(r, 1<<18), texts: map[string]string{}}
-	to := &snapshotLoader{s: New()}
+	in := &snapshotReader{r: bufio.NewReaderSize(r, 1<<18)}
+	to := &snapshotLoader{s: New(), texts: map[string]string{}}
 	batches, stop := make(chan batch, 2), make(chan struct{})
 	var reading sync.WaitGroup
 	reading.Go(func() { in.read(batches, stop) })
@@ -134,8 +134,6 @@ type snapshotReader struct {
 	r       *bufio.Reader
 	buf     []byte
 	records uint64
-	hasher  hasher
-	texts   map[string]string // that many nodes share: names of groups, drivers, agents
 }
 
 // read hands batches on until the end, an error or stop.
@@ -164,6 +162,7 @@ func (in *snapshotReader) read(to chan<- batch, stop <-chan struct{}) {
 type snapshotLoader struct {
 	s       *State
 	records uint64
+	texts   map[string]string // that many nodes share: names of groups, drivers, agents
 }
 
 const readOp = "read snapshot"
@@ -186,9 +185,6 @@ func (in *snapshotReader) next() (any, error) {
 	rec, err := command.DecodeSnapshotRecord(in.buf)
 	if err != nil {
 		return nil, fault.Wrap(readOp, err)
-	}
-	if p, ok := rec.(*command.PackedNode); ok {
-		return in.openNode(p)
 	}
 	return rec, nil
 }
@@ -224,7 +220,7 @@ func (in *snapshotLoader) load(rec any) error {
 		load(s, &s.members, r)
 	case *JoinToken:
 		load(s, &s.joinTokens, r)
-	case *openedNode:
+	case *command.PackedNode:
 		return in.loadNode(r)
 	case *node.Node:
 		load(s, &s.nodes, r)
@@ -256,22 +252,20 @@ func load[K, R any](s *State, t *table[K, R], r *R) {
 	t.swap(&s.data, &s.hasher, found, t.open(found), r)
 }
 
-// openedNode is a node of a snapshot with its row.
-type openedNode struct {
-	row row[node.ID, node.Node]
-	rec *node.Node // of one at rest, what the indexes need
-}
-
-// openNode reads a packed node, and leaves it packed if it is at rest. The hash is that of the very bytes, as hashNode
-// makes it.
-func (in *snapshotReader) openNode(p *command.PackedNode) (*openedNode, error) {
+// loadNode puts a packed node into its table, and leaves it packed if it is at rest. The hash is that of the very bytes, as
+// hashNode makes it.
+func (in *snapshotLoader) loadNode(p *command.PackedNode) error {
 	if p.Form != packForm {
-		return nil, fault.New(fault.Version, readOp, "record %d is a node in form %d, this member reads %d", in.records, p.Form, packForm).
+		return fault.New(fault.Version, readOp, "record %d is a node in form %d, this member reads %d", in.records, p.Form, packForm).
 			WithHelp("install the version that the others run")
 	}
 	n, body, ok := readPackedNode(p.Data, true)
 	if !ok {
-		return nil, fault.New(fault.Corrupt, readOp, "record %d is no node", in.records)
+		return fault.New(fault.Corrupt, readOp, "record %d is no node", in.records)
+	}
+	t := &in.s.nodes
+	if _, twice := t.rows.get(row[node.ID, node.Node]{key: n.ID}); twice {
+		return fault.New(fault.Corrupt, readOp, "record %d is a second node %s", in.records, n.ID)
 	}
 	// The indexes keep texts: they must not keep the packed bytes alive, which the next change replaces.
 	n.ID, n.Name = node.ID(strings.Clone(string(n.ID))), strings.Clone(n.Name)
@@ -279,31 +273,23 @@ func (in *snapshotReader) openNode(p *command.PackedNode) (*openedNode, error) {
 	for _, t := range [...]*string{&n.Group, &n.Driver, &n.Owner} {
 		*t = in.text(*t)
 	}
-	o := &openedNode{rec: n, row: row[node.ID, node.Node]{key: n.ID, aux: xxhash.Sum64String(p.Data[body:])}}
-	h := &in.hasher
+	h := &in.s.hasher
+	r := row[node.ID, node.Node]{key: n.ID, packed: p.Data, aux: xxhash.Sum64String(p.Data[body:])}
 	h.reset()
-	h.num(o.row.aux)
+	h.num(r.aux)
 	h.buf = append(h.buf, p.Data[:body]...)
-	o.row.sum = h.sum()
-	if o.row.packed = p.Data; !atRest(n) {
-		o.row.packed, o.row.rec = "", n
+	r.sum = h.sum()
+	if !atRest(n) {
+		r.packed, r.rec = "", n
 	}
-	return o, nil
-}
-
-func (in *snapshotLoader) loadNode(o *openedNode) error {
-	t := &in.s.nodes
-	if _, twice := t.rows.get(o.row); twice {
-		return fault.New(fault.Corrupt, readOp, "record %d is a second node %s", in.records, o.row.key)
-	}
-	t.rows.load(o.row)
-	t.sum += o.row.sum
-	indexNode(&in.s.data, nil, o.rec)
+	t.rows.load(r)
+	t.sum += r.sum
+	indexNode(&in.s.data, nil, n)
 	return nil
 }
 
 // text is t, once for all records.
-func (in *snapshotReader) text(t string) string {
+func (in *snapshotLoader) text(t string) string {
 	known, ok := in.texts[t]
 	if !ok {
 		known = strings.Clone(t)
