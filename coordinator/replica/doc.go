@@ -24,6 +24,13 @@
 // The first error of a store latches: every later call fails, the transport is closed, and Run returns a *Fatal.
 // After a failed fsync nobody knows what the disk holds; a restart reads it again.
 //
+// # Snapshots
+//
+// A snapshot is taken after many entries, or when the log has grown by many bytes: under load by half of the newest
+// snapshot, at rest by little, so that a start has little to apply. It is written past the page cache, because the log's
+// syncs wait behind what the page cache writes back. Behind it the log keeps entries for members that come back, by bytes
+// too.
+//
 // # State hashes
 //
 // At the first entry past each multiple of 1,000, every member sends (index, hash of the state before that

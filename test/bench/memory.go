@@ -141,10 +141,20 @@ func restart(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer st.close()
-	ids, err := createNodes(ctx, s.Client, 0, nodes, record)
+	before, err := s.Client.Cluster.GetCluster(ctx, &farrierv1.GetClusterRequest{})
 	if err != nil {
 		return err
 	}
+	ids, err := createNodes(ctx, s.Client, 0, nodes, record)
+	if err != nil {
+		return st.why(err)
+	}
+	after, err := s.Client.Cluster.GetCluster(ctx, &farrierv1.GetClusterRequest{})
+	if err != nil {
+		return err
+	}
+	elections := after.GetTerm() - before.GetTerm()
+	b.add(figure{Row: 14, Metric: "elections while 100,000 nodes are imported", Value: float64(elections), Goal: "0", Met: met(elections == 0)})
 	if err := b.archive(ctx, s, ids); err != nil {
 		return err
 	}
