@@ -41,6 +41,7 @@ type Replica struct {
 	headSince atomic.Int64 // since opened: when the oldest entry on its way became the oldest; 0 for none
 	reads     chan chan readAnswer
 	observed  chan raft.Observation
+	hungUp    chan string   // a leader that ended a connection
 	ended     chan struct{} // Run is over
 
 	lead leadership
@@ -68,6 +69,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 		cfg: cfg, log: cfg.Log, latch: newLatch(cfg.Log), opened: time.Now(),
 		queue: make(chan *proposal, maxWaiting), slots: make(chan struct{}, maxEntriesAhead), ahead: make(chan batch, maxEntriesAhead),
 		reads: make(chan chan readAnswer, maxReads), observed: make(chan raft.Observation, 16), ended: make(chan struct{}),
+		hungUp:  make(chan string, 1),
 		lead:    leadership{moved: make(chan struct{})},
 		ballots: newBallots(cfg.Member), ballotsMoved: make(chan struct{}, 1),
 	}
@@ -145,7 +147,7 @@ func (r *Replica) openTransport() error {
 			if r.ready.Load() {
 				r.heard(member, m)
 			}
-		})
+		}, r.callerEnded)
 		r.peers = r.stream
 		r.trans = newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: r.stream, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 10 * time.Second, Logger: newHclog(r.log),
@@ -201,6 +203,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	g.Go(func() error { return r.runHashes(loops) })
 	g.Go(func() error { return r.runWatchdog(loops) })
 	g.Go(func() error { r.runSnapshots(loops); return nil })
+	g.Go(func() error { r.runStanding(loops); return nil })
 	if r.disk != nil {
 		g.Go(func() error { r.runPages(loops); return nil })
 	}

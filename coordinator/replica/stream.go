@@ -33,6 +33,7 @@ type stream struct {
 	client   *tls.Config
 	log      *slog.Logger
 	hashes   func(member string, m hashMessage)
+	hungUp   func(member string)
 
 	raft   chan net.Conn
 	slots  chan struct{}
@@ -46,13 +47,14 @@ type streamAddr string
 func (streamAddr) Network() string  { return "tcp" }
 func (a streamAddr) String() string { return string(a) }
 
-// newStream serves the listener until Close. hashes is called for each side message.
-func newStream(l net.Listener, advertise string, id *identity.Store, log *slog.Logger, hashes func(string, hashMessage)) *stream {
+// newStream serves the listener until Close. hashes is called for each side message, hungUp for each raft connection that a
+// member ended; neither may block.
+func newStream(l net.Listener, advertise string, id *identity.Store, log *slog.Logger, hashes func(string, hashMessage), hungUp func(string)) *stream {
 	if advertise == "" {
 		advertise = l.Addr().String()
 	}
 	s := &stream{
-		listener: l, address: streamAddr(advertise), log: log, hashes: hashes,
+		listener: l, address: streamAddr(advertise), log: log, hashes: hashes, hungUp: hungUp,
 		server: identity.ServerTLS(id, tls.RequireAndVerifyClientCert), client: identity.ClientTLS(id, identity.RoleCoordinator),
 		raft: make(chan net.Conn), slots: make(chan struct{}, maxHandshakes),
 	}
@@ -107,7 +109,7 @@ func (s *stream) admit(raw net.Conn) {
 	switch c.ConnectionState().NegotiatedProtocol {
 	case protoRaft:
 		select {
-		case s.raft <- c:
+		case s.raft <- callerConn{c, func() { s.hungUp(p.Name) }}:
 			return
 		case <-s.ctx.Done():
 		}

@@ -148,7 +148,7 @@ func TestRaftPortRefuses(t *testing.T) {
 		message hashMessage
 	}
 	heard := make(chan delivery, 8)
-	s := newStream(listen(t), "", own, slog.New(slog.NewTextHandler(t.Output(), nil)), func(member string, m hashMessage) { heard <- delivery{member, m} })
+	s := newStream(listen(t), "", own, slog.New(slog.NewTextHandler(t.Output(), nil)), func(member string, m hashMessage) { heard <- delivery{member, m} }, func(string) {})
 	accepted := make(chan net.Conn, 8)
 	go func() {
 		for {
