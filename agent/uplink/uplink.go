@@ -27,9 +27,15 @@ const (
 	DefaultRenew = 500 * time.Millisecond // until the coordinator says otherwise
 	GreetWait    = 3 * time.Second        // from dialling to welcome or redirect
 	DefaultStale = 3 * time.Second        // without an acknowledged renewal the stream is given up
-	maxRedirects = 4                      // in a row, before back-off
-	maxBatch     = 512                    // messages in one ConnectRequest
-	maxMessage   = 8 << 20                // bytes of one ConnectResponse
+
+	// A leader whose machine is gone ends no connection. The next one gives each session its full time, about a second
+	// after the loss: the agent must have noticed, and found it, before that is over.
+	quietAfter = 500 * time.Millisecond // without a frame: a ping is sent, which a live process answers however busy it is
+	pingWait   = time.Second
+
+	maxRedirects = 4       // in a row, before back-off
+	maxBatch     = 512     // messages in one ConnectRequest
+	maxMessage   = 8 << 20 // bytes of one ConnectResponse
 	summaryEvery = time.Second
 )
 
@@ -86,7 +92,7 @@ func New(cfg Config) *Uplink {
 	u := &Uplink{cfg: cfg, http: &http.Client{Transport: &http.Transport{
 		TLSClientConfig: cfg.TLS, ForceAttemptHTTP2: true, DialContext: dialer.DialContext,
 		TLSHandshakeTimeout: GreetWait, MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second,
-		HTTP2: &http.HTTP2Config{SendPingTimeout: GreetWait / 3, PingTimeout: GreetWait}, // a peer that is gone frees its streams
+		HTTP2: &http.HTTP2Config{SendPingTimeout: quietAfter, PingTimeout: pingWait},
 	}}}
 	u.out.init()
 	u.calls.init(&u.out)
@@ -100,8 +106,9 @@ func (u *Uplink) Run(ctx context.Context, m *task.Manager) error {
 			WithHelp("name them in the agent's configuration under coordinators")
 	}
 	defer u.http.CloseIdleConnections()
-	next, failures, redirects := 1, 0, 0
-	addr := u.cfg.Addresses[0]
+	failures, redirects := 0, 0
+	turn := turns{addresses: u.cfg.Addresses}
+	addr := turn.next()
 	for {
 		welcomed, leader, err := u.stream(ctx, addr, m)
 		u.out.close()
@@ -111,6 +118,7 @@ func (u *Uplink) Run(ctx context.Context, m *task.Manager) error {
 		}
 		if welcomed {
 			failures, redirects = 0, 0
+			turn.lost(addr)
 			u.cfg.Log.Warn("stream to the leader lost", "coordinator", addr, "err", err)
 		}
 		if leader != "" && leader != addr && redirects < maxRedirects {
@@ -123,12 +131,34 @@ func (u *Uplink) Run(ctx context.Context, m *task.Manager) error {
 		if !welcomed && (failures == 1 || failures%20 == 0) {
 			u.cfg.Log.Info("no session yet", "coordinator", addr, "failures", failures, "err", err)
 		}
-		addr = u.cfg.Addresses[next%len(u.cfg.Addresses)]
-		next++
+		addr = turn.next()
 		if u.cfg.Backoff.Sleep(ctx, failures) != nil {
 			return ctx.Err()
 		}
 	}
+}
+
+// turns goes round the coordinators' addresses. The one that was lost last is left out for two rounds: asking a machine
+// that is silent takes longer than a session lasts.
+type turns struct {
+	addresses []string
+	at        int
+	avoid     string
+	left      int // addresses to be asked before avoid is
+}
+
+func (t *turns) lost(address string) { t.avoid, t.left = address, 2*(len(t.addresses)-1) }
+
+func (t *turns) next() string {
+	for range t.addresses {
+		a := t.addresses[t.at%len(t.addresses)]
+		t.at++
+		if a != t.avoid || t.left <= 0 {
+			t.left--
+			return a
+		}
+	}
+	return t.avoid // it is all there is
 }
 
 var errRedirected = errors.New("this coordinator does not lead")

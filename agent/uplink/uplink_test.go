@@ -3,6 +3,7 @@ package uplink
 import (
 	"context"
 	"errors"
+	"strings"
 	"testing"
 	"time"
 
@@ -163,6 +164,31 @@ func TestLocks(t *testing.T) {
 	s.send(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_SessionEnded{SessionEnded: &farrierv1.SessionEnded{Reason: "expired"}}})
 	if g := <-ends; !fault.Is(g.err, fault.Expired) {
 		t.Errorf("a call of an ended session: %+v", g)
+	}
+}
+
+// TestTheLostLeaderWasAskedFirst: the coordinator whose stream was lost is asked again after the others were twice, as only
+// one that is left, or none, can be.
+func TestTheLostLeaderWasAskedFirst(t *testing.T) {
+	for _, c := range []struct{ addresses, lost, want string }{
+		{"a b c", "", "a b c a b c"},
+		{"a b c", "a", "b c b c a b"},
+		{"a b c", "b", "a c a c a b"},
+		{"a b c", "elsewhere", "a b c a b c"},
+		{"a", "a", "a a a"},
+		{"a a", "a", "a a a"},
+	} {
+		turn := turns{addresses: strings.Fields(c.addresses)}
+		if c.lost != "" {
+			turn.lost(c.lost)
+		}
+		var got []string
+		for range strings.Fields(c.want) {
+			got = append(got, turn.next())
+		}
+		if strings.Join(got, " ") != c.want {
+			t.Errorf("of %s, with %q lost: %v, want %s", c.addresses, c.lost, got, c.want)
+		}
 	}
 }
 

@@ -230,6 +230,6 @@ func outward(id *identity.Store) *http.Transport {
 		ForceAttemptHTTP2:   true,
 		MaxConnsPerHost:     64,
 		IdleConnTimeout:     time.Minute,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: time.Second, PingTimeout: 2 * time.Second},
 	}
 }

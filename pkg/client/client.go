@@ -32,6 +32,8 @@ const (
 	ServersFile = "servers"
 
 	defaultPatience = 15 * time.Second
+	quietAfter      = 500 * time.Millisecond // without a frame a ping is sent
+	pingWait        = time.Second            // a coordinator that does not answer it is gone, and the next is asked
 	maxMessage      = 16 << 20
 	laneWidth       = 32 // the cluster keeps the newest 64 answers of a client session
 	unknownTries    = 3  // of a call whose outcome is unknown: the repeat is answered, or refused for good
@@ -90,10 +92,10 @@ func New(cfg Config) (*Client, error) {
 	}
 	transport := &http.Transport{
 		TLSClientConfig:     identity.ClientTLS(cfg.Identity, identity.RoleCoordinator),
-		DialContext:         (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		DialContext:         (&net.Dialer{Timeout: time.Second, KeepAlive: 15 * time.Second}).DialContext,
 		TLSHandshakeTimeout: 3 * time.Second,
 		ForceAttemptHTTP2:   true,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 3 * time.Second},
+		HTTP2:               &http.HTTP2Config{SendPingTimeout: quietAfter, PingTimeout: pingWait},
 		IdleConnTimeout:     time.Minute,
 	}
 	c := &Client{patience: cfg.Patience, endpoints: &endpoints{addresses: cfg.Addresses},

@@ -110,7 +110,7 @@ func (u *Uplink) newAgent(url string, pins [][32]byte) *agent {
 		IdleConnTimeout:       90 * time.Second,
 		ForceAttemptHTTP2:     true,
 		// A dead agent is noticed by a ping that is not answered, not by a poll that stays silent.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 5 * time.Second, PingTimeout: 5 * time.Second},
+		HTTP2: &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 3 * time.Second},
 	}
 	c := &http.Client{Transport: transport, CheckRedirect: noRedirect}
 	plain := &http.Client{CheckRedirect: noRedirect, Transport: &http.Transport{DialContext: u.cfg.Dialer.DialContext,

@@ -2,6 +2,7 @@ package scenario
 
 import (
 	"context"
+	"maps"
 	"testing"
 	"time"
 
@@ -31,6 +32,10 @@ type victim struct {
 	restarts bool
 	// late: what was killed is started again only after the work, so that another agent takes over.
 	late bool
+	// back starts again what was killed; default the supervisor's part.
+	back func(k *kit, ps []*site.Process)
+	// sessions stay: whoever leads, an agent's work goes on.
+	sessions bool
 }
 
 func killAgent(k *kit, _ context.Context, _ *site.Machine, n *farrierv1.Node) []*site.Process {
@@ -48,7 +53,16 @@ func killLeader(k *kit, ctx context.Context, _ *site.Machine, _ *farrierv1.Node)
 var victims = []victim{ // read-only
 	{name: "agent", kill: killAgent},
 	{name: "agent for good", kill: killAgent, late: true},
-	{name: "leader", kill: killLeader},
+	{name: "leader", kill: killLeader, sessions: true},
+	{name: "silent leader", sessions: true, late: true, kill: func(k *kit, ctx context.Context, _ *site.Machine, _ *farrierv1.Node) []*site.Process {
+		p := k.leader(ctx)
+		p.Pause() // its machine lost its power, or the switch its port: no connection ends
+		return []*site.Process{p}
+	}, back: func(_ *kit, ps []*site.Process) {
+		for _, p := range ps {
+			p.Resume()
+		}
+	}},
 	{name: "agent and leader", kill: func(k *kit, ctx context.Context, m *site.Machine, n *farrierv1.Node) []*site.Process {
 		return append(killAgent(k, ctx, m, n), killLeader(k, ctx, m, n)...)
 	}},
@@ -66,6 +80,7 @@ var victims = []victim{ // read-only
 // image is written twice.
 func TestWorkSurvivesKills(t *testing.T) {
 	k := start(t, 1)
+	k.settings("session_ttl", &farrierv1.Settings{SessionTtl: seconds(3)}) // a machine that runs all tests at once stalls now and then
 	m := k.Machines[0]
 	k.enrol(m)
 	k.verb(m.Name, "manage")
@@ -103,18 +118,26 @@ func (k *kit) killDuring(m *site.Machine, v victim, verb, step, want string) *fa
 	k.t.Helper()
 	var killed []*site.Process
 	happened := false
+	before := k.sessions()
+	back := v.back
+	if back == nil {
+		back = (*kit).restart
+	}
 	seen, wait := during(step, func(n *farrierv1.Node) {
 		killed = v.kill(k, k.ctx(), m, n)
 		happened = true
 		if !v.late {
-			k.restart(killed)
+			back(k, killed)
 		}
 	})
 	k.verb(m.Name, verb)
 	n := k.reach(m.Name, want, seen)
 	wait()
+	if after := k.sessions(); v.sessions && !maps.Equal(before, after) {
+		k.t.Errorf("the agents' sessions were %v, now they are %v", before, after)
+	}
 	if v.late {
-		k.restart(killed)
+		back(k, killed)
 	}
 	if !happened {
 		k.t.Fatalf("%s was over before anything was killed:%s", step, describe(n))
@@ -123,6 +146,20 @@ func (k *kit) killDuring(m *site.Machine, v victim, verb, step, want string) *fa
 		k.t.Fatal(err)
 	}
 	return n
+}
+
+// sessions are those of the live agents.
+func (k *kit) sessions() map[string]string {
+	k.t.Helper()
+	res, err := k.Client.Agents.ListAgents(k.ctx(), &farrierv1.ListAgentsRequest{})
+	if err != nil {
+		k.t.Fatal(client.Fault(err))
+	}
+	ids := map[string]string{}
+	for _, a := range res.GetAgents() {
+		ids[a.GetName()] = a.GetSession()
+	}
+	return ids
 }
 
 // restart is the supervisor's part.
