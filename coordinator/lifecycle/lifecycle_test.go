@@ -235,6 +235,22 @@ func TestTextRoundTrips(t *testing.T) {
 	}
 }
 
+// TestStatesKeepTheirNumbers: snapshots and archives hold them. A failure here means that a state was moved: put it at the end.
+func TestStatesKeepTheirNumbers(t *testing.T) {
+	for text, want := range map[string]State{"": 0, "enroll": 1, "verifying": 2, "manageable": 3, "available": 4, "deploying": 5, "wait call-back": 6,
+		"deploy hold": 7, "deploy failed": 8, "active": 9, "deleting": 10, "error": 11, "cleaning": 12, "clean wait": 13, "clean hold": 14,
+		"clean failed": 15, "inspecting": 16, "inspect wait": 17, "inspect failed": 18, "adopting": 19, "adopt failed": 20, "rescuing": 21,
+		"rescue wait": 22, "rescue": 23, "rescue failed": 24, "unrescuing": 25, "unrescue failed": 26, "servicing": 27, "service wait": 28,
+		"service hold": 29, "service failed": 30} {
+		if got, ok := ParseState(text); !ok || got != want {
+			t.Errorf("%q is %d, was %d", text, got, want)
+		}
+	}
+	if endOfStates != 31 || State(31).Known() || !ServiceFailed.Known() {
+		t.Errorf("%d states: give the new ones their numbers here", endOfStates)
+	}
+}
+
 func TestLegalVerbs(t *testing.T) {
 	if got := LegalVerbs(Available); !slices.Equal(got, []Verb{Manage, Deploy}) {
 		t.Errorf("available: %v", got)

@@ -3,7 +3,8 @@ package lifecycle
 // State is a provision state of Ironic. The zero State is None.
 type State uint8
 
-// The states, in the order of Ironic's documentation. None is "no state": the target of a stable node.
+// The states, in the order of Ironic's documentation. None is "no state": the target of a stable node. Snapshots hold the
+// numbers: a new state is put at the end.
 const (
 	None State = iota
 	Enroll
@@ -57,6 +58,9 @@ func (s State) String() string {
 	}
 	return "invalid state"
 }
+
+// Known tells whether s is a state of this table.
+func (s State) Known() bool { return s < endOfStates }
 
 // ParseState reads a wire string; ok is false for unknown text. The empty string is None.
 func ParseState(text string) (s State, ok bool) {

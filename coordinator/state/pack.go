@@ -2,6 +2,7 @@ package state
 
 import (
 	"encoding/binary"
+	"math"
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/flow"
@@ -188,6 +189,8 @@ func (u *unpacker) sealed() node.Sealed {
 	return s
 }
 
+func (u *unpacker) state() lifecycle.State { return lifecycle.State(min(u.num(), math.MaxUint8)) }
+
 // unpackNode reads what packNode wrote here.
 func unpackNode(packed string) *node.Node {
 	n, _, _ := readPackedNode(packed, false)
@@ -201,7 +204,7 @@ func readPackedNode(packed string, over bool) (n *node.Node, body int, ok bool) 
 	n = &node.Node{}
 	n.ID = node.ID(u.str())
 	u.strs(&n.Name, &n.Driver, &n.Group)
-	n.Provision, n.TargetProvision, n.Power = lifecycle.State(u.num()), lifecycle.State(u.num()), node.Power(u.num())
+	n.Provision, n.TargetProvision, n.Power = u.state(), u.state(), node.Power(u.num())
 	u.strs(&n.TargetPower, &n.MaintenanceReason, &n.Fault, &n.LastError, &n.Owner, &n.PrevOwner)
 	for _, b := range [...]*bool{&n.Maintenance, &n.FlowOpen, &n.Protected, &n.Retired, &n.WeakBoot, &n.Tenanted} {
 		*b = u.flag()

@@ -263,6 +263,10 @@ func (in *snapshotLoader) loadNode(p *command.PackedNode) error {
 	if !ok {
 		return fault.New(fault.Corrupt, readOp, "record %d is no node", in.records)
 	}
+	if !n.Provision.Known() || !n.TargetProvision.Known() {
+		return fault.New(fault.Version, readOp, "node %s has provision state %d or target %d, which this member does not know", n.ID, n.Provision, n.TargetProvision).
+			WithHelp("install the version that the others run")
+	}
 	t := &in.s.nodes
 	if _, twice := t.rows.get(row[node.ID, node.Node]{key: n.ID}); twice {
 		return fault.New(fault.Corrupt, readOp, "record %d is a second node %s", in.records, n.ID)
@@ -270,8 +274,8 @@ func (in *snapshotLoader) loadNode(p *command.PackedNode) error {
 	// The indexes keep texts: they must not keep the packed bytes alive, which the next change replaces.
 	n.ID, n.Name = node.ID(strings.Clone(string(n.ID))), strings.Clone(n.Name)
 	n.PrevOwner, n.Lock.Session = strings.Clone(n.PrevOwner), strings.Clone(n.Lock.Session)
-	for _, t := range [...]*string{&n.Group, &n.Driver, &n.Owner} {
-		*t = in.text(*t)
+	for _, few := range [...]*string{&n.Group, &n.Driver, &n.Owner} {
+		*few = in.text(*few)
 	}
 	h := &in.s.hasher
 	r := row[node.ID, node.Node]{key: n.ID, packed: p.Data, aux: xxhash.Sum64String(p.Data[body:])}

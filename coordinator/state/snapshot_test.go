@@ -83,14 +83,17 @@ func TestSnapshotWithABadNode(t *testing.T) {
 	w.agent("r1", 1)
 	w.create(1)
 	good := newNodeTable().spec.pack(w.s.node(nodeID(1)))
+	unheard := *w.s.node(nodeID(1))
+	unheard.Provision = 200
 	for name, c := range map[string]struct {
 		nodes []command.PackedNode
 		want  fault.Kind
 	}{
-		"cut":         {[]command.PackedNode{{Form: packForm, Data: good[:len(good)-1]}}, fault.Corrupt},
-		"nothing":     {[]command.PackedNode{{Form: packForm}}, fault.Corrupt},
-		"a later one": {[]command.PackedNode{{Form: packForm + 1, Data: good}}, fault.Version},
-		"twice":       {[]command.PackedNode{{Form: packForm, Data: good}, {Form: packForm, Data: good}}, fault.Corrupt},
+		"cut":              {[]command.PackedNode{{Form: packForm, Data: good[:len(good)-1]}}, fault.Corrupt},
+		"nothing":          {[]command.PackedNode{{Form: packForm}}, fault.Corrupt},
+		"a later one":      {[]command.PackedNode{{Form: packForm + 1, Data: good}}, fault.Version},
+		"of a later state": {[]command.PackedNode{{Form: packForm, Data: newNodeTable().spec.pack(&unheard)}}, fault.Version},
+		"twice":            {[]command.PackedNode{{Form: packForm, Data: good}, {Form: packForm, Data: good}}, fault.Corrupt},
 	} {
 		var buf bytes.Buffer
 		out := &snapshotWriter{w: bufio.NewWriter(&buf)}
