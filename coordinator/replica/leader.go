@@ -9,10 +9,11 @@ import (
 	"github.com/hashicorp/raft"
 )
 
-// leadership is what this member knows of its own. leads is the term whose barrier was applied here.
+// leadership is what this member knows of its own. leads is the term whose barrier was applied here, at since.
 type leadership struct {
 	mu    sync.Mutex
 	leads uint64
+	since time.Time
 	moved chan struct{} // closed and replaced at each change
 }
 
@@ -42,7 +43,7 @@ func (r *Replica) leadMoved() <-chan struct{} {
 func (r *Replica) setLead(term uint64) {
 	r.lead.mu.Lock()
 	changed := r.lead.leads != term
-	r.lead.leads = term
+	r.lead.leads, r.lead.since = term, time.Now()
 	close(r.lead.moved)
 	r.lead.moved = make(chan struct{})
 	r.lead.mu.Unlock()

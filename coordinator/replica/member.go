@@ -321,9 +321,17 @@ func (r *Replica) settle(ctx context.Context, index uint64) error {
 
 // Servers lists the members of the cluster as raft knows them.
 func (r *Replica) Servers() []Server {
+	_, leading := r.Leading()
+	r.lead.mu.Lock()
+	since := r.lead.since
+	r.lead.mu.Unlock()
 	var out []Server
 	for _, s := range r.servers() {
-		out = append(out, Server{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter, Contact: r.trans.contact(s.ID)})
+		m := Server{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter, Contact: r.trans.contact(s.ID)}
+		if leading && m.ID != r.cfg.Member {
+			m.Silent = min(time.Since(m.Contact), time.Since(since))
+		}
+		out = append(out, m)
 	}
 	return out
 }

@@ -295,6 +295,8 @@ type Server struct {
 	Voter       bool
 	// Contact is when it last acknowledged a request of this member's, which then leads or led. For people.
 	Contact time.Time
+	// Silent is for how long it has acknowledged nothing while this member leads. For people.
+	Silent time.Duration
 }
 
 // Stats answers where the member stands.

@@ -28,6 +28,9 @@ const snapshotChunk = 1 << 20
 // leaderAnswer bounds how long a follower waits for the leader's view of the cluster before it gives its own.
 const leaderAnswer = 2 * time.Second
 
+// memberSilent is how long a member may be silent before it is an alarm.
+const memberSilent = 3 * time.Second
+
 // GetCluster implements ClusterService. The leader knows who answers it; when none does, this member says what it
 // knows itself.
 func (s clusterService) GetCluster(ctx context.Context, req *farrierv1.GetClusterRequest) (*farrierv1.GetClusterResponse, error) {
@@ -67,6 +70,10 @@ func (s clusterService) clusterHere() (*farrierv1.GetClusterResponse, error) {
 		known[x.ID] = true
 		out.Members = append(out.Members, &farrierv1.Member{Id: x.ID, RaftAddress: x.RaftAddress, ApiAddress: m.APIAddress, RackAddress: m.RackAddress,
 			Leader: x.ID == lead, Voter: x.Voter, LastContactMs: uint64(max(x.LastContact.Milliseconds(), 0)), Version: m.Version})
+		if x.Silent > memberSilent {
+			out.Alarms = append(out.Alarms, fmt.Sprintf("%s has not answered the leader for %v: its process, its machine or its network is gone; one that does not come back: `farrier coordinator remove %s`, then join another",
+				x.ID, x.Silent.Truncate(time.Second), x.ID))
+		}
 	}
 	v.Members(func(m *command.Member) bool {
 		if !known[m.ID] {

@@ -3,6 +3,7 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"strings"
 	"testing"
 	"time"
 
@@ -212,10 +213,13 @@ func TestRenew(t *testing.T) {
 
 func TestMembers(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2"})
-	w.voters = []Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true}}
+	w.voters = []Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true, LastContact: 12 * time.Second, Silent: 12 * time.Second}}
 	res, err := w.clusterClient("c2").GetCluster(t.Context(), &farrierv1.GetClusterRequest{})
 	if err != nil || res.GetLeader() != "c1" || len(res.GetMembers()) != 2 || !res.GetMembers()[0].GetLeader() || res.GetFeatureLevel() != 1 || res.GetGeneration() != 1 {
 		t.Errorf("cluster: %v, %v", res, err)
+	}
+	if alarms := strings.Join(res.GetAlarms(), "\n"); res.GetMembers()[1].GetLastContactMs() != 12_000 || !strings.Contains(alarms, "c2 has not answered the leader for 12s") || strings.Contains(alarms, "c1 has") {
+		t.Errorf("c2 is silent: %v", res)
 	}
 	as := func(name string) fc.ClusterServiceClient {
 		return fc.NewClusterServiceClient(w.as(identity.RoleCoordinator, name), w.url["c1"])

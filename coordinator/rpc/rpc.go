@@ -74,6 +74,7 @@ type Server struct {
 	ID, RaftAddress string
 	Voter           bool
 	LastContact     time.Duration // since the newest answer to this member, if it leads; 0 unknown
+	Silent          time.Duration // how long it has not answered this member, while this leads
 }
 
 // Progress is the leader's memory of what runs: the newest progress of steps, and agents' free workers.

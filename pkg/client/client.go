@@ -3,8 +3,10 @@ package client
 import (
 	"context"
 	"crypto/rand"
+	"crypto/tls"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"net"
 	"net/http"
 	"os"
@@ -34,6 +36,8 @@ const (
 	defaultPatience = 15 * time.Second
 	quietAfter      = 500 * time.Millisecond // without a frame a ping is sent
 	pingWait        = time.Second            // a coordinator that does not answer it is gone, and the next is asked
+	hastyDial       = 500 * time.Millisecond // for a connection, while not all coordinators were tried
+	patientDial     = 3 * time.Second        // after that: they may be far away, or busy
 	maxMessage      = 16 << 20
 	laneWidth       = 32 // the cluster keeps the newest 64 answers of a client session
 	unknownTries    = 3  // of a call whose outcome is unknown: the repeat is answered, or refused for good
@@ -90,16 +94,15 @@ func New(cfg Config) (*Client, error) {
 	if cfg.Patience == 0 {
 		cfg.Patience = defaultPatience
 	}
+	e := &endpoints{addresses: cfg.Addresses, dialer: tls.Dialer{
+		NetDialer: &net.Dialer{KeepAlive: 15 * time.Second}, Config: identity.ClientTLS(cfg.Identity, identity.RoleCoordinator)}}
 	transport := &http.Transport{
-		TLSClientConfig:     identity.ClientTLS(cfg.Identity, identity.RoleCoordinator),
-		DialContext:         (&net.Dialer{Timeout: time.Second, KeepAlive: 15 * time.Second}).DialContext,
-		TLSHandshakeTimeout: 3 * time.Second,
-		ForceAttemptHTTP2:   true,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: quietAfter, PingTimeout: pingWait},
-		IdleConnTimeout:     time.Minute,
+		DialTLSContext:    e.dial,
+		ForceAttemptHTTP2: true,
+		HTTP2:             &http.HTTP2Config{SendPingTimeout: quietAfter, PingTimeout: pingWait},
+		IdleConnTimeout:   time.Minute,
 	}
-	c := &Client{patience: cfg.Patience, endpoints: &endpoints{addresses: cfg.Addresses},
-		http: &http.Client{Transport: transport}}
+	c := &Client{patience: cfg.Patience, endpoints: e, http: &http.Client{Transport: transport}}
 	opts := []connect.ClientOption{connect.WithInterceptors(connect.UnaryInterceptorFunc(c.unary)), connect.WithReadMaxBytes(maxMessage)}
 	doer := doer{c}
 	const base = "https://farrier.invalid" // doer puts an address in its place
@@ -154,9 +157,41 @@ func (ls *lanes) leave(l *lane) {
 
 // endpoints is the list of coordinators and the one in use.
 type endpoints struct {
+	dialer tls.Dialer
+
 	mu        sync.Mutex
 	addresses []string
 	current   int
+	refused   int // connections that failed since the last that did not
+}
+
+// wait is how long the next connection may take.
+func (e *endpoints) wait() time.Duration {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.refused < len(e.addresses)-1 {
+		return hastyDial
+	}
+	return patientDial
+}
+
+// dial connects to a coordinator. One whose machine is gone answers nothing at all, and is left soon for the next.
+func (e *endpoints) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	wait := e.wait()
+	ctx, cancel := context.WithTimeout(ctx, wait)
+	defer cancel()
+	c, err := e.dialer.DialContext(ctx, network, address)
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if err == nil {
+		e.refused = 0
+		return c, nil
+	}
+	e.refused++
+	if ctx.Err() == context.DeadlineExceeded {
+		return nil, fmt.Errorf("%s does not answer within %v", address, wait)
+	}
+	return nil, err
 }
 
 func (e *endpoints) pick() string {

@@ -2,8 +2,11 @@ package client
 
 import (
 	"context"
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -11,7 +14,9 @@ import (
 	"connectrpc.com/connect"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
 )
 
 // TestABusyClientOpensMoreSessions: the cluster forgets all but the newest 64 answers of a session, and a slow call among
@@ -38,6 +43,64 @@ func TestABusyClientOpensMoreSessions(t *testing.T) {
 	}
 	if l := ls.enter(); l != open[0] || len(ls.all) != 4 {
 		t.Error("an idle session was not used again")
+	}
+}
+
+// TestASilentCoordinatorHeldEachCommandForSeconds: a machine that lost its power refuses no connection.
+func TestASilentCoordinatorHeldEachCommandForSeconds(t *testing.T) {
+	ca, err := identity.NewCA("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	store := func(role identity.Role) *identity.Store {
+		s, err := identity.NewStore(t.TempDir())
+		if err != nil {
+			t.Fatal(err)
+		}
+		csr, err := s.CSR()
+		if err != nil {
+			t.Fatal(err)
+		}
+		chain, err := ca.Issue(csr, identity.Peer{Cluster: "test", Role: role, Name: "x"}, nil, time.Hour)
+		if err == nil {
+			err = s.Put(chain, ca.CertDER())
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return s
+	}
+	listen := func() net.Listener {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		t.Cleanup(func() { _ = l.Close() })
+		return l
+	}
+	silent, live := listen(), listen() // the kernel takes silent's connections, and nobody ever answers
+	mux := http.NewServeMux()
+	mux.Handle(farrierv1connect.NewClusterServiceHandler(farrierv1connect.UnimplementedClusterServiceHandler{}))
+	srv := &http.Server{Handler: mux, TLSConfig: identity.ServerTLS(store(identity.RoleCoordinator), tls.RequireAndVerifyClientCert)}
+	go func() { _ = srv.ServeTLS(live, "", "") }()
+	t.Cleanup(func() { _ = srv.Close() })
+	c, err := New(Config{Identity: store(identity.RoleOperator), Addresses: []string{silent.Addr().String(), live.Addr().String()}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if w := c.endpoints.wait(); w != hastyDial {
+		t.Errorf("the first is waited for %v", w)
+	}
+	if _, err := c.Cluster.GetCluster(t.Context(), &farrierv1.GetClusterRequest{}); Fault(err).Kind != fault.Unsupported {
+		t.Errorf("the second did not answer: %v", err)
+	}
+	if at := c.endpoints.pick(); at != live.Addr().String() {
+		t.Errorf("%s is in use", at)
+	}
+	c.endpoints.refused = 1 // of two
+	if w := c.endpoints.wait(); w != patientDial {
+		t.Errorf("the last is waited for %v", w)
 	}
 }
 

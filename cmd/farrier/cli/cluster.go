@@ -36,7 +36,7 @@ func (a *app) coordinator() *cobra.Command {
 				if m.GetLeader() {
 					role = "leader"
 				}
-				rows = append(rows, []string{m.GetId(), role, m.GetApiAddress(), m.GetRaftAddress(), m.GetRackAddress(), fmt.Sprintf("%d ms", m.GetLastContactMs()), m.GetVersion()})
+				rows = append(rows, []string{m.GetId(), role, m.GetApiAddress(), m.GetRaftAddress(), m.GetRackAddress(), contact(m), m.GetVersion()})
 			}
 			s.Rows([]string{"MEMBER", "ROLE", "API", "RAFT", "RACK", "LAST CONTACT", "VERSION"}, rows)
 			s.say("\ncluster %s, term %d, applied %d of %d, generation %d, level %d", res.GetClusterId(), res.GetTerm(), res.GetAppliedIndex(), res.GetCommitIndex(), res.GetGeneration(), res.GetFeatureLevel())
@@ -54,6 +54,21 @@ func (a *app) coordinator() *cobra.Command {
 		return s.Message(res, func() { s.say("%s removed", args[0]) })
 	})
 	return noun("coordinator", "The coordinators themselves", members, remove, a.token("coordinator", false), noun("snapshot", "Backups of the state", a.snapshotSave(), a.snapshotRestore()))
+}
+
+// contact is when the leader last heard of a member.
+func contact(m *farrierv1.Member) string {
+	since := time.Duration(m.GetLastContactMs()) * time.Millisecond
+	switch {
+	case m.GetLeader():
+		return "-"
+	case since == 0:
+		return "none"
+	case since < time.Second:
+		return fmt.Sprintf("%d ms ago", since.Milliseconds())
+	default:
+		return since.Truncate(time.Second).String() + " ago"
+	}
 }
 
 func (a *app) snapshotSave() *cobra.Command {
