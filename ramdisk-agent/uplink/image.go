@@ -12,8 +12,12 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// bodyIdle is how long an image may send nothing before another agent is asked.
-const bodyIdle = 15 * time.Second
+// bodyIdle is how long an image may send nothing before another agent is asked. One that heartbeats have left already is
+// not waited for: each idleLook that is seen to.
+const (
+	bodyIdle = 15 * time.Second
+	idleLook = time.Second
+)
 
 // Open implements steps.Images: a range request to the current agent, in clear if it serves images so (their bytes
 // are checked against the manifest, which came by TLS).
@@ -52,7 +56,7 @@ func (u *Uplink) Open(ctx context.Context, path string, offset, length int64) (i
 		return nil, fault.New(fault.Unavailable, "open image", "%w", err)
 	}
 	b := &body{u: u, a: a, rc: resp.Body, cancel: cancel}
-	b.idle = time.AfterFunc(bodyIdle, cancel)
+	b.idle = time.AfterFunc(idleLook, b.look)
 	b.idle.Stop()
 	return b, nil
 }
@@ -79,13 +83,39 @@ type body struct {
 	idle   *time.Timer
 	cancel context.CancelFunc
 	once   sync.Once
+
+	mu    sync.Mutex
+	since time.Time // when the read began that waits for the agent; zero between reads: a slow disk is not its fault
+}
+
+// look ends a read that has waited long enough.
+func (b *body) look() {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	switch {
+	case b.since.IsZero():
+	case b.u.at() != b.a || time.Since(b.since) >= bodyIdle:
+		b.cancel()
+	default:
+		b.idle.Reset(idleLook)
+	}
+}
+
+func (b *body) waiting(since time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if b.since = since; since.IsZero() {
+		b.idle.Stop()
+	} else {
+		b.idle.Reset(idleLook)
+	}
 }
 
 // Read implements io.Reader.
 func (b *body) Read(p []byte) (int, error) {
-	b.idle.Reset(bodyIdle) // only while waiting for the agent: a slow disk is not its fault
+	b.waiting(time.Now())
 	n, err := b.rc.Read(p)
-	b.idle.Stop()
+	b.waiting(time.Time{})
 	if err != nil && err != io.EOF {
 		b.once.Do(func() { b.u.turn(b.a, err) })
 		err = fault.New(fault.Unavailable, "read image", "%w", err)

@@ -4,6 +4,8 @@ import (
 	"context"
 	"crypto"
 	"crypto/tls"
+	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -27,6 +29,7 @@ import (
 // Times and bounds.
 const (
 	dialTimeout   = 5 * time.Second
+	hastyDial     = time.Second      // while another agent may answer: a machine without power refuses nothing
 	callTimeout   = 10 * time.Second // of a heartbeat or a lookup
 	reportTimeout = 30 * time.Second // the agent answers when the outcome is committed
 	pollWait      = 25 * time.Second // of NextCommand
@@ -102,15 +105,23 @@ func New(cfg Config) (*Uplink, error) {
 }
 
 func (u *Uplink) newAgent(url string, pins [][32]byte) *agent {
+	dialer := &tls.Dialer{NetDialer: u.cfg.Dialer, Config: identity.PinnedTLS(u.certificate, pins...)}
 	transport := &http.Transport{
-		DialContext:           u.cfg.Dialer.DialContext,
-		TLSClientConfig:       identity.PinnedTLS(u.certificate, pins...),
-		TLSHandshakeTimeout:   dialTimeout,
+		DialTLSContext: func(ctx context.Context, network, address string) (net.Conn, error) {
+			wait := u.patience()
+			ctx, cancel := context.WithTimeout(ctx, wait)
+			defer cancel()
+			c, err := dialer.DialContext(ctx, network, address)
+			if errors.Is(ctx.Err(), context.DeadlineExceeded) && err != nil {
+				err = fmt.Errorf("%s does not answer within %v", address, wait)
+			}
+			return c, err
+		},
 		ResponseHeaderTimeout: manifestTime,
 		IdleConnTimeout:       90 * time.Second,
 		ForceAttemptHTTP2:     true,
 		// A dead agent is noticed by a ping that is not answered, not by a poll that stays silent.
-		HTTP2: &http.HTTP2Config{SendPingTimeout: 2 * time.Second, PingTimeout: 3 * time.Second},
+		HTTP2: &http.HTTP2Config{SendPingTimeout: time.Second, PingTimeout: 2 * time.Second},
 	}
 	c := &http.Client{Transport: transport, CheckRedirect: noRedirect}
 	plain := &http.Client{CheckRedirect: noRedirect, Transport: &http.Transport{DialContext: u.cfg.Dialer.DialContext,
@@ -229,6 +240,16 @@ func (u *Uplink) call(ctx context.Context, op string, timeout time.Duration, tri
 			return err
 		}
 	}
+}
+
+// patience is how long a connection may take: longer once all agents were tried twice.
+func (u *Uplink) patience() time.Duration {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if len(u.agents) > 1 && u.turns < 2*len(u.agents) {
+		return hastyDial
+	}
+	return dialTimeout
 }
 
 func (u *Uplink) answered() {

@@ -64,6 +64,45 @@ func TestTurnsOnce(t *testing.T) {
 	}
 }
 
+// TestASilentAgentHeldTheWork: its machine had no power, and each connection to it was waited for as if it were busy.
+func TestASilentAgentHeldTheWork(t *testing.T) {
+	u := newUplink(t, "https://a:1", "https://b:1")
+	for turns := range 6 {
+		want := hastyDial
+		if turns >= 4 {
+			want = dialTimeout
+		}
+		if got := u.patience(); got != want {
+			t.Errorf("after %d turns a connection may take %v, not %v", turns, got, want)
+		}
+		u.turn(u.at(), io.EOF)
+	}
+	u.answered()
+	if got := u.patience(); got != hastyDial {
+		t.Errorf("after an answer a connection may take %v", got)
+	}
+	if got := newUplink(t, "https://a:1").patience(); got != dialTimeout {
+		t.Errorf("the only agent is waited for %v", got)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	from := u.at()
+	b := &body{u: u, a: from, idle: time.AfterFunc(time.Hour, func() {}), cancel: cancel, since: time.Now()}
+	if b.look(); ctx.Err() != nil {
+		t.Error("an agent that is in use was left at once")
+	}
+	u.turn(from, io.EOF)
+	if b.look(); ctx.Err() == nil {
+		t.Error("an agent that heartbeats have left is waited for")
+	}
+	ctx, cancel = context.WithCancel(t.Context())
+	defer cancel()
+	b = &body{u: u, a: from, idle: b.idle, cancel: cancel}
+	if b.look(); ctx.Err() != nil {
+		t.Error("a read that does not wait was ended")
+	}
+	b.idle.Stop()
+}
+
 func TestImageRanges(t *testing.T) {
 	const content = "0123456789"
 	behave := func(w http.ResponseWriter, r *http.Request) {

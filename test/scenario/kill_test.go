@@ -50,18 +50,26 @@ func killLeader(k *kit, ctx context.Context, _ *site.Machine, _ *farrierv1.Node)
 	return []*site.Process{p}
 }
 
+// resume ends a Pause, which stands for a machine that lost its power or its network: no connection ends.
+func resume(_ *kit, ps []*site.Process) {
+	for _, p := range ps {
+		p.Resume()
+	}
+}
+
 var victims = []victim{ // read-only
 	{name: "agent", kill: killAgent},
 	{name: "agent for good", kill: killAgent, late: true},
-	{name: "leader", kill: killLeader, sessions: true},
-	{name: "silent leader", sessions: true, late: true, kill: func(k *kit, ctx context.Context, _ *site.Machine, _ *farrierv1.Node) []*site.Process {
-		p := k.leader(ctx)
-		p.Pause() // its machine lost its power, or the switch its port: no connection ends
+	{name: "silent agent", late: true, back: resume, kill: func(k *kit, _ context.Context, _ *site.Machine, n *farrierv1.Node) []*site.Process {
+		p := k.agent(n.GetAgent())
+		p.Pause()
 		return []*site.Process{p}
-	}, back: func(_ *kit, ps []*site.Process) {
-		for _, p := range ps {
-			p.Resume()
-		}
+	}},
+	{name: "leader", kill: killLeader, sessions: true},
+	{name: "silent leader", sessions: true, late: true, back: resume, kill: func(k *kit, ctx context.Context, _ *site.Machine, _ *farrierv1.Node) []*site.Process {
+		p := k.leader(ctx)
+		p.Pause()
+		return []*site.Process{p}
 	}},
 	{name: "agent and leader", kill: func(k *kit, ctx context.Context, m *site.Machine, n *farrierv1.Node) []*site.Process {
 		return append(killAgent(k, ctx, m, n), killLeader(k, ctx, m, n)...)
