@@ -82,7 +82,7 @@ func Join(ctx context.Context, cfg config.Config, env Env, o JoinOptions) error 
 	if len(o.Addresses) == 0 {
 		o.Addresses = token.Addresses
 	}
-	rt := &http.Transport{TLSClientConfig: identity.JoinTLS(token.CAHash), ForceAttemptHTTP2: true}
+	rt := identity.Transport(identity.JoinTLS(token.CAHash))
 	defer rt.CloseIdleConnections()
 	var res *farrierv1.JoinResponse
 	err = eachAddress(ctx, rt, o.Addresses, func(ctx context.Context, c farrierv1connect.JoinServiceClient) (err error) {
@@ -187,7 +187,7 @@ func (a *agent) renewOnce(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	rt := &http.Transport{TLSClientConfig: identity.ClientTLS(a.id, identity.RoleCoordinator), ForceAttemptHTTP2: true}
+	rt := identity.Transport(identity.ClientTLS(a.id, identity.RoleCoordinator))
 	defer rt.CloseIdleConnections()
 	var res *farrierv1.RenewResponse
 	err = eachAddress(ctx, rt, known.API, func(ctx context.Context, c farrierv1connect.JoinServiceClient) (err error) {

@@ -83,7 +83,7 @@ func joinCluster(ctx context.Context, cfg config.Config, env Env, ls *listeners,
 	if err != nil {
 		return err
 	}
-	rt := &http.Transport{TLSClientConfig: identity.JoinTLS(token.CAHash), DialContext: dialer().DialContext, ForceAttemptHTTP2: true}
+	rt := identity.Transport(identity.JoinTLS(token.CAHash))
 	defer rt.CloseIdleConnections()
 	var res *farrierv1.JoinResponse
 	err = eachAddress(o.Addresses, func(address string) (err error) {

@@ -223,13 +223,8 @@ func watchStdin(in io.Reader, ended chan<- struct{}) {
 
 // outward is the transport to other coordinators' APIs.
 func outward(id *identity.Store) *http.Transport {
-	return &http.Transport{
-		TLSClientConfig:     identity.ClientTLS(id, identity.RoleCoordinator),
-		DialContext:         dialer().DialContext,
-		TLSHandshakeTimeout: 3 * time.Second,
-		ForceAttemptHTTP2:   true,
-		MaxConnsPerHost:     64,
-		IdleConnTimeout:     time.Minute,
-		HTTP2:               &http.HTTP2Config{SendPingTimeout: time.Second, PingTimeout: 2 * time.Second},
-	}
+	t := identity.Transport(identity.ClientTLS(id, identity.RoleCoordinator))
+	t.MaxConnsPerHost, t.IdleConnTimeout = 64, time.Minute
+	t.HTTP2 = &http.HTTP2Config{SendPingTimeout: time.Second, PingTimeout: 2 * time.Second}
+	return t
 }

@@ -23,14 +23,12 @@ const (
 	callTimeout   = 15 * time.Second
 )
 
-func dialer() *net.Dialer { return &net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second} }
-
 // reach is nil if the coordinator answers at its Raft address. It names none of the port's protocols, so that the
 // other side closes the connection after the handshake.
 func (s *server) reach(ctx context.Context, id, raftAddress string) error {
 	cfg := identity.ClientTLS(s.id, identity.RoleCoordinator)
 	cfg.NextProtos = nil
-	conn, err := (&tls.Dialer{NetDialer: dialer(), Config: cfg}).DialContext(ctx, "tcp", raftAddress)
+	conn, err := (&tls.Dialer{NetDialer: &net.Dialer{Timeout: 2 * time.Second}, Config: cfg}).DialContext(ctx, "tcp", raftAddress)
 	if err != nil {
 		return fault.New(fault.Unavailable, "reach coordinator", "%w", err)
 	}

@@ -5,6 +5,8 @@ import (
 	"crypto/subtle"
 	"crypto/tls"
 	"crypto/x509"
+	"net"
+	"net/http"
 	"time"
 
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -86,6 +88,17 @@ func verify(s *Store, cs tls.ConnectionState) (Peer, error) {
 		return Peer{}, fault.New(fault.Unauthenticated, "check certificate", "cluster %q instead of %q", p.Cluster, own)
 	}
 	return p, nil
+}
+
+// Transport speaks HTTP/2 over TLS by cfg. A machine without power refuses nothing: it waits 2 s for a connection and 3 s for
+// the handshake.
+func Transport(cfg *tls.Config) *http.Transport {
+	return &http.Transport{
+		TLSClientConfig:     cfg,
+		DialContext:         (&net.Dialer{Timeout: 2 * time.Second, KeepAlive: 15 * time.Second}).DialContext,
+		TLSHandshakeTimeout: 3 * time.Second,
+		ForceAttemptHTTP2:   true,
+	}
 }
 
 // PinnedTLS trusts a server whose public key has one of the hashes (SHA-256 of the SubjectPublicKeyInfo), and ignores

@@ -58,7 +58,7 @@ func joinAgent(ctx context.Context, s *site.Site, dir, name string) (*identity.S
 	if err != nil {
 		return nil, nil, err
 	}
-	rt := &http.Transport{TLSClientConfig: identity.JoinTLS(token.CAHash), ForceAttemptHTTP2: true}
+	rt := identity.Transport(identity.JoinTLS(token.CAHash))
 	defer rt.CloseIdleConnections()
 	joined, err := farrierv1connect.NewJoinServiceClient(&http.Client{Transport: rt}, "https://"+token.Addresses[0]).Join(ctx,
 		&farrierv1.JoinRequest{Token: res.GetToken(), CsrDer: csr, IntermediateCsrDer: ramdiskCSR, Version: "bench", FeatureLevel: 1})

@@ -57,7 +57,7 @@ func (a *app) operatorJoin() *cobra.Command {
 }
 
 func joinAny(c *cobra.Command, token identity.JoinToken, req *farrierv1.JoinRequest) (*farrierv1.JoinResponse, error) {
-	h := &http.Client{Transport: &http.Transport{TLSClientConfig: identity.JoinTLS(token.CAHash), ForceAttemptHTTP2: true}}
+	h := &http.Client{Transport: identity.Transport(identity.JoinTLS(token.CAHash))}
 	defer h.CloseIdleConnections()
 	var last error
 	for _, address := range token.Addresses {
