@@ -1,6 +1,8 @@
 package command
 
 import (
+	"errors"
+
 	"google.golang.org/protobuf/encoding/protowire"
 
 	pb "github.com/farrier-project/farrier/api/gen/farrier/raftlog/v1"
@@ -179,7 +181,7 @@ func memberProto(b Body) *pb.Body {
 		}}}
 	case UseJoinToken:
 		return &pb.Body{Body: &pb.Body_UseJoinToken{UseJoinToken: &pb.UseJoinToken{
-			Id: b.ID, Hash: array32(&b.Hash), Role: b.Role,
+			Id: b.ID, Hash: array32(&b.Hash), Role: b.Role, Key: array32(&b.Key),
 		}}}
 	}
 	return nil
@@ -215,7 +217,7 @@ func bodyOf(m *pb.Body, depth int) (Body, error) {
 	case *pb.Body_UseJoinToken:
 		m := t.UseJoinToken
 		b := UseJoinToken{ID: m.GetId(), Role: m.GetRole()}
-		err := put32(&b.Hash, m.GetHash())
+		err := errors.Join(put32(&b.Hash, m.GetHash()), put32(&b.Key, m.GetKey()))
 		return b, err
 	case *pb.Body_CreateNode:
 		return createNodeOf(t.CreateNode)

@@ -208,11 +208,11 @@ type (
 		Hash                  [32]byte
 		TTL                   time.Duration // of elapsed
 	}
-	// UseJoinToken consumes a token; it succeeds once.
+	// UseJoinToken consumes a token; it succeeds for one key, the SHA-256 of the joiner's public key.
 	UseJoinToken struct {
-		ID   string
-		Hash [32]byte
-		Role string
+		ID        string
+		Hash, Key [32]byte
+		Role      string
 	}
 	// RaiseLevel raises the cluster's feature level.
 	RaiseLevel struct{ Level uint32 }

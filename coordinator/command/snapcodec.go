@@ -108,7 +108,7 @@ func membershipProto(rec any) *pb.SnapshotRecord {
 		return &pb.SnapshotRecord{Record: &pb.SnapshotRecord_Ring{Ring: &pb.Ring{Group: r.Group, Driver: r.Driver, Epoch: r.Epoch}}}
 	case *JoinToken:
 		return &pb.SnapshotRecord{Record: &pb.SnapshotRecord_JoinToken{JoinToken: &pb.JoinTokenRecord{
-			Id: r.ID, Role: r.Role, Name: r.Name, Group: r.Group, Hash: r.Hash[:], Expires: int64(r.Expires),
+			Id: r.ID, Role: r.Role, Name: r.Name, Group: r.Group, Hash: r.Hash[:], Expires: int64(r.Expires), UsedBy: array32(&r.UsedBy),
 		}}}
 	case *Client:
 		return &pb.SnapshotRecord{Record: &pb.SnapshotRecord_Client{Client: &pb.Client{
@@ -196,7 +196,7 @@ func membershipOf(m *pb.SnapshotRecord) (any, error) {
 	case *pb.SnapshotRecord_JoinToken:
 		t := r.JoinToken
 		out := &JoinToken{ID: t.GetId(), Role: t.GetRole(), Name: t.GetName(), Group: t.GetGroup(), Expires: dur(t.GetExpires())}
-		return out, put32(&out.Hash, t.GetHash())
+		return out, errors.Join(put32(&out.Hash, t.GetHash()), put32(&out.UsedBy, t.GetUsedBy()))
 	case *pb.SnapshotRecord_Client:
 		c := r.Client
 		return &Client{

@@ -49,6 +49,7 @@ type (
 		ID, Role, Name, Group string
 		Hash                  [32]byte
 		Expires               time.Duration // elapsed
+		UsedBy                [32]byte      // the SHA-256 of the public key that joined with it; zero: unused
 	}
 	// Client is a client session. An ended one keeps High, so that no old request runs twice.
 	Client struct {

@@ -2,7 +2,9 @@ package rpc
 
 import (
 	"context"
+	"crypto/sha256"
 	"crypto/subtle"
+	"crypto/x509"
 	"encoding/hex"
 	"fmt"
 	"net"
@@ -112,8 +114,8 @@ func (a *API) addresses(v *state.View, get func(*command.Member) string) []strin
 // joinService implements JoinService.
 type joinService struct{ *API }
 
-// Join implements JoinService. The token is used up before anything is issued; a join that is cut after that
-// needs a new token.
+// Join implements JoinService. The token is used up before anything is issued; a join that is cut after that is
+// repeated with the same token and key.
 func (s joinService) Join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.JoinResponse, error) {
 	out, err := s.join(ctx, req)
 	if err != nil {
@@ -126,18 +128,25 @@ func (s joinService) Join(ctx context.Context, req *farrierv1.JoinRequest) (*far
 
 func (a *API) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.JoinResponse, error) {
 	v := a.Reader.View()
-	t, err := a.checkToken(v, req.GetToken())
+	t, used, err := a.checkToken(v, req.GetToken())
 	if err != nil {
 		return nil, err
 	}
 	if err := a.checkJoin(v, t, req); err != nil {
 		return nil, err
 	}
+	key, err := keyOf(req.GetCsrDer())
+	if err == nil && used != nil && *used != key {
+		err = usedUp(t)
+	}
+	if err != nil {
+		return nil, err
+	}
 	ca, err := a.authority(v)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := a.propose(ctx, command.UseJoinToken{ID: t.ID, Hash: t.Hash(), Role: string(t.Role)}); err != nil {
+	if _, err := a.propose(ctx, command.UseJoinToken{ID: t.ID, Hash: t.Hash(), Role: string(t.Role), Key: key}); err != nil {
 		return nil, err
 	}
 	peer := identity.Peer{Cluster: v.Cluster().ID, Role: t.Role, Name: t.Name, Group: t.Group}
@@ -161,28 +170,45 @@ func (a *API) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.
 	return out, nil
 }
 
-// checkToken finds the token that the request carries. A wrong secret is told from a used or expired token by
-// nobody who does not have the secret.
-func (a *API) checkToken(v *state.View, text string) (identity.JoinToken, error) {
-	t, err := identity.ParseJoinToken(text)
-	if err != nil {
-		return t, err
+// checkToken finds the token that the request carries, and the key that used it already. A wrong secret is told from a
+// used or expired token by nobody who does not have the secret.
+func (a *API) checkToken(v *state.View, text string) (t identity.JoinToken, used *[32]byte, err error) {
+	if t, err = identity.ParseJoinToken(text); err != nil {
+		return t, nil, err
 	}
 	kept, ok := v.JoinToken(t.ID)
 	if !ok {
-		again := fmt.Sprintf("farrier %s token %s", t.Role, t.Name)
-		if t.Group != "" {
-			again += " --group " + t.Group
-		}
-		return t, fault.New(fault.Expired, "check token", "the join token has expired or was used").
-			WithHelp("make a new one: %s", again)
+		return t, nil, usedUp(t)
 	}
 	if hash := t.Hash(); subtle.ConstantTimeCompare(hash[:], kept.Hash[:]) != 1 {
-		return t, fault.New(fault.Unauthenticated, "check token", "the join token's secret is wrong").
+		return t, nil, fault.New(fault.Unauthenticated, "check token", "the join token's secret is wrong").
 			WithHelp("paste the whole token, as it was printed")
 	}
 	t.Role, t.Name, t.Group = identity.Role(kept.Role), kept.Name, kept.Group // what the cluster wrote down holds
-	return t, nil
+	if kept.UsedBy != ([32]byte{}) {
+		used = &kept.UsedBy
+	}
+	return t, used, nil
+}
+
+func usedUp(t identity.JoinToken) error {
+	again := fmt.Sprintf("farrier %s token %s", t.Role, t.Name)
+	if t.Group != "" {
+		again += " --group " + t.Group
+	}
+	return fault.New(fault.Expired, "check token", "the join token has expired or was used").WithHelp("make a new one: %s", again)
+}
+
+// keyOf is the SHA-256 of the public key that a certificate request is for.
+func keyOf(csr []byte) (key [32]byte, err error) {
+	r, err := x509.ParseCertificateRequest(csr)
+	if err == nil {
+		err = r.CheckSignature()
+	}
+	if err != nil {
+		return key, invalid("csr_der", "it is no certificate request: %v", err)
+	}
+	return sha256.Sum256(r.RawSubjectPublicKeyInfo), nil
 }
 
 // checkJoin checks all that could fail after the token was used.

@@ -48,6 +48,7 @@ func csrs(t *testing.T, s *identity.Store) (csr, ramdisk []byte) {
 	return csr, ramdisk
 }
 
+// TestAgentJoinsOnceOverAFollower: a bad request does not use the token up, nor does a join whose answer was lost.
 func TestAgentJoinsOnceOverAFollower(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2"})
 	text := token(t, w, &farrierv1.CreateJoinTokenRequest{Role: "agent", Name: "a1"})
@@ -61,7 +62,10 @@ func TestAgentJoinsOnceOverAFollower(t *testing.T) {
 	req.FeatureLevel, req.IntermediateCsrDer = 1, nil
 	_, err = c.Join(t.Context(), req)
 	wantKind(t, err, fault.Invalid)
-	req.IntermediateCsrDer = ramdisk
+	req.IntermediateCsrDer, req.CsrDer = ramdisk, csr[1:]
+	_, err = c.Join(t.Context(), req)
+	wantKind(t, err, fault.Invalid)
+	req.CsrDer = csr
 	res, err := c.Join(t.Context(), req)
 	if err != nil {
 		t.Fatal(err)
@@ -81,6 +85,14 @@ func TestAgentJoinsOnceOverAFollower(t *testing.T) {
 	if _, err := store.RamdiskCA(); err != nil {
 		t.Errorf("ramdisk CA: %v", err)
 	}
+	if again, err := c.Join(t.Context(), req); err != nil || again.GetName() != "a1" { // the answer may have been lost
+		t.Errorf("a join that was cut: %v, %v", again, err)
+	}
+	other, err := identity.NewStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.CsrDer, req.IntermediateCsrDer = csrs(t, other)
 	_, err = c.Join(t.Context(), req)
 	wantKind(t, err, fault.Expired) // one use
 }

@@ -93,7 +93,7 @@ func (s *State) removeMember(c command.RemoveMember) command.Result {
 	return ok()
 }
 
-// createJoinToken stores a token's hash until it is used or expires.
+// createJoinToken stores a token's hash until it expires.
 func (s *State) createJoinToken(c command.CreateJoinToken) command.Result {
 	const op = "create join token"
 	switch {
@@ -113,14 +113,25 @@ func (s *State) createJoinToken(c command.CreateJoinToken) command.Result {
 	return ok()
 }
 
-// useJoinToken consumes a token; it succeeds once. Unknown, used, wrong and expired tokens have one answer.
+// useJoinToken consumes a token; it succeeds for one key, and for a while again for that: its join may have been cut.
+// Unknown, used, wrong and expired tokens have one answer.
 func (s *State) useJoinToken(c command.UseJoinToken) command.Result {
 	t := s.joinTokens.find(c.ID)
-	if t == nil || t.Expires <= s.root.elapsed || t.Hash != c.Hash || t.Role != c.Role {
+	used := t != nil && t.UsedBy != ([32]byte{})
+	if t == nil || t.Expires <= s.root.elapsed || t.Hash != c.Hash || t.Role != c.Role || used && t.UsedBy != c.Key {
 		return refuse(fault.New(fault.Expired, "use join token", "the token is unknown, used or expired").
-			WithHelp("make a new one: farrier token create"))
+			WithHelp("make a new one: farrier agent token NAME, farrier coordinator token NAME, farrier operator token NAME"))
 	}
-	drop(s, &s.joinTokens, c.ID)
+	if used {
+		return ok()
+	}
+	if c.Key == ([32]byte{}) {
+		drop(s, &s.joinTokens, c.ID)
+	} else {
+		next := *t
+		next.UsedBy, next.Expires = c.Key, min(t.Expires, s.root.elapsed+JoinAgain)
+		put(s, &s.joinTokens, &next)
+	}
 	if a := s.agent(t.Name); a != nil && a.Removed && t.Role == "agent" {
 		drop(s, &s.agents, a.Name)
 	}

@@ -507,13 +507,17 @@ func TestJoinTokens(t *testing.T) {
 	w.must(command.CreateJoinToken{ID: "t", Role: "agent", Name: "r2", Hash: [32]byte{1}, TTL: time.Hour})
 	w.refused(command.UseJoinToken{ID: "t", Role: "agent", Hash: [32]byte{2}}, fault.Expired)
 	w.refused(command.UseJoinToken{ID: "t", Role: "coordinator", Hash: [32]byte{1}}, fault.Expired)
-	w.must(command.UseJoinToken{ID: "t", Role: "agent", Hash: [32]byte{1}})
+	w.must(command.UseJoinToken{ID: "t", Role: "agent", Hash: [32]byte{1}, Key: [32]byte{7}})
 	w.refused(command.UseJoinToken{ID: "t", Role: "agent", Hash: [32]byte{1}}, fault.Expired)
+	w.refused(command.UseJoinToken{ID: "t", Role: "agent", Hash: [32]byte{1}, Key: [32]byte{8}}, fault.Expired)
+	w.must(command.UseJoinToken{ID: "t", Role: "agent", Hash: [32]byte{1}, Key: [32]byte{7}}) // its join was cut
 	w.must(command.CreateJoinToken{ID: "u", Role: "agent", Name: "r1", Hash: [32]byte{1}, TTL: time.Minute})
 	w.must(command.RemoveAgent{Agent: "r1"})
 	w.refused(command.OpenSession{Session: "z", Agent: "r1", Journal: "j-r1", Incarnation: 2, Level: Level}, fault.Denied)
 	w.must(command.UseJoinToken{ID: "u", Role: "agent", Hash: [32]byte{1}})
 	session := w.agent("r1", 3)
+	w.ticks(JoinAgain, session)
+	w.refused(command.UseJoinToken{ID: "t", Role: "agent", Hash: [32]byte{1}, Key: [32]byte{7}}, fault.Expired)
 	w.must(command.CreateJoinToken{ID: "v", Role: "operator", Name: "bob", TTL: time.Minute})
 	w.ticks(time.Minute, session)
 	if w.s.joinTokens.len() != 0 {

@@ -337,6 +337,9 @@ func hashJoinToken(h *hasher, t *JoinToken) {
 	h.str(t.ID, t.Role, t.Name, t.Group)
 	h.raw(t.Hash[:])
 	h.dur(t.Expires)
+	if t.UsedBy != ([32]byte{}) {
+		h.raw(t.UsedBy[:])
+	}
 }
 
 func hashMember(h *hasher, m *command.Member) {

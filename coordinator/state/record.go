@@ -62,7 +62,7 @@ const (
 	MaxClients      = 65536            // client sessions, ended ones included
 	MaxAnswers      = 64               // per client session
 	MaxAnswerSize   = 1 << 10          // bytes
-	MaxJoinTokens   = 1024             // unused at one time
+	MaxJoinTokens   = 1024             // unused, or used lately
 	MaxPortsPerNode = 64               //
 	MaxAgents       = 4096             // registered
 	MaxNameLen      = 255              // bytes of a name
@@ -76,4 +76,5 @@ const (
 	ClientIdle      = 15 * time.Minute // of elapsed, until a client session ends
 	ClientForget    = 24 * time.Hour   // of elapsed, until an ended client session is forgotten
 	JoinTokenTTLMax = 24 * time.Hour   // of elapsed
+	JoinAgain       = 5 * time.Minute  // of elapsed, in which who used a token may use it again: its join was cut
 )

@@ -67,7 +67,9 @@ func (s *State) expire() {
 		case joinTokenDeadline:
 			t := s.joinTokens.find(d.id)
 			drop(s, &s.joinTokens, d.id)
-			s.emit(EventJoinToken, nil, "token", t.ID, "state", "expired", "role", t.Role, "name", t.Name)
+			if t.UsedBy == ([32]byte{}) {
+				s.emit(EventJoinToken, nil, "token", t.ID, "state", "expired", "role", t.Role, "name", t.Name)
+			}
 		}
 	}
 }

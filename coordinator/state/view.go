@@ -161,7 +161,7 @@ func (v *View) Member(id string) (*command.Member, bool) {
 	return m, m != nil
 }
 
-// JoinToken finds an unused, unexpired join token.
+// JoinToken finds an unexpired join token. A used one is kept for a while, for who used it.
 func (v *View) JoinToken(id string) (*JoinToken, bool) {
 	t := v.data.joinTokens.find(id)
 	return t, t != nil && t.Expires > v.data.root.elapsed

@@ -2733,6 +2733,7 @@ type UseJoinToken struct {
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"` // 32 bytes
 	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
+	Key           []byte                 `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"` // 32 bytes: the SHA-256 of the joiner's public key
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2786,6 +2787,13 @@ func (x *UseJoinToken) GetRole() string {
 		return x.Role
 	}
 	return ""
+}
+
+func (x *UseJoinToken) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
 }
 
 type RaiseLevel struct {
@@ -3217,11 +3225,12 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
 	"\x05group\x18\x04 \x01(\tR\x05group\x12\x12\n" +
 	"\x04hash\x18\x05 \x01(\fR\x04hash\x12\x10\n" +
-	"\x03ttl\x18\x06 \x01(\x03R\x03ttl\"F\n" +
+	"\x03ttl\x18\x06 \x01(\x03R\x03ttl\"X\n" +
 	"\fUseJoinToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x12\n" +
-	"\x04role\x18\x03 \x01(\tR\x04role\"\"\n" +
+	"\x04role\x18\x03 \x01(\tR\x04role\x12\x10\n" +
+	"\x03key\x18\x04 \x01(\fR\x03key\"\"\n" +
 	"\n" +
 	"RaiseLevel\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\"'\n" +

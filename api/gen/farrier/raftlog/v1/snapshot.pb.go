@@ -2496,6 +2496,7 @@ type JoinTokenRecord struct {
 	Group         string                 `protobuf:"bytes,4,opt,name=group,proto3" json:"group,omitempty"`
 	Hash          []byte                 `protobuf:"bytes,5,opt,name=hash,proto3" json:"hash,omitempty"`
 	Expires       int64                  `protobuf:"varint,6,opt,name=expires,proto3" json:"expires,omitempty"`
+	UsedBy        []byte                 `protobuf:"bytes,7,opt,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"` // the SHA-256 of the joiner's public key
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2570,6 +2571,13 @@ func (x *JoinTokenRecord) GetExpires() int64 {
 		return x.Expires
 	}
 	return 0
+}
+
+func (x *JoinTokenRecord) GetUsedBy() []byte {
+	if x != nil {
+		return x.UsedBy
+	}
+	return nil
 }
 
 // Client is a client session.
@@ -3509,14 +3517,15 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"\x04Ring\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x16\n" +
 	"\x06driver\x18\x02 \x01(\tR\x06driver\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\x8d\x01\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\xa6\x01\n" +
 	"\x0fJoinTokenRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
 	"\x05group\x18\x04 \x01(\tR\x05group\x12\x12\n" +
 	"\x04hash\x18\x05 \x01(\fR\x04hash\x12\x18\n" +
-	"\aexpires\x18\x06 \x01(\x03R\aexpires\"\x9d\x01\n" +
+	"\aexpires\x18\x06 \x01(\x03R\aexpires\x12\x17\n" +
+	"\aused_by\x18\a \x01(\fR\x06usedBy\"\x9d\x01\n" +
 	"\x06Client\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x14\n" +
