@@ -128,7 +128,9 @@ func eachAddress(ctx context.Context, rt http.RoundTripper, addresses []string, 
 			return nil
 		}
 		last = faultOf(address, err)
-		if k := fault.KindOf(last); k != fault.Unavailable && k != fault.Timeout && k != fault.NoQuorum && k != fault.NotLeader {
+		switch fault.KindOf(last) {
+		case fault.Unavailable, fault.Timeout, fault.NoQuorum, fault.NotLeader, fault.UnknownOutcome: // the calls may be repeated
+		default:
 			return last // an answer
 		}
 	}

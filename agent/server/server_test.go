@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"connectrpc.com/connect"
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
 
@@ -22,6 +23,8 @@ import (
 	"github.com/farrier-project/farrier/agent/journal"
 	"github.com/farrier-project/farrier/agent/task"
 	"github.com/farrier-project/farrier/agent/work"
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -278,5 +281,31 @@ func TestProxyDHCPHadNoSecondPort(t *testing.T) {
 	ack, err := dhcpv4.FromBytes(buf[:size])
 	if err != nil || ack.MessageType() != dhcpv4.MessageTypeAck || ack.BootFileName == "" || !ack.YourIPAddr.Equal(net.IPv4zero) {
 		t.Errorf("%v, %v", ack, err)
+	}
+}
+
+// TestAJoinCutByALeaderChangeWasRefused: what may have been done was taken for an answer, and the other coordinators were
+// not asked.
+func TestAJoinCutByALeaderChangeWasRefused(t *testing.T) {
+	told := func(kind string) error {
+		ce := connect.NewError(connect.CodeUnknown, errors.New(kind))
+		d, err := connect.NewErrorDetail(&farrierv1.ErrorDetail{Kind: kind, Message: kind})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ce.AddDetail(d)
+		return ce
+	}
+	for kind, want := range map[string]int{"unknown_outcome": 2, "unavailable": 2, "no_quorum": 2, "expired": 1} {
+		asked := 0
+		err := eachAddress(t.Context(), nil, []string{"c1", "c2"}, func(context.Context, farrierv1connect.JoinServiceClient) error {
+			if asked++; asked == 1 {
+				return told(kind)
+			}
+			return nil
+		})
+		if asked != want || (err == nil) != (want == 2) {
+			t.Errorf("%s: %d asked, %v", kind, asked, err)
+		}
 	}
 }

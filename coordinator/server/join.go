@@ -125,7 +125,9 @@ func eachAddress(addresses []string, call func(address string) error) error {
 		if last == nil {
 			return nil
 		}
-		if f := faultOf(last); !fault.Is(f, fault.Unavailable) && !fault.Is(f, fault.Timeout) {
+		switch f := faultOf(last); fault.KindOf(f) {
+		case fault.Unavailable, fault.Timeout, fault.NoQuorum, fault.NotLeader, fault.UnknownOutcome: // the calls may be repeated
+		default:
 			return f
 		}
 	}

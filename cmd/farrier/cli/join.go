@@ -66,8 +66,10 @@ func joinAny(c *cobra.Command, token identity.JoinToken, req *farrierv1.JoinRequ
 			return res, nil
 		}
 		last = client.Fault(err)
-		if !fault.Is(last, fault.Unavailable) && !fault.Is(last, fault.NotLeader) {
-			break
+		switch fault.KindOf(last) {
+		case fault.Unavailable, fault.Timeout, fault.NoQuorum, fault.NotLeader, fault.UnknownOutcome: // a join may be repeated
+		default:
+			return nil, last
 		}
 	}
 	return nil, last
