@@ -307,7 +307,7 @@ func (a *agent) edge(e *farrierv1.Edge) {
 }
 
 func (a *agent) ramdiskOutcome(o *farrierv1.StepOutcome) {
-	a.tasks.Handle(work.Finished{Outcome: uplink.FromOutcome(o)})
+	a.tasks.Handle(work.Reported{Outcome: uplink.FromOutcome(o)})
 }
 
 func (a *agent) progress(p *farrierv1.StepProgress) {

@@ -169,6 +169,8 @@ func (m *Manager) carry(e work.Effect, todo *errand) {
 		todo.forget = append(todo.forget, e)
 	case work.Refuse:
 		m.Log.Warn("order refused", "node", e.Order.Node, "step", e.Order.Full(), "token", e.Order.Token, "err", e.Err)
+	case work.Reject:
+		m.Log.Warn("a ramdisk's report refused", "node", e.Outcome.Node, "step", e.Outcome.Step, "attempt", e.Outcome.Attempt, "err", e.Err)
 	}
 }
 

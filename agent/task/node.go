@@ -61,7 +61,7 @@ type Sink interface {
 	Capacity(free int)
 }
 
-// Ramdisk takes orders for the machine itself. Outcomes come back through Manager.Handle(work.Finished).
+// Ramdisk takes orders for the machine itself. Outcomes come back through Manager.Handle(work.Reported).
 type Ramdisk interface {
 	Deliver(node *Node, o work.Order)
 	Cancel(o work.Order, reason string)

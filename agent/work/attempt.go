@@ -20,7 +20,7 @@ func (s *State) ordered(o Order) {
 	switch {
 	case n.phase != idle && n.order.Ref == o.Ref:
 		s.again(n, o)
-	case n.phase == idle && n.rec.is(o) && n.rec.Outcome != nil:
+	case n.phase == idle && n.rec.answers(o):
 		n.rec.Confirmed = false
 		s.emit(Report{*n.rec.Outcome})
 	case n.phase == idle:
@@ -117,8 +117,25 @@ func (s *State) intending(ref Ref) {
 	s.save(ref.Node, true)
 }
 
-// finished takes the end of an attempt in. What a ramdisk reports of an order that another agent of the group
-// delivered goes up as well: it is a fact.
+// reported takes in what a ramdisk says. Of the order in work it is the end, if the order is its own. Of any other it
+// is a fact for the coordinators and changes nothing here: another agent of the group may have delivered that order,
+// and the ramdisk says it again until it is committed.
+func (s *State) reported(o Outcome) {
+	n := s.nodes[o.Node]
+	switch {
+	case n == nil || n.phase == idle || n.order.Ref != o.Ref:
+		if n != nil && n.phase == idle && n.rec.reported(o) {
+			o = *n.rec.Outcome // as it was recorded first
+		}
+		s.emit(Report{o})
+	case !isRamdisk(*n.order) || n.order.BootID != o.BootID:
+		s.emit(Reject{o, fault.New(fault.Denied, "take report", "a ramdisk of boot attempt %q reports a step of the %s", o.BootID, n.order.Executor)})
+	default:
+		s.finished(o)
+	}
+}
+
+// finished takes the end of an attempt in.
 func (s *State) finished(o Outcome) {
 	n := s.node(o.Node)
 	switch {

@@ -52,8 +52,10 @@ type (
 	}
 	// Confirmed says that the outcome is committed.
 	Confirmed struct{ Ref Ref }
-	// Finished says that an attempt ended here, or on the ramdisk.
+	// Finished says that an attempt ended here.
 	Finished struct{ Outcome Outcome }
+	// Reported says what a ramdisk reports of an attempt. It is believed of its own boot attempt's ramdisk steps only.
+	Reported struct{ Outcome Outcome }
 	// Intending says that the attempt is about to begin an effect.
 	Intending struct{ Ref Ref }
 	// Granted says that the agent asked for the node's lock and got it under a token.
@@ -82,6 +84,7 @@ func (Ordered) event()    {}
 func (Cancelled) event()  {}
 func (Confirmed) event()  {}
 func (Finished) event()   {}
+func (Reported) event()   {}
 func (Intending) event()  {}
 func (Granted) event()    {}
 func (Resized) event()    {}
@@ -126,6 +129,11 @@ type (
 		Order Order
 		Err   error
 	}
+	// Reject says that a ramdisk's report was not believed, and why.
+	Reject struct {
+		Outcome Outcome
+		Err     error
+	}
 )
 
 func (Lease) effect()   {}
@@ -137,3 +145,4 @@ func (Report) effect()  {}
 func (Save) effect()    {}
 func (Forget) effect()  {}
 func (Refuse) effect()  {}
+func (Reject) effect()  {}

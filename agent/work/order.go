@@ -82,3 +82,13 @@ type Record struct {
 // is tells whether the record is of this very attempt. After a restore or recovery of the coordinators flow
 // numbers may come again; the generation, in the high 16 bits of a token, tells the flows apart.
 func (r *Record) is(o Order) bool { return r != nil && r.Ref == o.Ref && r.RanUnder>>48 == o.Token>>48 }
+
+// answers tells whether the record holds the outcome of this very attempt.
+func (r *Record) answers(o Order) bool {
+	return r.is(o) && r.Outcome != nil && r.Outcome.BootID == o.BootID
+}
+
+// reported tells whether the record holds an outcome that a ramdisk now says again.
+func (r *Record) reported(o Outcome) bool {
+	return r != nil && r.Ref == o.Ref && r.Outcome != nil && r.Outcome.BootID == o.BootID
+}

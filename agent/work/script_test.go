@@ -142,7 +142,7 @@ func parse(t *testing.T, w []string) Event {
 			t.Fatalf("bad executor in %v", w)
 		}
 		return Ordered{Order{Ref: ref(t, w[1]), Token: num(t, arg(w, "token", "1")), Interface: "power", Name: "power_on",
-			Class: step.Set, Executor: ex, Resumed: arg(w, "resumed", "") != ""}}
+			Class: step.Set, Executor: ex, BootID: arg(w, "boot", ""), Resumed: arg(w, "resumed", "") != ""}}
 	case "cancel":
 		return Cancelled{ref(t, w[1]), "abort"}
 	case "confirm":
@@ -151,6 +151,8 @@ func parse(t *testing.T, w []string) Event {
 		return Intending{ref(t, w[1])}
 	case "finish":
 		return Finished{Outcome{Ref: ref(t, w[1]), Token: num(t, arg(w, "token", "1")), OK: arg(w, "ok", "yes") == "yes", Error: arg(w, "error", ""), Kind: fault.ParseKind(arg(w, "kind", "internal"))}}
+	case "reported":
+		return Reported{Outcome{Ref: ref(t, w[1]), BootID: arg(w, "boot", ""), OK: arg(w, "ok", "yes") == "yes", Error: arg(w, "error", ""), Kind: fault.ParseKind(arg(w, "kind", "internal"))}}
 	case "tick":
 		return Ticked{}
 	}
@@ -197,6 +199,8 @@ func tell(e Effect) string {
 		return s
 	case Forget:
 		return fmt.Sprintf("forget %s epoch=%d ack=%v", e.Node, e.Epoch, e.Ack)
+	case Reject:
+		return fmt.Sprintf("reject %s: %s: %v", tellOutcome(e.Outcome), fault.KindOf(e.Err), e.Err)
 	case Refuse:
 		return fmt.Sprintf("refuse %s: %s: %v", tellOrder(e.Order), fault.KindOf(e.Err), e.Err)
 	}

@@ -89,6 +89,8 @@ func (s *State) Step(now time.Duration, ev Event) []Effect {
 		s.confirmed(e.Ref)
 	case Finished:
 		s.finished(e.Outcome)
+	case Reported:
+		s.reported(e.Outcome)
 	case Intending:
 		s.intending(e.Ref)
 	case Granted:

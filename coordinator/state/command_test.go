@@ -570,3 +570,41 @@ func TestMomentaryLocksWashedOutTheWindow(t *testing.T) {
 		t.Errorf("the end of the holder's session is %v", got)
 	}
 }
+
+// TestRamdiskReportsTheBMCsStep: a ramdisk that says "power off" of the step that was to switch it off is late, and
+// does not move the node's power; neither does that fact in the report of a step of its own.
+func TestRamdiskReportsTheBMCsStep(t *testing.T) {
+	w := newWorld(t)
+	w.agent("r1", 1)
+	id := w.create(1)
+	w.to(id, "manage")
+	w.must(w.verb(id, "provide"))
+	forged, own := false, false
+	for i := 0; w.open(id); i++ {
+		f := w.flow(id)
+		st := f.Step()
+		body := w.done(id)
+		switch o, ok := body.(command.Outcome); {
+		case ok && st.Executor == step.Ramdisk:
+			own = true
+			o.Facts = merged(o.Facts, map[string]string{flow.FactPower: "power off"})
+			body = o
+		case ok && st.FullName() == flow.StepPowerOff && f.Boot.ID != "":
+			forged = true
+			o.Boot = f.Boot.ID
+			if res := w.must(o); res.Flags&command.FlagLate == 0 {
+				t.Error("a ramdisk's report of the BMC's step was taken")
+			}
+			if n := w.node(id); n.Power != node.PowerOn || w.flow(id).Cur != f.Cur {
+				t.Errorf("after it the node is %s and its flow at step %d", n.Power, w.flow(id).Cur)
+			}
+		}
+		w.must(body)
+		if n := w.node(id); st.Executor == step.Ramdisk && n.Power != node.PowerOn {
+			t.Errorf("%s, a step of the ramdisk, left the node %s", st.FullName(), n.Power)
+		}
+	}
+	if w.is(id, "available"); !forged || !own {
+		t.Errorf("the flow had a step of the ramdisk: %v, and switched it off: %v", own, forged)
+	}
+}

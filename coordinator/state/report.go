@@ -11,7 +11,8 @@ import (
 )
 
 // reported finds the job of a report that names an open attempt. A report of anything else is late: it is
-// recorded and changes nothing. The token is not asked for: tokens guard orders, never facts.
+// recorded and changes nothing. The token is not asked for: tokens guard orders, never facts. The boot is, of every
+// step: an attempt that is no ramdisk's has none, so that no ramdisk can report it.
 func (s *State) reported(id node.ID, f flow.ID, i int, attempt uint32, boot string) *job {
 	n := s.node(id)
 	if n == nil || !n.FlowOpen || n.Flow != f {
@@ -22,7 +23,7 @@ func (s *State) reported(id node.ID, f flow.ID, i int, attempt uint32, boot stri
 		return nil
 	}
 	st := open.Step()
-	if st == nil || !st.Attempt.Open || st.Attempt.N != attempt || st.Executor == step.Ramdisk && st.Attempt.Boot != boot {
+	if st == nil || !st.Attempt.Open || st.Attempt.N != attempt || st.Attempt.Boot != boot {
 		return nil
 	}
 	return s.jobOf(id)
@@ -39,7 +40,7 @@ func (s *State) outcome(c command.Outcome) command.Result {
 	}
 	st := j.step()
 	st.Attempt.Open = false
-	if p := node.ParsePower(c.Facts[flow.FactPower]); p != node.PowerUnknown {
+	if p := node.ParsePower(c.Facts[flow.FactPower]); p != node.PowerUnknown && st.Executor == step.BMC { // a ramdisk has not seen it
 		j.setPower(p)
 	}
 	switch {
