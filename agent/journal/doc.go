@@ -8,7 +8,8 @@
 //
 // Writes are grouped: Put joins the open batch and returns at once, Wait returns when the batch is on disk
 // (fsync). Batches are written in the order in which they were joined, one transaction each. A Put that nobody
-// waits for goes along with the next batch, or with Flush.
+// waits for goes along with the next batch, or with Flush. The first failure to write latches: the disk cannot be
+// trusted after it. A record that no journal can hold is refused and harms no other.
 //
 // A Journal is safe for concurrent use.
 package journal

@@ -44,6 +44,8 @@ const (
 	lockName   = "lock"
 	// MaxValue bounds one record. An inventory of 128 KiB, in base64 and with what is around it, fits.
 	MaxValue = 512 << 10
+	// MaxKey bounds a record's key, in bytes.
+	MaxKey = 1 << 10
 )
 
 // Journal is an open journal directory.

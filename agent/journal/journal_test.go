@@ -158,11 +158,46 @@ func TestConcurrentWritersShareBatches(t *testing.T) {
 
 func TestFirstFailureLatches(t *testing.T) {
 	j := open(t, t.TempDir())
-	defer j.db.Close()
-	if err := j.Put(Entry{Runs, "", []byte("x")}).Wait(); err == nil {
-		t.Fatal("a record without a key was written")
+	j.db.Close() // the disk is gone
+	defer j.lock.Close()
+	first := j.Put(Entry{Runs, "a", []byte("x")}).Wait()
+	if first == nil {
+		t.Fatal("written to a closed file")
 	}
+	j.commit = func([]Entry) error { return nil } // and back
 	if err := j.Put(Entry{Runs, "a", []byte("x")}).Wait(); err == nil {
-		t.Fatal("a write after a failed one succeeded")
+		t.Error("a write after a failed one succeeded")
+	}
+	if err := j.Flush(); err == nil {
+		t.Error("Flush with nothing to write says nothing of the failure")
+	}
+}
+
+// TestRefusedRecordHarmsNoOther: a record that is too large, or without a key, took every later write with it.
+func TestRefusedRecordHarmsNoOther(t *testing.T) {
+	j := open(t, t.TempDir())
+	defer j.Close()
+	before := j.Put(Entry{Runs, "before", []byte("x")})
+	for name, tt := range map[string]struct {
+		e    Entry
+		kind fault.Kind
+	}{
+		"no table":  {Entry{0, "a", []byte("x")}, fault.Invalid},
+		"no key":    {Entry{Runs, "", []byte("x")}, fault.Invalid},
+		"long key":  {Entry{Runs, string(make([]byte, MaxKey+1)), []byte("x")}, fault.Invalid},
+		"too large": {Entry{Runs, "a", make([]byte, MaxValue+1)}, fault.TooLarge},
+	} {
+		if err := j.Put(Entry{Runs, "beside", []byte("x")}, tt.e).Wait(); !fault.Is(err, tt.kind) {
+			t.Errorf("%s: %v, want %s", name, err, tt.kind)
+		}
+	}
+	if err := j.Put(Entry{Runs, "after", []byte("x")}).Wait(); err != nil {
+		t.Error(err)
+	}
+	if err := before.Wait(); err != nil {
+		t.Error(err)
+	}
+	if got := contents(t, j, Runs); len(got) != 2 || got["before"] != "x" || got["after"] != "x" {
+		t.Errorf("on disk: %v", got)
 	}
 }

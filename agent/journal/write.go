@@ -36,8 +36,16 @@ type writer struct {
 	turn sync.Mutex // held while a batch is written; taken before mu
 }
 
-// Put joins the open batch. Nothing is on disk until Wait returns nil.
+// Put joins the open batch. Nothing is on disk until Wait returns nil. Entries that no journal can hold are refused, all
+// of the call, and nothing else is: Invalid or TooLarge.
 func (w *writer) Put(entries ...Entry) *Commit {
+	for _, e := range entries {
+		if err := e.check(); err != nil {
+			c := &Commit{err: err, done: make(chan struct{})}
+			close(c.done)
+			return c
+		}
+	}
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	if w.open == nil {
@@ -45,6 +53,16 @@ func (w *writer) Put(entries ...Entry) *Commit {
 	}
 	w.open.entries = append(w.open.entries, entries...)
 	return w.open
+}
+
+func (e Entry) check() error {
+	switch {
+	case e.Table == 0 || e.Table >= endOfTables || e.Key == "" || len(e.Key) > MaxKey:
+		return fault.New(fault.Invalid, "write journal", "table %s, a key of %d bytes", e.Table, len(e.Key))
+	case len(e.Value) > MaxValue:
+		return fault.New(fault.TooLarge, "write journal", "table %s, key %q: %d bytes, more than %d", e.Table, e.Key, len(e.Value), MaxValue)
+	}
+	return nil
 }
 
 // Wait returns once the batch is on disk, or with the error that kept it from getting there. After one failure
@@ -80,13 +98,13 @@ func (c *Commit) Wait() error {
 	return err
 }
 
-// Flush writes what nobody waits for.
+// Flush writes what nobody waits for, and tells of an earlier failure also when there is nothing to write.
 func (w *writer) Flush() error {
 	w.mu.Lock()
-	c := w.open
+	c, bad := w.open, w.bad
 	w.mu.Unlock()
 	if c == nil {
-		return nil
+		return bad
 	}
 	return c.Wait()
 }
@@ -96,9 +114,6 @@ func (j *Journal) write(entries []Entry) error {
 	return j.db.Update(func(tx *bbolt.Tx) error {
 		for _, e := range entries {
 			b := tx.Bucket([]byte(e.Table.String()))
-			if b == nil || e.Key == "" || len(e.Value) > MaxValue {
-				return fault.New(fault.Invalid, "write journal", "table %s, key %q, %d bytes", e.Table, e.Key, len(e.Value))
-			}
 			var err error
 			if e.Value == nil {
 				err = b.Delete([]byte(e.Key))

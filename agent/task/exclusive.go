@@ -91,14 +91,18 @@ func (t *Exclusive) Purpose() string { return t.purpose }
 func (t *Exclusive) Upgrade(purpose string) { t.purpose = purpose }
 
 // Intend waits for the right to begin an effect on the BMC and puts the intent on disk. It returns nil only while
-// that right holds: the lease is fresh, the token is the newest, the attempt is the node's. ctx bounds the wait.
+// that right holds: the intent is written, the lease is fresh, the token is the newest, the attempt is the node's. ctx
+// bounds the wait. A lock of our own needs no intent: its token was on disk before Acquire returned, it ends with the
+// process, and the next owner reads the world first.
 func (t *Exclusive) Intend(ctx context.Context) error {
 	for {
 		if err := t.await(ctx); err != nil {
 			return err
 		}
 		if t.order != nil {
-			t.m.Handle(work.Intending{Ref: t.order.Ref})
+			if err := t.m.Handle(work.Intending{Ref: t.order.Ref}); err != nil {
+				return fault.Wrap("record intent", err)
+			}
 		}
 		if t.may() == nil { // the disk may have taken long
 			return nil
@@ -113,6 +117,9 @@ func (t *Exclusive) may() error {
 }
 
 func (t *Exclusive) mayLocked() error {
+	if t.m.broken != nil {
+		return fault.New(fault.Aborted, "begin effect", "the journal cannot be written")
+	}
 	now := t.m.Clock.Boottime()
 	if t.order != nil {
 		return t.m.work.May(now, t.order.Ref)

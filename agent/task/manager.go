@@ -46,7 +46,9 @@ type Manager struct {
 	base    context.Context // of all attempts; ends with Run
 	end     context.CancelCauseFunc
 	closed  bool
-	keep    sync.Mutex // one Keeper call at a time, in order; taken before mu
+	broken  error         // the journal's first failure: nothing begins after it
+	failed  chan struct{} // closed with it
+	keep    sync.Mutex    // one Keeper call at a time, in order; taken before mu
 }
 
 // New makes a Manager and restores what the journal holds.
@@ -56,7 +58,7 @@ func New(c Config) (*Manager, error) {
 	}
 	m := &Manager{
 		Config: c, runs: make(map[work.Ref]*Exclusive), held: make(map[*Exclusive]struct{}),
-		nodes: make(map[string]*Node), changed: make(chan struct{}),
+		nodes: make(map[string]*Node), changed: make(chan struct{}), failed: make(chan struct{}),
 	}
 	m.base, m.end = context.WithCancelCause(context.Background())
 	m.pool = pool{size: c.Workers, reserved: (c.Workers*5 + 99) / 100}
@@ -77,8 +79,9 @@ func New(c Config) (*Manager, error) {
 	return m, nil
 }
 
-// Run lets time pass, and ends the workers when ctx ends. Attempts that are cut short by that are open still, and
-// run again as resumed after the restart. A Manager is of no use after Run.
+// Run lets time pass, and ends the workers when ctx ends, or at once when the journal fails: an agent that cannot
+// remember must not act. Attempts that are cut short by that are open still, and run again as resumed after the
+// restart. A Manager is of no use after Run.
 func (m *Manager) Run(ctx context.Context) error {
 	tick := time.NewTicker(time.Second)
 	defer tick.Stop()
@@ -87,30 +90,64 @@ func (m *Manager) Run(ctx context.Context) error {
 		case <-tick.C:
 			m.Handle(work.Ticked{})
 			if err := m.Journal.Flush(); err != nil {
-				return err // the first failure latches: an agent that cannot remember must not act
+				m.fail(err)
 			}
+		case <-m.failed:
+			m.stop()
+			return m.broken
 		case <-ctx.Done():
-			m.mu.Lock()
-			m.closed = true
-			m.mu.Unlock()
-			m.end(fault.New(fault.Aborted, "run", "the agent is stopping"))
-			m.pool.wait()
+			m.stop()
 			return errors.Join(ctx.Err(), m.Journal.Flush())
 		}
 	}
 }
 
-// Handle takes events in, in order, and carries out what follows. It returns when what had to be on disk is.
-func (m *Manager) Handle(events ...work.Event) {
+// stop ends the workers and waits for them.
+func (m *Manager) stop() {
+	m.mu.Lock()
+	m.closed = true
+	m.mu.Unlock()
+	m.end(fault.New(fault.Aborted, "run", "the agent is stopping"))
+	m.pool.wait()
+}
+
+// fail ends all that runs: the journal cannot be written.
+func (m *Manager) fail(err error) {
+	m.mu.Lock()
+	first := m.broken == nil
+	if first {
+		m.broken, m.closed = err, true
+		close(m.failed)
+	}
+	m.mu.Unlock()
+	if first {
+		m.Log.Error("the journal cannot be written: nothing more is done", "err", err)
+		m.end(fault.New(fault.Aborted, "run", "the journal cannot be written"))
+	}
+}
+
+// Handle takes events in, in order, and carries out what follows. It returns when what had to be on disk is, or with
+// the error that kept it from getting there: then nothing was carried out, and Run ends with that error.
+func (m *Manager) Handle(events ...work.Event) error {
 	var todo errand
 	m.mu.Lock()
+	if m.broken != nil {
+		m.mu.Unlock()
+		return m.broken
+	}
 	for _, ev := range events {
-		for _, e := range m.work.Step(m.Clock.Boottime(), ev) {
+		for _, e := range m.work.Step(m.Clock.Boottime(), fitting(ev)) {
 			m.carry(e, &todo)
 		}
 	}
 	free := m.work.Free()
 	m.mu.Unlock()
+	if todo.commit != nil {
+		if err := todo.commit.Wait(); err != nil {
+			m.fail(err)
+			return err // unreported outcomes come with the next incarnation
+		}
+	}
 	m.finish(todo, free)
 	for _, ev := range events {
 		switch e := ev.(type) {
@@ -122,11 +159,41 @@ func (m *Manager) Handle(events ...work.Event) {
 			}
 		}
 	}
+	return nil
+}
+
+// maxOutcome is what is left of a journal's record for its outcome, in bytes of JSON.
+const maxOutcome = journal.MaxValue - 4<<10
+
+// fitting makes an outcome that no record can hold a failure that says so: what a ramdisk says must not stop the agent.
+func fitting(ev work.Event) work.Event {
+	switch e := ev.(type) {
+	case work.Finished:
+		return work.Finished{Outcome: fit(e.Outcome)}
+	case work.Reported:
+		return work.Reported{Outcome: fit(e.Outcome)}
+	}
+	return ev
+}
+
+func fit(o work.Outcome) work.Outcome {
+	size := len(o.Error) + len(o.Inventory)
+	for k, v := range o.Facts {
+		size += len(k) + len(v) + 8
+	}
+	if size < maxOutcome/8 { // JSON makes at most six bytes of one
+		return o
+	}
+	if text, err := json.Marshal(o); err == nil && len(text) <= maxOutcome {
+		return o
+	}
+	return work.Failed(work.Order{Ref: o.Ref, Token: o.Token, BootID: o.BootID},
+		fault.New(fault.TooLarge, "record outcome", "what the step found has about %d bytes, more than the agent records", size))
 }
 
 // errand is what is left to do outside the lock, in this order.
 type errand struct {
-	commit  *journal.Commit // wait for it first
+	commit  *journal.Commit // waited for first
 	deliver []work.Order
 	cancel  []work.Stop
 	report  []work.Outcome
@@ -192,12 +259,6 @@ func (m *Manager) wake() {
 }
 
 func (m *Manager) finish(todo errand, free int) {
-	if todo.commit != nil {
-		if err := todo.commit.Wait(); err != nil {
-			m.Log.Error("the journal cannot be written: nothing more is done", "err", err)
-			return // Run returns the latched error; unreported outcomes come with the next incarnation
-		}
-	}
 	for _, o := range todo.deliver {
 		node, ok := m.Node(o.Node)
 		if !ok {
