@@ -10,6 +10,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode/utf8"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -410,21 +411,14 @@ func TestReportRefuses(t *testing.T) {
 	ref := order("x", 1, 11).Ref
 	foreign := order("x", 1, 11).Ref
 	foreign.Node = "node-2"
-	facts := map[string]string{}
-	for i := range maxFacts + 1 {
-		facts[fmt.Sprint(i)] = ""
-	}
 	for name, tt := range map[string]struct {
 		o    *farrierv1.StepOutcome
 		kind string
 	}{
-		"nothing":         {nil, "invalid"},
-		"no order":        {&farrierv1.StepOutcome{}, "invalid"},
-		"another node":    {&farrierv1.StepOutcome{Ref: foreign}, "denied"},
-		"another boot":    {&farrierv1.StepOutcome{Ref: ref, BootId: bootB}, "invalid"},
-		"large inventory": {&farrierv1.StepOutcome{Ref: ref, Inventory: make([]byte, maxInventory+1)}, "too_large"},
-		"many facts":      {&farrierv1.StepOutcome{Ref: ref, Facts: facts}, "too_large"},
-		"large fact":      {&farrierv1.StepOutcome{Ref: ref, Facts: map[string]string{"a": strings.Repeat("x", maxFact)}}, "too_large"},
+		"nothing":      {nil, "invalid"},
+		"no order":     {&farrierv1.StepOutcome{}, "invalid"},
+		"another node": {&farrierv1.StepOutcome{Ref: foreign}, "denied"},
+		"another boot": {&farrierv1.StepOutcome{Ref: ref, BootId: bootB}, "invalid"},
 	} {
 		if _, err := client.ReportStep(t.Context(), &farrierv1.ReportStepRequest{BootId: bootA, Outcome: tt.o}); kindOf(err) != tt.kind {
 			t.Errorf("%s: %v, want %s", name, err, tt.kind)
@@ -432,6 +426,32 @@ func TestReportRefuses(t *testing.T) {
 	}
 	if len(r.outcomes) != 0 {
 		t.Error("a refused outcome went up")
+	}
+}
+
+// TestOutcomeBeyondBoundsIsAFailure: what no coordinator takes, and no journal holds, ends the step with a cause.
+func TestOutcomeBeyondBoundsIsAFailure(t *testing.T) {
+	t.Parallel()
+	many, wide := map[string]string{}, map[string]string{}
+	for i := range maxFacts + 1 {
+		many[fmt.Sprint(i)] = ""
+	}
+	for i := range 13 {
+		wide[strings.Repeat("k", i+1)] = strings.Repeat("<", 8000) // in JSON six times as long
+	}
+	ref := order("x", 1, 11).Ref
+	for name, o := range map[string]*farrierv1.StepOutcome{
+		"large inventory": {Ref: ref, Ok: true, Inventory: make([]byte, maxInventory+1)},
+		"many facts":      {Ref: ref, Ok: true, Facts: many},
+		"large facts":     {Ref: ref, Ok: true, Facts: wide},
+		"long error":      {Ref: ref, ErrorKind: fault.TooLarge.String(), Error: strings.Repeat("ü", maxText)},
+	} {
+		if err := checkOutcome(nodeID, bootA, o); err != nil {
+			t.Errorf("%s: %v", name, err)
+		}
+		if o.Ok || o.ErrorKind != fault.TooLarge.String() || o.Error == "" || len(o.Error) > maxText || !utf8.ValidString(o.Error) || len(o.Facts)+len(o.Inventory) != 0 {
+			t.Errorf("%s went up as ok=%v %s with %d facts and %d bytes of error", name, o.Ok, o.ErrorKind, len(o.Facts), len(o.Error))
+		}
 	}
 }
 

@@ -2,6 +2,8 @@ package downlink
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"time"
 
 	"google.golang.org/protobuf/types/known/durationpb"
@@ -27,7 +29,7 @@ func (s *Service) Heartbeat(ctx context.Context, q *farrierv1.HeartbeatRequest) 
 	a.lastSeq = max(a.lastSeq, q.Seq)
 	resp := &farrierv1.HeartbeatResponse{Interval: durationpb.New(s.heartbeat), Agents: s.agents}
 	s.mu.Unlock()
-	if fresh && q.Running != nil && q.Progress != nil && q.Running.Node == a.node && len(q.Progress.Text) <= maxFact {
+	if fresh && q.Running != nil && q.Progress != nil && q.Running.Node == a.node && len(q.Progress.Text) <= maxText {
 		s.cfg.OnProgress(&farrierv1.StepProgress{Ref: q.Running, Progress: q.Progress})
 	}
 	return resp, nil
@@ -74,6 +76,8 @@ func (s *Service) ReportStep(ctx context.Context, q *farrierv1.ReportStepRequest
 		WithHelp("report it again; the agent keeps what it has"))
 }
 
+// checkOutcome refuses what is not this ramdisk's to say. What is larger than the coordinators take becomes a failure
+// that says so: the step ends, with a cause that people can read.
 func checkOutcome(node, bootID string, o *farrierv1.StepOutcome) error {
 	bad := func(format string, args ...any) error {
 		return fault.New(fault.Invalid, "report step", format, args...)
@@ -85,19 +89,38 @@ func checkOutcome(node, bootID string, o *farrierv1.StepOutcome) error {
 		return fault.New(fault.Denied, "report step", "the order is another node's")
 	case o.BootId != "" && o.BootId != bootID:
 		return bad("the outcome names another boot attempt")
-	case len(o.Inventory) > maxInventory:
-		return fault.New(fault.TooLarge, "report step", "the inventory has %d bytes, more than %d", len(o.Inventory), maxInventory)
-	case len(o.Facts) > maxFacts:
-		return fault.New(fault.TooLarge, "report step", "%d facts, more than %d", len(o.Facts), maxFacts)
-	case len(o.Error) > maxFact:
-		o.Error = o.Error[:maxFact]
 	}
-	for k, v := range o.Facts {
-		if len(k)+len(v) > maxFact {
-			return fault.New(fault.TooLarge, "report step", "fact %q has more than %d bytes", printable(k), maxFact)
-		}
+	if why := tooLarge(o); why != "" {
+		o.Ok, o.Retryable, o.Facts, o.Inventory = false, false, nil, nil
+		o.Error, o.ErrorKind = why, fault.TooLarge.String()
 	}
+	o.Error, o.ErrorKind = clip(o.Error, maxText), clip(o.ErrorKind, maxKind)
 	return nil
+}
+
+// tooLarge tells why no coordinator would take the outcome, or "".
+func tooLarge(o *farrierv1.StepOutcome) string {
+	size := 0
+	for k, v := range o.Facts {
+		size += len(k) + len(v)
+	}
+	switch {
+	case len(o.Inventory) > maxInventory:
+		return fmt.Sprintf("the ramdisk's inventory has %d bytes, more than %d", len(o.Inventory), maxInventory)
+	case len(o.Facts) > maxFacts:
+		return fmt.Sprintf("the ramdisk reported %d facts, more than %d", len(o.Facts), maxFacts)
+	case size > maxFactBytes:
+		return fmt.Sprintf("the ramdisk reported facts of %d bytes, more than %d", size, maxFactBytes)
+	}
+	return ""
+}
+
+// clip cuts s to at most n bytes, between characters.
+func clip(s string, n int) string {
+	if len(s) <= n {
+		return s
+	}
+	return strings.ToValidUTF8(s[:n], "")
 }
 
 // GetManifest implements the RPC.

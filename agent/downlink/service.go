@@ -29,9 +29,11 @@ const (
 	edgeRepeat     = 5 * time.Second // until the coordinator shows that it knows
 	tickEvery      = 250 * time.Millisecond
 	maxBody        = 512 << 10 // bytes
-	maxInventory   = 128 << 10 // bytes
-	maxFacts       = 128
-	maxFact        = 8 << 10 // bytes
+	maxInventory   = 128 << 10 // bytes; this and the next two are what the coordinators take
+	maxFacts       = 64
+	maxFactBytes   = 8 << 10 // of all facts of one outcome
+	maxText        = 8 << 10 // bytes of an error, or of a progress line
+	maxKind        = 64      // bytes of an error's kind
 	maxMACs        = 64
 	maxClosed      = 4096 // closed boot ids remembered
 	maxWaiters     = 64   // unconfirmed outcomes of one boot attempt
