@@ -108,7 +108,7 @@ func (s *Service) certificate(a *attempt, csr []byte) (*farrierv1.LookupResponse
 		if err != nil {
 			return nil, err
 		}
-		a.chain, a.chainTill = chain, now+s.cfg.CertTTL/2
+		a.chain, a.chainTill = chain, now+min(s.cfg.CertTTL, s.ca.Until().Sub(s.clock.Now()))/2
 	}
 	return &farrierv1.LookupResponse{Node: a.node, ChainDer: a.chain, CaDer: s.cfg.Store.CADER(),
 		HeartbeatInterval: durationpb.New(s.heartbeat), Agents: s.agents}, nil

@@ -134,6 +134,13 @@ func (s *Service) SetCA(ca *identity.CA) {
 	s.ca = ca
 }
 
+// RenewCAAt is when two thirds of the ramdisk CA's life are over.
+func (s *Service) RenewCAAt() time.Time {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.ca.RenewAt()
+}
+
 // SetAgents says who serves ramdisks in this group, this agent included. The list is not to be changed afterwards.
 func (s *Service) SetAgents(agents []*farrierv1.GroupAgent) {
 	s.mu.Lock()

@@ -77,7 +77,11 @@ func compose(cfg config.Config, env Env, id *identity.Store, j *journal.Journal,
 	if err := a.bootServers(); err != nil {
 		return nil, err
 	}
-	a.up = uplink.New(a.uplinkConfig())
+	addresses, err := a.coordinators()
+	if err != nil {
+		return nil, err
+	}
+	a.up = uplink.New(a.uplinkConfig(addresses))
 	a.sim = driver.NewSimulator(a.simulated, a.contact)
 	a.relay = steps.NewRelay(fetcher{a}, courier{a}, func(o work.Outcome) { a.tasks.Handle(work.Finished{Outcome: o}) }, env.Log)
 	a.runner = &steps.Runner{Checker: a.types, Boots: boots{a}, Log: env.Log}
@@ -116,12 +120,21 @@ func (a *agent) self() uplink.GroupAgent {
 	}
 }
 
-func (a *agent) uplinkConfig() uplink.Config {
+// coordinators are those that the configuration names, else those that joining and renewing gave.
+func (a *agent) coordinators() ([]string, error) {
+	if len(a.cfg.Coordinators) > 0 {
+		return a.cfg.Coordinators, nil
+	}
+	known, err := readCoordinators(a.cfg.Data)
+	return known.Rack, err
+}
+
+func (a *agent) uplinkConfig(addresses []string) uplink.Config {
 	self := a.self()
 	return uplink.Config{
 		Agent: a.cfg.Name, Group: a.cfg.Group, Drivers: a.types.Names(), Weight: a.cfg.Weight, Version: a.env.Version, Level: Level,
 		RamdiskURL: self.RamdiskURL, HTTPURL: self.HTTPURL, RamdiskPin: self.RamdiskPin,
-		JournalID: a.journal.ID(), Incarnation: a.journal.Incarnation(), Addresses: a.cfg.Coordinators,
+		JournalID: a.journal.ID(), Incarnation: a.journal.Incarnation(), Addresses: addresses,
 		TLS: identity.ClientTLS(a.id, identity.RoleCoordinator), Clock: a.env.Clock, Log: a.env.Log,
 		Heartbeats: a.heartbeats, Welcomed: a.down.SetTimes, Confirmed: a.confirmed, GroupChanged: a.groupChanged,
 	}

@@ -152,11 +152,20 @@ func faultOf(address string, err error) error {
 	return fault.New(fault.Unavailable, address, "%w", err)
 }
 
-// renew gets fresh certificates at two thirds of their life, until ctx ends.
+// renewAt is when two thirds of the life of the agent's certificate, or of its ramdisk CA, are over.
+func (a *agent) renewAt() time.Time {
+	own, ca := a.id.RenewAt(), a.down.RenewCAAt()
+	if ca.Before(own) {
+		return ca
+	}
+	return own
+}
+
+// renew gets fresh certificates when it is time, until ctx ends.
 func (a *agent) renew(ctx context.Context) error {
 	back := retry.Backoff{Base: 10 * time.Second, Max: 10 * time.Minute}
 	for failures := 0; ; {
-		wait := time.NewTimer(max(time.Until(a.id.RenewAt()), time.Second))
+		wait := time.NewTimer(max(time.Until(a.renewAt()), time.Second))
 		select {
 		case <-ctx.Done():
 			wait.Stop()
@@ -172,10 +181,11 @@ func (a *agent) renew(ctx context.Context) error {
 			continue
 		}
 		failures = 0
-		a.env.Log.Info("certificate renewed", "next", a.id.RenewAt())
+		a.env.Log.Info("certificate renewed", "next", a.renewAt())
 	}
 }
 
+// renewOnce asks for fresh certificates and puts them to use, with the addresses that came along.
 func (a *agent) renewOnce(ctx context.Context) error {
 	known, err := readCoordinators(a.cfg.Data)
 	if err != nil {
@@ -206,9 +216,17 @@ func (a *agent) renewOnce(ctx context.Context) error {
 		if err := a.id.PutRamdiskCA(chain); err != nil {
 			return err
 		}
+		ca, err := a.id.RamdiskCA()
+		if err != nil {
+			return err
+		}
+		a.down.SetCA(ca)
 	}
 	if len(res.GetRackAddresses()) == 0 {
 		return nil
+	}
+	if len(a.cfg.Coordinators) == 0 {
+		a.up.SetAddresses(res.GetRackAddresses())
 	}
 	return writeJSON(coordinatorsFile(a.cfg.Data), coordinators{res.GetRackAddresses(), res.GetApiAddresses()})
 }

@@ -112,7 +112,7 @@ func Run(ctx context.Context, cfg config.Config, env Env) (err error) {
 	return err
 }
 
-// settle takes name and group from the certificate, and the coordinators from what joining gave.
+// settle takes name and group from the certificate.
 func settle(cfg *config.Config, id *identity.Store) error {
 	peer := id.Peer()
 	if err := identity.RequireRole(peer, identity.RoleAgent); err != nil {
@@ -123,14 +123,6 @@ func settle(cfg *config.Config, id *identity.Store) error {
 			WithHelp("an agent changes its name or group by joining again with a token for the new one")
 	}
 	cfg.Name, cfg.Group = peer.Name, peer.Group
-	if len(cfg.Coordinators) > 0 {
-		return nil
-	}
-	known, err := readCoordinators(cfg.Data)
-	if err != nil {
-		return err
-	}
-	cfg.Coordinators = known.Rack
 	return nil
 }
 

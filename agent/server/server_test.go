@@ -82,6 +82,11 @@ func env() Env {
 // up composes an agent on the directory and serves until stop.
 func up(t *testing.T, cfg config.Config) (a *agent, stop func()) {
 	t.Helper()
+	return upWith(t, cfg, slog.New(slog.DiscardHandler))
+}
+
+func upWith(t *testing.T, cfg config.Config, log *slog.Logger) (a *agent, stop func()) {
+	t.Helper()
 	if err := cfg.Validate(); err != nil {
 		t.Fatal(err)
 	}
@@ -100,7 +105,9 @@ func up(t *testing.T, cfg config.Config) (a *agent, stop func()) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if a, err = compose(cfg, env(), id, j, ls); err != nil {
+	e := env()
+	e.Log = log
+	if a, err = compose(cfg, e, id, j, ls); err != nil {
 		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())

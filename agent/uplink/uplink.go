@@ -8,6 +8,7 @@ import (
 	"net"
 	"net/http"
 	"slices"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -51,7 +52,7 @@ type Config struct {
 	RamdiskPin   string
 	JournalID    [16]byte
 	Incarnation  uint64
-	Addresses    []string // of coordinators' rack listeners, host:port
+	Addresses    []string // of coordinators' rack listeners, host:port; see SetAddresses
 	TLS          *tls.Config
 	Clock        clock.Clock
 	Log          *slog.Logger
@@ -78,6 +79,14 @@ type Uplink struct {
 	out   outbox
 	calls calls
 	seq   uint64 // of renewals; used by the sender only
+
+	addresses atomic.Pointer[[]string] // never changed once stored
+}
+
+// SetAddresses says where the coordinators are now. It counts from the next stream on.
+func (u *Uplink) SetAddresses(addresses []string) {
+	addresses = slices.Clone(addresses)
+	u.addresses.Store(&addresses)
 }
 
 // New makes an Uplink. Run must be running for anything to go up.
@@ -94,6 +103,7 @@ func New(cfg Config) *Uplink {
 		TLSHandshakeTimeout: GreetWait, MaxIdleConnsPerHost: 2, IdleConnTimeout: 30 * time.Second,
 		HTTP2: &http.HTTP2Config{SendPingTimeout: quietAfter, PingTimeout: pingWait},
 	}}}
+	u.SetAddresses(cfg.Addresses)
 	u.out.init()
 	u.calls.init(&u.out)
 	return u
@@ -101,13 +111,13 @@ func New(cfg Config) *Uplink {
 
 // Run keeps a stream to the leader until ctx ends.
 func (u *Uplink) Run(ctx context.Context, m *task.Manager) error {
-	if len(u.cfg.Addresses) == 0 {
+	turn := turns{addresses: *u.addresses.Load()}
+	if len(turn.addresses) == 0 {
 		return fault.New(fault.Invalid, "connect", "no coordinator's address is known").
 			WithHelp("name them in the agent's configuration under coordinators")
 	}
 	defer u.http.CloseIdleConnections()
 	failures, redirects := 0, 0
-	turn := turns{addresses: u.cfg.Addresses}
 	addr := turn.next()
 	for {
 		welcomed, leader, err := u.stream(ctx, addr, m)
@@ -131,6 +141,7 @@ func (u *Uplink) Run(ctx context.Context, m *task.Manager) error {
 		if !welcomed && (failures == 1 || failures%20 == 0) {
 			u.cfg.Log.Info("no session yet", "coordinator", addr, "failures", failures, "err", err)
 		}
+		turn.addresses = *u.addresses.Load()
 		addr = turn.next()
 		if u.cfg.Backoff.Sleep(ctx, failures) != nil {
 			return ctx.Err()

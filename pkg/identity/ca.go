@@ -91,11 +91,22 @@ func (ca *CA) CertDER() []byte { return ca.cert.Raw }
 // KeyDER is the CA's private key in PKCS #8: to be sealed.
 func (ca *CA) KeyDER() []byte { return marshalKey(ca.key) }
 
+// Until is when the CA's certificate ends, and with it everything that it issued.
+func (ca *CA) Until() time.Time { return ca.cert.NotAfter }
+
+// RenewAt is when two thirds of the CA's life are over.
+func (ca *CA) RenewAt() time.Time { return renewAt(ca.cert) }
+
+func renewAt(c *x509.Certificate) time.Time {
+	return c.NotBefore.Add(c.NotAfter.Sub(c.NotBefore) / 3 * 2)
+}
+
 // Hash is the SHA-256 of the certificate: what a join token carries.
 func (ca *CA) Hash() [32]byte { return sha256.Sum256(ca.cert.Raw) }
 
 // Issue makes a certificate for p with the key of the CSR; the CSR's own claims are ignored. hosts are names and
-// addresses for callers that check them (browsers); ttl 0 means LeafTTL. The chain is leaf first, without the root.
+// addresses for callers that check them (browsers); ttl 0 means LeafTTL, and no certificate outlives its CA. The chain
+// is leaf first, without the root. Expired: the CA's own life is over.
 func (ca *CA) Issue(csrDER []byte, p Peer, hosts []string, ttl time.Duration) (chainDER [][]byte, err error) {
 	if !p.Role.Valid() || p.Name == "" || p.Cluster == "" {
 		return nil, fault.New(fault.Invalid, "issue certificate", "incomplete identity %q", p.uri())
@@ -146,6 +157,12 @@ func (ca *CA) sign(csrDER []byte, t *x509.Certificate, p Peer) ([][]byte, error)
 		return nil, fault.New(fault.Invalid, "issue certificate", "the key is not ECDSA P-256")
 	}
 	t.URIs = []*url.URL{p.uri()}
+	if until := ca.cert.NotAfter; t.NotAfter.After(until) {
+		t.NotAfter = until
+	}
+	if !time.Now().Before(ca.cert.NotAfter) {
+		return nil, fault.New(fault.Expired, "issue certificate", "the CA's own certificate ended at %s", ca.cert.NotAfter.Format(time.RFC3339))
+	}
 	der, err := x509.CreateCertificate(rand.Reader, t, ca.cert, csr.PublicKey, ca.key)
 	if err != nil {
 		return nil, fault.Wrap("issue certificate", err)

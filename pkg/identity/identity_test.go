@@ -3,6 +3,7 @@ package identity
 import (
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"net"
 	"os"
 	"path/filepath"
@@ -212,5 +213,59 @@ func TestJoinTokenSurvivesPasting(t *testing.T) {
 		if _, err := ParseJoinToken(bad); !fault.Is(err, fault.Invalid) {
 			t.Errorf("ParseJoinToken(%q) = %v", bad, err)
 		}
+	}
+}
+
+// TestNoCertificateOutlivesItsCA: a ramdisk CA near its end gave out certificates for a week, and one past it went on
+// issuing; nobody could use either.
+func TestNoCertificateOutlivesItsCA(t *testing.T) {
+	root, err := NewCA("c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s, err := NewStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := s.CSR()
+	if err != nil {
+		t.Fatal(err)
+	}
+	me := Peer{Cluster: "c", Role: RoleAgent, Name: "a", Group: "g"}
+	chain, err := root.Issue(csr, me, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Put(chain, root.CertDER()); err != nil {
+		t.Fatal(err)
+	}
+	rcsr, err := s.RamdiskCSR()
+	if err != nil {
+		t.Fatal(err)
+	}
+	middle, err := root.IssueIntermediate(rcsr, me, time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.PutRamdiskCA(middle); err != nil {
+		t.Fatal(err)
+	}
+	ca, err := s.RamdiskCA()
+	if err != nil {
+		t.Fatal(err)
+	}
+	machine := Peer{Cluster: "c", Role: RoleRamdisk, Name: "n", Group: "g", Boot: "b"}
+	leaf, err := ca.Issue(csr, machine, nil, 7*24*time.Hour)
+	if err != nil {
+		t.Fatal(err)
+	}
+	cert, err := x509.ParseCertificate(leaf[0])
+	if err != nil || !cert.NotAfter.Equal(ca.Until()) {
+		t.Errorf("a week's certificate of a CA that ends at %v ends at %v (%v)", ca.Until(), cert.NotAfter, err)
+	}
+	over := *ca.cert
+	over.NotAfter = time.Now().Add(-time.Second)
+	if _, err := (&CA{cert: &over, key: ca.key, chain: ca.chain}).Issue(csr, machine, nil, time.Hour); !fault.Is(err, fault.Expired) {
+		t.Errorf("a CA that is over issues: %v", err)
 	}
 }

@@ -168,8 +168,7 @@ func (s *Store) RenewAt() time.Time {
 	if s.cert == nil {
 		return time.Time{}
 	}
-	life := s.cert.Leaf.NotAfter.Sub(s.cert.Leaf.NotBefore)
-	return s.cert.Leaf.NotBefore.Add(life / 3 * 2)
+	return renewAt(s.cert.Leaf)
 }
 
 // RamdiskCSR is a certificate request for the agent's ramdisk CA, whose key is made on first use.
