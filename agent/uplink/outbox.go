@@ -4,6 +4,8 @@ import (
 	"io"
 	"sync"
 
+	"google.golang.org/protobuf/proto"
+
 	"github.com/farrier-project/farrier/agent/work"
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 )
@@ -78,11 +80,17 @@ func (o *outbox) number() uint64 {
 	return o.stream
 }
 
-// take removes at most n messages.
+// take removes at most n messages, and no more than maxBytes of them unless the first alone is larger.
 func (o *outbox) take(n int) []*farrierv1.AgentMessage {
 	o.mu.Lock()
 	defer o.mu.Unlock()
-	k := min(n, len(o.messages))
+	k, size := 0, 0
+	for k < min(n, len(o.messages)) {
+		if size += proto.Size(o.messages[k]) + fieldBytes; size > maxBytes && k > 0 {
+			break
+		}
+		k++
+	}
 	batch := o.messages[:k:k]
 	o.messages = o.messages[k:]
 	if len(o.messages) == 0 {

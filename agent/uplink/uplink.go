@@ -13,6 +13,7 @@ import (
 
 	"connectrpc.com/connect"
 	"golang.org/x/sync/errgroup"
+	"google.golang.org/protobuf/proto"
 
 	"github.com/farrier-project/farrier/agent/task"
 	"github.com/farrier-project/farrier/agent/work"
@@ -36,6 +37,9 @@ const (
 
 	maxRedirects = 4       // in a row, before back-off
 	maxBatch     = 512     // messages in one ConnectRequest
+	maxBytes     = 4 << 20 // of one ConnectRequest, unless one message alone is larger; the coordinators read 16 MiB
+	fieldBytes   = 8       // at most, around one message in another
+	maxRunning   = 10_000  // attempts named in hello
 	maxMessage   = 8 << 20 // bytes of one ConnectResponse
 	summaryEvery = time.Second
 )
@@ -192,7 +196,11 @@ func (u *Uplink) stream(ctx context.Context, addr string, m *task.Manager) (welc
 	defer cancel(nil)
 	u.out.open()
 	m.Handle(work.Greeted{})
-	hello := &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_Hello{Hello: u.hello(m.Holding())}}
+	said, rest := u.hello(m.Holding())
+	for _, o := range rest {
+		u.Report(o)
+	}
+	hello := &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_Hello{Hello: said}}
 	if err := s.Send(&farrierv1.ConnectRequest{Messages: []*farrierv1.AgentMessage{hello}}); err != nil && !errors.Is(err, errEOF) {
 		return false, "", err
 	}
@@ -279,18 +287,25 @@ func (u *Uplink) summary() []*farrierv1.AgentMessage {
 	return []*farrierv1.AgentMessage{{Body: &farrierv1.AgentMessage_Heartbeats{Heartbeats: &farrierv1.HeartbeatSummary{Beats: beats, Boots: boots}}}}
 }
 
-func (u *Uplink) hello(h task.Holding) *farrierv1.Hello {
+// hello says all that the agent holds, as far as it fits into one request. The rest are outcomes to be said after it: an
+// order that comes before one of them is answered from the record, not run.
+func (u *Uplink) hello(h task.Holding) (_ *farrierv1.Hello, rest []work.Outcome) {
 	hello := &farrierv1.Hello{
 		Agent: u.cfg.Agent, JournalId: u.cfg.JournalID[:], Incarnation: u.cfg.Incarnation, Group: u.cfg.Group,
 		Drivers: slices.Clone(u.cfg.Drivers), Weight: u.cfg.Weight, Version: u.cfg.Version, FeatureLevel: u.cfg.Level,
 		RamdiskUrl: u.cfg.RamdiskURL, HttpUrl: u.cfg.HTTPURL, RamdiskPin: u.cfg.RamdiskPin,
 		FreeWorkers: uint32(h.Free), Session: h.Session,
 	}
-	for _, o := range h.Unconfirmed {
-		hello.Outcomes = append(hello.Outcomes, toOutcome(o))
-	}
-	for _, o := range h.Open {
+	for _, o := range h.Open[:min(len(h.Open), maxRunning)] {
 		hello.Running = append(hello.Running, ToRef(o.Ref, o.Token))
 	}
-	return hello
+	size := proto.Size(hello)
+	for i, o := range h.Unconfirmed {
+		out := toOutcome(o)
+		if size += proto.Size(out) + fieldBytes; size > maxBytes {
+			return hello, h.Unconfirmed[i:]
+		}
+		hello.Outcomes = append(hello.Outcomes, out)
+	}
+	return hello, nil
 }

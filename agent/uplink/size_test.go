@@ -1,0 +1,49 @@
+package uplink
+
+import (
+	"fmt"
+	"testing"
+
+	"google.golang.org/protobuf/proto"
+
+	"github.com/farrier-project/farrier/agent/task"
+	"github.com/farrier-project/farrier/agent/work"
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+)
+
+// TestManyLargeOutcomesFitIntoRequests: outcomes of more than 16 MiB, in hello as in a batch of a stream that lives,
+// broke every stream for ever, also after a restart.
+func TestManyLargeOutcomesFitIntoRequests(t *testing.T) {
+	const coordinatorReads = 16 << 20
+	for _, tt := range []struct{ many, size int }{{140, 120 << 10}, {1100, 16 << 10}, {3, 100}} {
+		u := New(Config{})
+		var h task.Holding
+		for i := range tt.many {
+			h.Unconfirmed = append(h.Unconfirmed, work.Outcome{Ref: work.Ref{Node: fmt.Sprint(i)}, OK: true, Inventory: make([]byte, tt.size)})
+		}
+		said, rest := u.hello(h)
+		first := []*farrierv1.AgentMessage{{Body: &farrierv1.AgentMessage_Hello{Hello: said}}}
+		if n := proto.Size(&farrierv1.ConnectRequest{Messages: first}); n > coordinatorReads {
+			t.Errorf("hello with %d outcomes of %d bytes has %d", tt.many, tt.size, n)
+		}
+		u.out.open()
+		for _, o := range rest {
+			u.Report(o)
+		}
+		got := len(said.GetOutcomes())
+		for batch := u.out.take(maxBatch); len(batch) > 0; batch = u.out.take(maxBatch) {
+			if n := proto.Size(&farrierv1.ConnectRequest{Messages: batch}); n > coordinatorReads {
+				t.Errorf("a batch of %d messages has %d bytes", len(batch), n)
+			}
+			for _, m := range batch {
+				if node := m.GetOutcome().GetRef().GetNode(); node != fmt.Sprint(got) {
+					t.Errorf("outcome of node %s in the place of %d", node, got)
+				}
+				got++
+			}
+		}
+		if got != tt.many {
+			t.Errorf("%d of %d outcomes were said", got, tt.many)
+		}
+	}
+}
