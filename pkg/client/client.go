@@ -11,10 +11,10 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
@@ -39,7 +39,7 @@ const (
 	hastyDial       = 500 * time.Millisecond // for a connection, while not all coordinators were tried
 	patientDial     = 3 * time.Second        // after that: they may be far away, or busy
 	maxMessage      = 16 << 20
-	laneWidth       = 32 // the cluster keeps the newest 64 answers of a client session
+	laneSpan        = 64 // answers of a client session that the cluster keeps, the newest
 	unknownTries    = 3  // of a call whose outcome is unknown: the repeat is answered, or refused for good
 )
 
@@ -121,38 +121,48 @@ func (c *Client) Close() { c.http.CloseIdleConnections() }
 
 // lane is one client session: request ids are numbered within it.
 type lane struct {
-	id     string
-	seq    atomic.Uint64
-	inside int // calls under way; guarded by lanes.mu
+	id   string
+	next uint64   // the sequence of the next call
+	open []uint64 // of the calls under way, ascending
 }
 
-// lanes are the client sessions of a Client. The cluster keeps a bounded number of answers per session, so that no more
-// calls may be under way in one than it would remember; a busy client opens more.
+// lanes are the client sessions of a Client. The cluster keeps the newest laneSpan answers of a session and refuses what
+// is older than those, whether it was executed or not. A call may be long under way while others are answered, so that a
+// session hands out no sequence that is laneSpan or more above its oldest call under way: the Client opens another.
 type lanes struct {
 	mu  sync.Mutex
 	all []*lane
 }
 
-func (ls *lanes) enter() *lane {
+// enter begins a call and names its session and sequence. The call ends with leave.
+func (ls *lanes) enter() (*lane, uint64) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
 	for _, l := range ls.all {
-		if l.inside < laneWidth {
-			l.inside++
-			return l
+		if len(l.open) == 0 || l.next < l.open[0]+laneSpan {
+			return l, l.begin()
 		}
 	}
 	var id [16]byte
 	_, _ = rand.Read(id[:]) // crypto/rand.Read never fails
-	l := &lane{id: hex.EncodeToString(id[:]), inside: 1}
+	l := &lane{id: hex.EncodeToString(id[:]), next: 1}
 	ls.all = append(ls.all, l)
-	return l
+	return l, l.begin()
 }
 
-func (ls *lanes) leave(l *lane) {
+func (l *lane) begin() uint64 {
+	seq := l.next
+	l.next++
+	l.open = append(l.open, seq)
+	return seq
+}
+
+func (ls *lanes) leave(l *lane, seq uint64) {
 	ls.mu.Lock()
 	defer ls.mu.Unlock()
-	l.inside--
+	if i, ok := slices.BinarySearch(l.open, seq); ok {
+		l.open = slices.Delete(l.open, i, i+1)
+	}
 }
 
 // endpoints is the list of coordinators and the one in use.
@@ -235,10 +245,10 @@ func (c *Client) unary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 		numbered := req.Spec().IdempotencyLevel != connect.IdempotencyNoSideEffects
 		if numbered {
-			l := c.lanes.enter()
-			defer c.lanes.leave(l)
+			l, seq := c.lanes.enter()
+			defer c.lanes.leave(l, seq)
 			req.Header().Set(headerClient, l.id)
-			req.Header().Set(headerSeq, strconv.FormatUint(l.seq.Add(1), 10))
+			req.Header().Set(headerSeq, strconv.FormatUint(seq, 10))
 		}
 		_, bounded := ctx.Deadline()
 		var outage time.Time // when coordinators last stopped answering

@@ -19,30 +19,82 @@ import (
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
-// TestABusyClientOpensMoreSessions: the cluster forgets all but the newest 64 answers of a session, and a slow call among
+// TestABusyClientOpensMoreSessions: the cluster forgets all but the newest answers of a session, and a slow call among
 // more than those could not be repeated.
 func TestABusyClientOpensMoreSessions(t *testing.T) {
+	type call struct {
+		l   *lane
+		seq uint64
+	}
 	var ls lanes
+	var open []call
 	count := map[string]int{}
-	var open []*lane
-	for range 3*laneWidth + 1 {
-		l := ls.enter()
-		open = append(open, l)
+	for range 3*laneSpan + 1 {
+		l, seq := ls.enter()
+		open = append(open, call{l, seq})
 		count[l.id]++
 	}
 	if len(count) != 4 {
 		t.Errorf("%d sessions for %d calls", len(count), len(open))
 	}
 	for id, n := range count {
-		if n > laneWidth {
+		if n > laneSpan {
 			t.Errorf("session %s has %d calls", id, n)
 		}
 	}
-	for _, l := range open {
-		ls.leave(l)
+	for _, c := range open {
+		ls.leave(c.l, c.seq)
 	}
-	if l := ls.enter(); l != open[0] || len(ls.all) != 4 {
+	if l, seq := ls.enter(); l != open[0].l || seq != laneSpan+1 || len(ls.all) != 4 {
 		t.Error("an idle session was not used again")
+	}
+}
+
+// TestASlowCallWasForgottenAmongQuickOnes: a call waits in a queue while the same client makes others. The cluster's
+// floor rises with the answers that it drops, and a call at or below it is refused though it was never executed.
+func TestASlowCallWasForgottenAmongQuickOnes(t *testing.T) {
+	for _, c := range []struct {
+		name               string
+		before, slow, then int
+		sessions           int
+	}{
+		{"one slow, 200 quick", 0, 1, 200, 2},
+		{"in the middle of a session", 40, 1, 200, 2},
+		{"several slow", 0, 5, 500, 2},
+		{"none slow", 0, 0, 500, 1},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			var ls lanes
+			answered := map[string][]uint64{}
+			quick := func(n int) {
+				for range n {
+					l, seq := ls.enter()
+					answered[l.id] = append(answered[l.id], seq)
+					ls.leave(l, seq)
+				}
+			}
+			quick(c.before)
+			slow := map[uint64]*lane{}
+			for range c.slow {
+				l, seq := ls.enter()
+				slow[seq] = l
+			}
+			quick(c.then)
+			for seq, l := range slow {
+				if kept := answered[l.id]; len(kept) > laneSpan && kept[len(kept)-laneSpan-1] >= seq {
+					t.Errorf("the cluster's floor is %d, call %d is under way", kept[len(kept)-laneSpan-1], seq)
+				}
+				ls.leave(l, seq)
+			}
+			if len(ls.all) != c.sessions {
+				t.Errorf("%d sessions instead of %d", len(ls.all), c.sessions)
+			}
+			for _, l := range ls.all {
+				if len(l.open) != 0 {
+					t.Errorf("session %s has calls under way: %v", l.id, l.open)
+				}
+			}
+		})
 	}
 }
 
