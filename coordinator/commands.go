@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/spf13/cobra"
 
@@ -26,7 +27,7 @@ func root() *cobra.Command {
 		SilenceErrors: true,
 		Args:          cobra.NoArgs,
 	}
-	cmd.AddCommand(initCommand(), joinCommand(), rejoinCommand(), runCommand(), versionCommand())
+	cmd.AddCommand(initCommand(), joinCommand(), rejoinCommand(), operatorTokenCommand(), runCommand(), versionCommand())
 	return cmd
 }
 
@@ -138,6 +139,28 @@ func rejoinCommand() *cobra.Command {
 	o.flags(cmd)
 	cmd.Flags().StringSliceVar(&addresses, "api-of", nil, "API `addresses` of other coordinators")
 	_ = cmd.MarkFlagRequired("api-of") // the flag exists
+	return cmd
+}
+
+func operatorTokenCommand() *cobra.Command {
+	var o options
+	var t server.OperatorTokenOptions
+	cmd := &cobra.Command{Use: "operator-token NAME", Short: "Make a token with which an operator joins, when no operator's certificate is valid any more", Args: cobra.ExactArgs(1),
+		Long: "Make a token with which an operator joins: the way back when no operator's certificate is valid any more.\n\n" +
+			"It is for root on the host of a coordinator that runs, and uses that coordinator's certificate. The token is good\n" +
+			"for one use; the operator gives it to `farrier operator join`.",
+		Example: "  farrier-coordinator operator-token alice --data /var/lib/farrier/c1",
+		RunE: func(cmd *cobra.Command, args []string) error {
+			cfg, err := o.config()
+			if err != nil {
+				return err
+			}
+			t.Name = args[0]
+			return server.OperatorToken(cmd.Context(), cfg, server.System(cfg, version), t)
+		}}
+	o.flags(cmd)
+	cmd.Flags().DurationVar(&t.TTL, "ttl", 10*time.Minute, "how long the token is good")
+	cmd.Flags().StringSliceVar(&t.Addresses, "api-of", nil, "API `addresses` of running coordinators (default: this one's)")
 	return cmd
 }
 

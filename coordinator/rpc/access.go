@@ -86,7 +86,7 @@ var table = map[string]access{ // read-only
 	fc.ClusterServicePutMemberProcedure:       {coordinators, leader, 0},
 	fc.ClusterServiceSaveSnapshotProcedure:    {operators, leader, 0},
 	fc.ClusterServiceRestoreSnapshotProcedure: {operators, leader, maxChunkBody},
-	fc.ClusterServiceCreateJoinTokenProcedure: {operators, leader, 0},
+	fc.ClusterServiceCreateJoinTokenProcedure: {people, leader, 0}, // a coordinator: an operator's only
 	fc.ClusterServiceGetSettingsProcedure:     {people, anyone, 0},
 	fc.ClusterServiceUpdateSettingsProcedure:  {operators, leader, 0},
 	fc.ClusterServiceReadIndexProcedure:       {coordinators, itself, 0},

@@ -29,6 +29,8 @@ const (
 	HeaderActorGroup = "Farrier-Actor-Group"
 	// HeaderKind is on the answer of a member that could not decide, so that the request is tried elsewhere.
 	HeaderKind = "Farrier-Kind"
+	// HeaderMembers is on the answers to operators: the members' API addresses, separated by commas.
+	HeaderMembers = "Farrier-Members"
 )
 
 const (
@@ -89,6 +91,9 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, err)
 		return
 	}
+	if caller.Role == identity.RoleOperator && caller.Via == "" {
+		g.tellMembers(w)
+	}
 	if m.streams {
 		ctx = withDeadliner(ctx, http.NewResponseController(w))
 	}
@@ -98,6 +103,15 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.next.ServeHTTP(w, r)
+}
+
+// tellMembers adds where the API is to be found. A member that does not know itself yet, after a fresh start, knows the
+// others no better.
+func (g *gate) tellMembers(w http.ResponseWriter) {
+	v := g.api.Reader.View()
+	if _, known := v.Member(g.api.ID); known {
+		w.Header().Set(HeaderMembers, strings.Join(g.api.addresses(v, apiAddress), ","))
+	}
 }
 
 // lead brings a request to the leader: here, or by sending it on. When this member turns out not to lead any more,

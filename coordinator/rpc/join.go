@@ -28,7 +28,14 @@ const (
 
 // CreateJoinToken implements ClusterService. The cluster stores the secret's hash; the secret is in the answer
 // only. With a request id it is derived from it, so that a repeat answers the same token.
+//
+// Root on a coordinator's host has the sealing keys, and with them the CA: that a coordinator makes an operator's token
+// gives it nothing new, and is the way back when every operator's certificate has ended.
 func (s clusterService) CreateJoinToken(ctx context.Context, req *farrierv1.CreateJoinTokenRequest) (*farrierv1.CreateJoinTokenResponse, error) {
+	if c := callerOf(ctx); c.Role == identity.RoleCoordinator && identity.Role(req.GetRole()) != identity.RoleOperator {
+		return nil, fault.New(fault.Denied, "create join token", "a coordinator makes tokens for operators only").
+			WithHelp("as an operator: farrier %s token %s", clip(req.GetRole()), clip(req.GetName()))
+	}
 	t, ttl, err := s.newToken(ctx, req)
 	if err == nil {
 		_, err = s.propose(ctx, command.CreateJoinToken{ID: t.ID, Role: string(t.Role), Name: t.Name, Group: t.Group, Hash: t.Hash(), TTL: ttl})

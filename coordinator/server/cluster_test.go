@@ -41,11 +41,13 @@ type site struct {
 	members map[string]*running
 	admin   *identity.Store
 	http    *http.Client
+	change  []func(*config.Config)
 }
 
-func newSite(t *testing.T) *site {
+// newSite starts the first coordinator. Every coordinator's configuration is changed so.
+func newSite(t *testing.T, change ...func(*config.Config)) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), members: map[string]*running{}}
+	s := &site{t: t, dir: t.TempDir(), members: map[string]*running{}, change: change}
 	s.launch("c1", func(ctx context.Context, cfg config.Config, env Env) error {
 		return Init(ctx, cfg, env, InitOptions{OperatorDir: filepath.Join(s.dir, "operator"), Run: true})
 	})
@@ -65,6 +67,9 @@ func (s *site) config(name string) config.Config {
 	cfg.Name, cfg.Data = name, filepath.Join(s.dir, name)
 	cfg.Listen = config.Addresses{API: "127.0.0.1:0", Raft: "127.0.0.1:0", Rack: "127.0.0.1:0"}
 	cfg.LeaderWait, cfg.StopTimeout, cfg.Profile = time.Second, time.Second, "lan"
+	for _, change := range s.change {
+		change(&cfg)
+	}
 	return cfg
 }
 

@@ -9,6 +9,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/config"
@@ -85,11 +86,11 @@ func initialise(cfg config.Config, env Env, ls *listeners, o InitOptions) error 
 	if err := keys.Save(cfg.KeyFile); err != nil {
 		return err
 	}
-	id, err := issueTo(identityDir(cfg), ca, identity.Peer{Cluster: clusterID, Role: identity.RoleCoordinator, Name: cfg.Name}, hosts(ls.at))
+	id, err := issueTo(identityDir(cfg), ca, identity.Peer{Cluster: clusterID, Role: identity.RoleCoordinator, Name: cfg.Name}, hosts(ls.at), cfg.CertificateTTL)
 	if err != nil {
 		return err
 	}
-	if err := writeOperator(o, ca, clusterID, ls.at); err != nil {
+	if err := writeOperator(o, ca, clusterID, ls.at, cfg.CertificateTTL); err != nil {
 		return err
 	}
 	first := command.Command{
@@ -107,8 +108,8 @@ func initialise(cfg config.Config, env Env, ls *listeners, o InitOptions) error 
 	return nil
 }
 
-// issueTo makes a key in dir and a certificate for it.
-func issueTo(dir string, ca *identity.CA, p identity.Peer, hosts []string) (*identity.Store, error) {
+// issueTo makes a key in dir and a certificate for it. ttl 0 is the default.
+func issueTo(dir string, ca *identity.CA, p identity.Peer, hosts []string, ttl time.Duration) (*identity.Store, error) {
 	store, err := identity.NewStore(dir)
 	if err != nil {
 		return nil, err
@@ -117,15 +118,15 @@ func issueTo(dir string, ca *identity.CA, p identity.Peer, hosts []string) (*ide
 	if err != nil {
 		return nil, err
 	}
-	chain, err := ca.Issue(csr, p, hosts, 0)
+	chain, err := ca.Issue(csr, p, hosts, ttl)
 	if err != nil {
 		return nil, err
 	}
 	return store, store.Put(chain, ca.CertDER())
 }
 
-func writeOperator(o InitOptions, ca *identity.CA, clusterID string, at addresses) error {
-	if _, err := issueTo(o.OperatorDir, ca, identity.Peer{Cluster: clusterID, Role: identity.RoleOperator, Name: o.Operator}, nil); err != nil {
+func writeOperator(o InitOptions, ca *identity.CA, clusterID string, at addresses, ttl time.Duration) error {
+	if _, err := issueTo(o.OperatorDir, ca, identity.Peer{Cluster: clusterID, Role: identity.RoleOperator, Name: o.Operator}, nil, ttl); err != nil {
 		return fault.Wrap("write operator's certificate", err)
 	}
 	return fault.Wrap("write operator's servers", writeServers(o.OperatorDir, []string{at.API}))

@@ -62,13 +62,16 @@ type Client struct {
 	Cluster farrierv1connect.ClusterServiceClient
 
 	watch     farrierv1connect.WatchServiceClient
+	cert      certificate
+	servers   string // the file that the addresses came from, if any
 	lanes     lanes
 	patience  time.Duration
 	endpoints *endpoints
 	http      *http.Client
 }
 
-// Open makes a client from a configuration directory: an identity (key.pem, cert.pem, ca.pem) and the file `servers`.
+// Open makes a client from a configuration directory: an identity (key.pem, cert.pem, ca.pem) and the file `servers`. It
+// keeps both true: it renews the certificate, and writes the addresses of members that joined since.
 func Open(dir string) (*Client, error) {
 	store, err := identity.OpenStore(dir)
 	if err != nil {
@@ -78,7 +81,11 @@ func Open(dir string) (*Client, error) {
 	if err != nil {
 		return nil, fault.New(fault.NotFound, "open "+dir, "%w", err).WithHelp("write the API addresses of the coordinators into %s, one a line", filepath.Join(dir, ServersFile))
 	}
-	return New(Config{Identity: store, Addresses: strings.Fields(string(data))})
+	c, err := New(Config{Identity: store, Addresses: strings.Fields(string(data))})
+	if err == nil {
+		c.servers = filepath.Join(dir, ServersFile)
+	}
+	return c, err
 }
 
 // New makes a client. Close it when done.
@@ -102,7 +109,7 @@ func New(cfg Config) (*Client, error) {
 		HTTP2:             &http.HTTP2Config{SendPingTimeout: quietAfter, PingTimeout: pingWait},
 		IdleConnTimeout:   time.Minute,
 	}
-	c := &Client{patience: cfg.Patience, endpoints: e, http: &http.Client{Transport: transport}}
+	c := &Client{patience: cfg.Patience, endpoints: e, http: &http.Client{Transport: transport}, cert: certificate{store: cfg.Identity}}
 	opts := []connect.ClientOption{connect.WithInterceptors(connect.UnaryInterceptorFunc(c.unary)), connect.WithReadMaxBytes(maxMessage)}
 	doer := doer{c}
 	const base = "https://farrier.invalid" // doer puts an address in its place
@@ -113,6 +120,7 @@ func New(cfg Config) (*Client, error) {
 	c.Agents = farrierv1connect.NewAgentServiceClient(doer, base, opts...)
 	c.Cluster = farrierv1connect.NewClusterServiceClient(doer, base, opts...)
 	c.watch = farrierv1connect.NewWatchServiceClient(doer, base, connect.WithReadMaxBytes(maxMessage))
+	c.cert.join = farrierv1connect.NewJoinServiceClient(doer, base, connect.WithReadMaxBytes(maxMessage))
 	return c, nil
 }
 
@@ -219,11 +227,31 @@ func (e *endpoints) failed(address string) {
 	}
 }
 
+// learn makes the members' addresses the list. The one in use stays in use; it stays in the list, first, if it is none
+// of theirs: it may be a way through a tunnel. The list is empty if nothing changed.
+func (e *endpoints) learn(from string, members []string) (list []string, changed bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	list = members
+	if !slices.Contains(members, from) {
+		list = append([]string{from}, members...)
+	}
+	if slices.Equal(slices.Sorted(slices.Values(list)), slices.Sorted(slices.Values(e.addresses))) {
+		return nil, false
+	}
+	using := e.addresses[e.current]
+	e.addresses, e.current = list, max(slices.Index(list, using), 0)
+	return list, true
+}
+
 // doer sends a request to the endpoint in use.
 type doer struct{ c *Client }
 
 // Do implements connect.HTTPClient.
 func (d doer) Do(req *http.Request) (*http.Response, error) {
+	if err := d.c.cert.check(); err != nil {
+		return nil, err
+	}
 	address := d.c.endpoints.pick()
 	req.URL.Host, req.Host = address, address
 	res, err := d.c.http.Do(req)
@@ -236,6 +264,7 @@ func (d doer) Do(req *http.Request) (*http.Response, error) {
 	if res.StatusCode == http.StatusServiceUnavailable || res.StatusCode == http.StatusBadGateway {
 		d.c.endpoints.failed(address)
 	}
+	d.c.learn(address, res.Header)
 	return res, nil
 }
 
@@ -257,6 +286,7 @@ func (c *Client) unary(next connect.UnaryFunc) connect.UnaryFunc {
 			began := time.Now()
 			res, err := next(ctx, req)
 			if err == nil {
+				c.cert.renew(ctx)
 				return res, nil
 			}
 			kind := Fault(err).Kind

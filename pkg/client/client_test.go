@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/http"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -100,28 +101,8 @@ func TestASlowCallWasForgottenAmongQuickOnes(t *testing.T) {
 
 // TestASilentCoordinatorHeldEachCommandForSeconds: a machine that lost its power refuses no connection.
 func TestASilentCoordinatorHeldEachCommandForSeconds(t *testing.T) {
-	ca, err := identity.NewCA("test")
-	if err != nil {
-		t.Fatal(err)
-	}
-	store := func(role identity.Role) *identity.Store {
-		s, err := identity.NewStore(t.TempDir())
-		if err != nil {
-			t.Fatal(err)
-		}
-		csr, err := s.CSR()
-		if err != nil {
-			t.Fatal(err)
-		}
-		chain, err := ca.Issue(csr, identity.Peer{Cluster: "test", Role: role, Name: "x"}, nil, time.Hour)
-		if err == nil {
-			err = s.Put(chain, ca.CertDER())
-		}
-		if err != nil {
-			t.Fatal(err)
-		}
-		return s
-	}
+	ca := newCA(t)
+	store := func(role identity.Role) *identity.Store { return newStore(t, ca, role, time.Hour) }
 	listen := func() net.Listener {
 		l, err := net.Listen("tcp", "127.0.0.1:0")
 		if err != nil {
@@ -153,6 +134,91 @@ func TestASilentCoordinatorHeldEachCommandForSeconds(t *testing.T) {
 	c.endpoints.refused = 1 // of two
 	if w := c.endpoints.wait(); w != patientDial {
 		t.Errorf("the last is waited for %v", w)
+	}
+}
+
+func newCA(t *testing.T) *identity.CA {
+	t.Helper()
+	ca, err := identity.NewCA("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ca
+}
+
+func newStore(t *testing.T, ca *identity.CA, role identity.Role, ttl time.Duration) *identity.Store {
+	t.Helper()
+	s, err := identity.NewStore(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue(t, ca, s, role, ttl)
+	return s
+}
+
+func issue(t *testing.T, ca *identity.CA, s *identity.Store, role identity.Role, ttl time.Duration) {
+	t.Helper()
+	csr, err := s.CSR()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := ca.Issue(csr, identity.Peer{Cluster: "test", Role: role, Name: "x"}, nil, ttl)
+	if err == nil {
+		err = s.Put(chain, ca.CertDER())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+// TestAnEndedCertificateWasATLSError: and one that another process renewed meanwhile is taken over.
+func TestAnEndedCertificateWasATLSError(t *testing.T) {
+	ca := newCA(t)
+	store := newStore(t, ca, identity.RoleOperator, -time.Minute)
+	c, err := New(Config{Identity: store, Addresses: []string{"127.0.0.1:1"}, Patience: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	call := func() *fault.Error {
+		_, err := c.Cluster.GetCluster(t.Context(), &farrierv1.GetClusterRequest{})
+		return Fault(err)
+	}
+	if f := call(); f.Kind != fault.Expired || !strings.Contains(f.Error(), "operator x") || !strings.Contains(f.Help, "farrier-coordinator operator-token x") {
+		t.Errorf("an ended certificate: %v (%s)", f, f.Help)
+	}
+	elsewhere, err := identity.OpenStore(store.Dir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	issue(t, ca, elsewhere, identity.RoleOperator, time.Hour)
+	if f := call(); f.Kind != fault.Unavailable {
+		t.Errorf("after another process renewed it: %v", f)
+	}
+}
+
+func TestLearnKeepsWhatIsInUse(t *testing.T) {
+	for _, c := range []struct {
+		name, from string
+		have       []string
+		current    int
+		members    []string
+		want       []string // nil: no change
+		using      string
+	}{
+		{"a member joined", "a:1", []string{"a:1"}, 0, []string{"a:1", "b:1"}, []string{"a:1", "b:1"}, "a:1"},
+		{"the first left", "b:1", []string{"a:1", "b:1"}, 1, []string{"b:1", "c:1"}, []string{"b:1", "c:1"}, "b:1"},
+		{"the same in another order", "a:1", []string{"b:1", "a:1"}, 1, []string{"a:1", "b:1"}, nil, "a:1"},
+		{"through a tunnel", "localhost:9", []string{"localhost:9"}, 0, []string{"a:1", "b:1"}, []string{"localhost:9", "a:1", "b:1"}, "localhost:9"},
+		{"through a tunnel, again", "localhost:9", []string{"localhost:9", "a:1"}, 0, []string{"a:1"}, nil, "localhost:9"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			e := &endpoints{addresses: c.have, current: c.current}
+			got, changed := e.learn(c.from, c.members)
+			if changed != (c.want != nil) || !slices.Equal(got, c.want) || e.pick() != c.using {
+				t.Errorf("%v %v, in use %s", got, changed, e.pick())
+			}
+		})
 	}
 }
 

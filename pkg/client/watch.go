@@ -34,6 +34,7 @@ func (c *Client) Watch(ctx context.Context, req *farrierv1.WatchRequest, fn func
 			} else if p := item.GetSynced(); p != nil {
 				after = p
 			}
+			c.cert.renew(ctx)
 			if err := fn(item); err != nil {
 				return stop{err}
 			}

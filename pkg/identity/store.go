@@ -64,16 +64,21 @@ func OpenStore(dir string) (*Store, error) {
 	if err != nil {
 		return nil, err
 	}
-	chain, err := readPEM(filepath.Join(dir, certFile))
-	if err != nil {
-		return nil, err
-	}
-	ca, err := readPEM(filepath.Join(dir, caFile))
-	if err != nil {
-		return nil, err
-	}
 	s := &Store{dir: dir, key: key}
-	return s, fault.Wrap("open identity "+dir, s.use(chain, ca[0]))
+	return s, s.Reload()
+}
+
+// Reload takes over the certificate that another process put into the directory, for the same key.
+func (s *Store) Reload() error {
+	chain, err := readPEM(filepath.Join(s.dir, certFile))
+	if err != nil {
+		return err
+	}
+	ca, err := readPEM(filepath.Join(s.dir, caFile))
+	if err != nil {
+		return err
+	}
+	return fault.Wrap("open identity "+s.dir, s.use(chain, ca[0]))
 }
 
 // Put takes a new certificate chain (leaf first, without the root) and the CA, and writes them.

@@ -157,10 +157,23 @@ func (a *app) run(body func(s *session, args []string) error) func(*cobra.Comman
 		}
 		defer cancel()
 		s := &session{app: a, ctx: ctx, cmd: c, Client: cl, Printer: view.Printer{Out: a.out, Format: format, Color: colour(a.out)}}
-		if err := body(s, args); err != nil {
+		err = body(s, args)
+		a.warnOfEnd(cl)
+		if err != nil {
 			return client.Fault(err)
 		}
 		return nil
+	}
+}
+
+// endIsNear is how long before its end a certificate that could not be renewed is spoken of. Renewal is tried for a third
+// of its life.
+const endIsNear = 7 * 24 * time.Hour
+
+func (a *app) warnOfEnd(cl *client.Client) {
+	ends, err := cl.Certificate()
+	if left := time.Until(ends); err != nil && left > 0 && left < endIsNear {
+		fmt.Fprintf(a.err, "farrier: warning: your certificate ends in %s and was not renewed: %s\n", left.Truncate(time.Minute), view.Clean(err.Error()))
 	}
 }
 

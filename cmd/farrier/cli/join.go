@@ -3,9 +3,7 @@ package cli
 import (
 	"fmt"
 	"net/http"
-	"os"
 	"path/filepath"
-	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -47,7 +45,7 @@ func (a *app) operatorJoin() *cobra.Command {
 		if len(servers) == 0 {
 			servers = token.Addresses
 		}
-		if err := os.WriteFile(filepath.Join(dir, client.ServersFile), []byte(strings.Join(servers, "\n")+"\n"), 0o600); err != nil {
+		if err := client.WriteServers(filepath.Join(dir, client.ServersFile), servers, 0o600); err != nil {
 			return fault.Wrap("join", err)
 		}
 		fmt.Fprintf(a.out, "joined as %s; configuration in %s\n", res.GetName(), dir)
