@@ -3,6 +3,7 @@ package server
 import (
 	"bytes"
 	"context"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -195,5 +196,53 @@ func TestACallThatWaitedWasForgotten(t *testing.T) {
 	}
 	if err := <-waited; err != nil {
 		t.Errorf("the call that waited: %v", client.Fault(err))
+	}
+}
+
+// TestABackupAskedOneCoordinatorOnly: the first in the list is dead, and the next has to be asked, as by every other call.
+func TestABackupAskedOneCoordinatorOnly(t *testing.T) {
+	s := newSite(t)
+	dead, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := dead.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for what, call := range map[string]func(*client.Client) error{
+		"save": func(c *client.Client) error {
+			var saved bytes.Buffer
+			n, err := c.SaveSnapshot(t.Context(), &saved)
+			if n == 0 || int64(saved.Len()) != n {
+				t.Errorf("%d bytes, %d written", n, saved.Len())
+			}
+			return err
+		},
+		"restore": func(c *client.Client) error {
+			var saved bytes.Buffer
+			if _, err := s.open(filepath.Join(s.dir, "operator")).SaveSnapshot(t.Context(), &saved); err != nil {
+				return err
+			}
+			res, err := c.RestoreSnapshot(t.Context(), &saved)
+			if res.GetGeneration() != 2 {
+				t.Errorf("restored: %v", res)
+			}
+			return err
+		},
+		"restore of what is no snapshot": func(c *client.Client) error {
+			if _, err := c.RestoreSnapshot(t.Context(), strings.NewReader("no snapshot")); err == nil {
+				t.Error("it was restored")
+			}
+			return nil
+		},
+	} {
+		c, err := client.New(client.Config{Identity: s.admin, Addresses: []string{dead.Addr().String(), s.members["c1"].api}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := call(c); err != nil {
+			t.Errorf("%s: %v", what, client.Fault(err))
+		}
+		c.Close()
 	}
 }

@@ -268,10 +268,9 @@ func (d doer) Do(req *http.Request) (*http.Response, error) {
 	return res, nil
 }
 
-// unary gives a changing call its request id and repeats what may be repeated, until the caller's deadline or, without
-// one, until coordinators have not answered for as long as patience.
+// unary gives a changing call its request id and repeats what may be repeated.
 func (c *Client) unary(next connect.UnaryFunc) connect.UnaryFunc {
-	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
+	return func(ctx context.Context, req connect.AnyRequest) (res connect.AnyResponse, err error) {
 		numbered := req.Spec().IdempotencyLevel != connect.IdempotencyNoSideEffects
 		if numbered {
 			l, seq := c.lanes.enter()
@@ -279,40 +278,53 @@ func (c *Client) unary(next connect.UnaryFunc) connect.UnaryFunc {
 			req.Header().Set(headerClient, l.id)
 			req.Header().Set(headerSeq, strconv.FormatUint(seq, 10))
 		}
-		_, bounded := ctx.Deadline()
-		var outage time.Time // when coordinators last stopped answering
-		var last error       // why the try before failed: it says more than that time is up
-		for failures := 1; ; failures++ {
-			began := time.Now()
-			res, err := next(ctx, req)
-			if err == nil {
-				c.cert.renew(ctx)
-				return res, nil
+		err = c.repeat(ctx, numbered, func() (final bool, err error) {
+			res, err = next(ctx, req)
+			return false, err
+		})
+		if err != nil {
+			return nil, err
+		}
+		return res, nil
+	}
+}
+
+// repeat tries until a try succeeds, fails for good or is final, until the caller's deadline or, without one, until
+// coordinators have not answered for as long as patience. A numbered try may have been heard, and is safe to repeat.
+func (c *Client) repeat(ctx context.Context, numbered bool, try func() (final bool, err error)) error {
+	_, bounded := ctx.Deadline()
+	var outage time.Time // when coordinators last stopped answering
+	var last error       // why the try before failed: it says more than that time is up
+	for failures := 1; ; failures++ {
+		began := time.Now()
+		final, err := try()
+		if err == nil {
+			c.cert.renew(ctx)
+			return nil
+		}
+		kind := Fault(err).Kind
+		if kind == fault.Timeout && bounded { // whoever noticed first, this side or a coordinator
+			switch {
+			case told(err) && !told(last):
+				return late(err)
+			case last == nil:
+				return err
+			case numbered: // this try may have been heard
+				return late(last)
 			}
-			kind := Fault(err).Kind
-			if kind == fault.Timeout && bounded { // whoever noticed first, this side or a coordinator
-				switch {
-				case told(err) && !told(last):
-					return nil, late(err)
-				case last == nil:
-					return nil, err
-				case numbered: // this try may have been heard
-					return nil, late(last)
-				}
-				return nil, last
-			}
-			if !repeatable(kind) && !(numbered && kind == fault.UnknownOutcome && failures <= unknownTries) {
-				return nil, err
-			}
-			if last == nil || told(err) {
-				last = err
-			}
-			if outage.IsZero() || time.Since(began) > max(c.patience, defaultPatience) { // that try was being worked on, not refused
-				outage = time.Now()
-			}
-			if !bounded && time.Since(outage) > c.patience || (retry.Backoff{}).Sleep(ctx, failures) != nil {
-				return nil, last
-			}
+			return last
+		}
+		if final || !repeatable(kind) && !(numbered && kind == fault.UnknownOutcome && failures <= unknownTries) {
+			return err
+		}
+		if last == nil || told(err) {
+			last = err
+		}
+		if outage.IsZero() || time.Since(began) > max(c.patience, defaultPatience) { // that try was being worked on, not refused
+			outage = time.Now()
+		}
+		if !bounded && time.Since(outage) > c.patience || (retry.Backoff{}).Sleep(ctx, failures) != nil {
+			return last
 		}
 	}
 }

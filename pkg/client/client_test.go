@@ -277,7 +277,7 @@ func TestWhoNoticedTheDeadlineFirst(t *testing.T) {
 				c.answers = c.answers[1:]
 				return nil, err
 			}
-			_, err := (&Client{patience: time.Hour}).unary(next)(ctx, readOnly{connect.NewRequest(&farrierv1.ListNodesRequest{})})
+			_, err := (&Client{patience: time.Hour, cert: certificate{store: newStore(t, newCA(t), identity.RoleOperator, time.Hour)}}).unary(next)(ctx, readOnly{connect.NewRequest(&farrierv1.ListNodesRequest{})})
 			f := Fault(err)
 			if f.Kind != c.kind {
 				t.Errorf("%v: %s instead of %s", f, f.Kind, c.kind)

@@ -16,11 +16,9 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/pkg/client"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
-
-// chunkSize is how much of a snapshot one message carries, in bytes.
-const chunkSize = 1 << 20
 
 func (a *app) coordinator() *cobra.Command {
 	members := &cobra.Command{Use: "members", Short: "Show the coordinators", Args: exactly(0)}
@@ -73,31 +71,14 @@ func contact(m *farrierv1.Member) string {
 
 func (a *app) snapshotSave() *cobra.Command {
 	c := &cobra.Command{Use: "save FILE", Short: "Write the state to a file (sealed secrets stay sealed)", Args: exactly(1)}
-	c.RunE = a.run(func(s *session, args []string) (err error) {
-		tmp, err := os.CreateTemp(filepath.Dir(args[0]), ".snapshot-*")
-		if err != nil {
-			return fault.New(fault.Invalid, "save snapshot", "%w", err)
-		}
-		defer os.Remove(tmp.Name())
-		defer tmp.Close()
-		stream, err := s.Cluster.SaveSnapshot(s.ctx, &farrierv1.SaveSnapshotRequest{})
-		if err != nil {
+	c.RunE = a.run(func(s *session, args []string) error {
+		var total int64
+		err := writeWhole(args[0], func(w io.Writer) (err error) {
+			total, err = s.SaveSnapshot(s.ctx, w)
 			return err
-		}
-		defer stream.Close()
-		total := 0
-		for stream.Receive() {
-			n, err := tmp.Write(stream.Msg().GetChunk())
-			total += n
-			if err != nil {
-				return fault.Wrap("save snapshot", err)
-			}
-		}
-		if err := stream.Err(); err != nil {
-			return err
-		}
-		if err := errors.Join(tmp.Sync(), os.Rename(tmp.Name(), args[0])); err != nil {
-			return fault.Wrap("save snapshot", err)
+		})
+		if err != nil {
+			return fault.Wrap("save snapshot", client.Fault(err))
 		}
 		s.say("%d bytes written to %s", total, args[0])
 		return nil
@@ -105,38 +86,53 @@ func (a *app) snapshotSave() *cobra.Command {
 	return c
 }
 
+// writeWhole has fill write a file that is there whole, on disk, or not at all: until then the earlier one stays.
+func writeWhole(path string, fill func(io.Writer) error) error {
+	if real, err := filepath.EvalSymlinks(path); err == nil {
+		path = real
+	}
+	if info, err := os.Lstat(path); err == nil && !info.Mode().IsRegular() {
+		return fault.New(fault.Invalid, "", "%s is no regular file", path).WithHelp("name a file that is there or can be made")
+	}
+	tmp, err := os.CreateTemp(filepath.Dir(path), "."+filepath.Base(path)+"-*")
+	if err != nil {
+		return fault.New(fault.Invalid, "", "%w", err).WithHelp("name a file in a directory that you may write to")
+	}
+	defer os.Remove(tmp.Name()) // gone already when all went well
+	defer tmp.Close()
+	if err := fill(tmp); err != nil {
+		return err
+	}
+	if err := tmp.Sync(); err != nil {
+		return err
+	}
+	if err := tmp.Close(); err != nil {
+		return err
+	}
+	if err := os.Rename(tmp.Name(), path); err != nil {
+		return err
+	}
+	dir, err := os.Open(filepath.Dir(path))
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
 func (a *app) snapshotRestore() *cobra.Command {
 	c := &cobra.Command{Use: "restore FILE --yes", Short: "Replace the state by a saved one: every session ends, every node is read before it is acted on", Args: exactly(1)}
 	yes := c.Flags().Bool("yes", false, "I know that what happened since the snapshot is lost")
 	c.RunE = a.run(func(s *session, args []string) error {
+		const op = "restore snapshot"
 		if !*yes {
-			return fault.New(fault.Invalid, "restore snapshot", "it replaces the state of the whole cluster").WithHelp("add --yes to do it")
+			return fault.New(fault.Invalid, op, "it replaces the state of the whole cluster").WithHelp("add --yes to do it")
 		}
 		file, err := os.Open(args[0])
 		if err != nil {
-			return fault.New(fault.Invalid, "restore snapshot", "%w", err)
+			return fault.New(fault.Invalid, op, "%w", err).WithHelp("name a file that `farrier coordinator snapshot save` wrote")
 		}
 		defer file.Close()
-		stream, err := s.Cluster.RestoreSnapshot(s.ctx)
-		if err != nil {
-			return err
-		}
-		buf := make([]byte, chunkSize)
-		for {
-			n, err := io.ReadFull(file, buf)
-			if n > 0 {
-				if serr := stream.Send(&farrierv1.RestoreSnapshotRequest{Chunk: buf[:n]}); serr != nil {
-					break // CloseAndReceive has the reason
-				}
-			}
-			if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
-				break
-			}
-			if err != nil {
-				return fault.Wrap("restore snapshot", err)
-			}
-		}
-		res, err := stream.CloseAndReceive()
+		res, err := s.RestoreSnapshot(s.ctx, file)
 		if err != nil {
 			return err
 		}
