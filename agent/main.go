@@ -54,11 +54,16 @@ func command(ctx context.Context, args []string) error {
 		fmt.Println("farrier-agent", version)
 		return nil
 	case "run", "join":
+	case "help", "-h", "-help", "--help":
+		fmt.Print(usage)
+		return nil
 	default:
 		fmt.Fprint(os.Stderr, usage)
 		return fault.New(fault.Invalid, "read arguments", "there is no command %q", name)
 	}
-	if err := f.Parse(args[1:]); err != nil {
+	if err := f.Parse(args[1:]); errors.Is(err, flag.ErrHelp) {
+		return nil // it has printed the flags
+	} else if err != nil {
 		return fault.New(fault.Invalid, "read arguments", "%w", err)
 	}
 	cfg, err := o.config(f)

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"flag"
 	"fmt"
 	"io"
@@ -19,7 +20,9 @@ func Command(args []string, out, errOut io.Writer) int {
 		names = append(names, v)
 		return nil
 	})
-	if err := fs.Parse(args); err != nil {
+	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
+		return 0 // it has printed the flags
+	} else if err != nil {
 		return 2
 	}
 	if *target == "" || *modules == "" || fs.NArg() > 0 {

@@ -25,7 +25,7 @@ func Command() *cobra.Command {
 	c.Flags().StringVar(&o.Dir, "dir", "", "directory for everything it writes (default .farrier-demo)")
 	c.Flags().StringVar(&o.Bin, "bin", "", "directory of the daemons (default that of this program)")
 	c.Flags().IntVar(&o.Machines, "machines", 0, "how many machines, 1 to 16 (default 4, and 1 with --vm)")
-	c.Flags().BoolVar(&o.VM, "vm", false, "machines that QEMU emulates, with real firmware and a real kernel (after `make setup`)")
+	c.Flags().BoolVar(&o.VM, "vm", false, "machines that QEMU emulates, with real firmware and a real kernel (after 'make setup', on Debian)")
 	c.Flags().DurationVar(&o.Timeout, "give-up", 0, "fail when not every machine is active after this time (default 2m, and 5m with --vm)")
 	c.Flags().BoolVar(&withParent, "exit-with-parent", false, "end when the program that started this one ends, also by kill -9")
 	c.RunE = func(c *cobra.Command, _ []string) error {
