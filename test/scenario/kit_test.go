@@ -5,7 +5,6 @@ import (
 	"context"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 	"sync"
@@ -33,34 +32,15 @@ const (
 var binaries string // directory of the daemons; set once by TestMain
 
 func TestMain(m *testing.M) {
-	code, err := withBinaries(m.Run)
+	dir, done, err := site.Binaries()
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "scenario:", err)
 		os.Exit(1)
 	}
-	os.Exit(code)
-}
-
-// withBinaries takes the daemons that the make target built, or builds them.
-func withBinaries(run func() int) (int, error) {
-	if binaries = os.Getenv("FARRIER_BIN"); binaries != "" {
-		return run(), nil
-	}
-	dir, err := os.MkdirTemp("", "farrier-bin-")
-	if err != nil {
-		return 0, err
-	}
-	defer os.RemoveAll(dir)
-	for name, pkg := range map[string]string{"farrier": "cmd/farrier", "farrier-coordinator": "coordinator", "farrier-agent": "agent", "farrier-ramdisk": "ramdisk-agent"} {
-		cmd := exec.Command("go", "build", "-trimpath", "-o", filepath.Join(dir, name), "./"+pkg)
-		cmd.Dir = filepath.Join("..", "..")
-		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
-		if out, err := cmd.CombinedOutput(); err != nil {
-			return 0, fmt.Errorf("build %s: %w: %s", name, err, out)
-		}
-	}
 	binaries = dir
-	return run(), nil
+	code := m.Run()
+	done()
+	os.Exit(code)
 }
 
 // kit is a site with the things that scenarios do to it.
