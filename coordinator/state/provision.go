@@ -100,7 +100,7 @@ func (j *job) mayBegin(verb lifecycle.Verb, to lifecycle.State) error {
 	switch {
 	case n.Maintenance && blocked:
 		return fault.New(fault.IllegalState, op, "node %s is in maintenance: %s", label(n), n.MaintenanceReason).
-			WithHelp("farrier node maintenance off %s", label(n))
+			WithHelp("farrier node maintenance unset %s", label(n))
 	case n.Protected && (verb == lifecycle.Rebuild || verb == lifecycle.Delete):
 		return fault.New(fault.IllegalState, op, "node %s is protected: %s", label(n), n.ProtectedReason).
 			WithHelp("farrier node set %s --protected=false", label(n))
