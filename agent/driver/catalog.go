@@ -48,12 +48,16 @@ func inspectSteps() []Step {
 }
 
 func deploySteps() []Step {
+	skips := []Arg{
+		{Name: "skip_read_only", Description: "true: leave read-only disks as they are, named in the facts; default: they fail the step"},
+		{Name: "skip_undriven", Description: "true: accept storage controllers without a driver, named in the facts; default: they fail the step"},
+	}
 	disk := Arg{Name: "disk_id", Description: "stable id of the disk, as deploy.select_disk found it", Required: true}
 	return []Step{
-		{Name: "erase_devices_metadata", Executor: step.Ramdisk, Class: step.Converging, Priority: 99, Abortable: true},
-		{Name: "erase_devices", Executor: step.Ramdisk, Class: step.Converging, Priority: 10, Abortable: true, Args: []Arg{
-			{Name: "method", Description: "auto, discard, overwrite or metadata; default auto"},
-		}},
+		{Name: "erase_devices_metadata", Executor: step.Ramdisk, Class: step.Converging, Priority: 99, Abortable: true, Args: skips},
+		{Name: "erase_devices", Executor: step.Ramdisk, Class: step.Converging, Priority: 10, Abortable: true, Args: append([]Arg{
+			{Name: "method", Description: "auto, discard or overwrite; default auto"},
+		}, skips...)},
 		{Name: "select_disk", Executor: step.Ramdisk, Class: step.Read, Args: []Arg{
 			{Name: "min_bytes", Description: "smallest size of the disk"},
 			{Name: "hint.*", Description: "root device hints"},

@@ -30,6 +30,8 @@ type Info struct {
 	Sector     int64  `json:"sector_bytes"`        // logical
 	Rotational bool   `json:"rotational"`          //
 	Discard    bool   `json:"discard"`             // it says that it can; whether it does must be verified
+	ReadOnly   bool   `json:"read_only,omitempty"` // the device refuses writes
+	Removable  bool   `json:"removable,omitempty"` // its medium is: a USB stick, a card
 	Simulated  bool   `json:"simulated,omitempty"` // kept in a file
 }
 
@@ -62,10 +64,27 @@ type Disk interface {
 	Close() error
 }
 
+// Fixed tells whether the disk is part of the machine and takes writes: one to put an image on.
+func (i Info) Fixed() bool { return !i.ReadOnly && !i.Removable }
+
+// Controller is a storage controller on the PCI bus.
+type Controller struct {
+	Address            string // 0000:3b:00.0
+	Class              string // six hex digits, 01....
+	VendorID, DeviceID string // four hex digits
+}
+
+// String is how controllers are shown in errors and facts: the address, and the ids to look the driver up by.
+func (c Controller) String() string {
+	return c.Address + " " + c.VendorID + ":" + c.DeviceID + " class " + c.Class
+}
+
 // Host is a machine's disks. It is safe for concurrent use.
 type Host interface {
-	// Disks lists the fixed, writable disks in the order of their stable ids.
+	// Disks lists every disk with a medium in the order of their stable ids, also those that are not Fixed.
 	Disks() ([]Info, error)
+	// Undriven lists the storage controllers that no driver is bound to: what is behind them is not among Disks.
+	Undriven() ([]Controller, error)
 	// Open opens a listed disk for writing, alone, after checking that the device still has the stable id.
 	Open(want Info) (Disk, error)
 }
@@ -83,6 +102,17 @@ func Find(h Host, id string) (Info, error) {
 	}
 	return Info{}, fault.New(fault.NoMatch, "find disk", "no disk has the id %q; there are: %s", id, List(disks)).
 		WithHelp("the disk that was chosen is gone: look at the machine, then deploy again")
+}
+
+// Fixed is those of the disks that an image can be put on.
+func Fixed(disks []Info) []Info {
+	var out []Info
+	for _, d := range disks {
+		if d.Fixed() {
+			out = append(out, d)
+		}
+	}
+	return out
 }
 
 // List is the disks in one line, at most 16 of them.

@@ -52,7 +52,7 @@ func TestLinuxDisks(t *testing.T) {
 		sda + "size": "4096", sda + "device/model": "QEMU HARDDISK   \n", sda + "device/vendor": "ATA     \n", sda + "device/wwid": "naa.5000c500aabbccdd\n",
 		sda + "queue/logical_block_size": "4096\n", sda + "queue/rotational": "0", sda + "device/vpd_pg80": "\x00\x80\x00\x08  SER123",
 		nvm + "size": "8192", nvm + "wwid": "eui.0025388b01000001\n", nvm + "device/serial": "NV1   \n", nvm + "device/model": "Fast\n",
-		usb + "size": "100", usb + "removable": "1\n",
+		usb + "size": "100", usb + "removable": "1\n", usb + "ro": "1\n",
 		lop + "size": "100",
 	}
 	disks, err := NewLinux(sysfs(t, files)).Disks()
@@ -61,6 +61,7 @@ func TestLinuxDisks(t *testing.T) {
 	}
 	want := []Info{
 		{ID: "eui-eui.0025388b01000001", Name: "nvme0n1", Path: "/dev/nvme0n1", ByPath: "pci0000:00.0000:00:04.0", EUI: "eui.0025388b01000001", Serial: "NV1", Model: "Fast", Size: 4 << 20, Sector: 512},
+		{ID: "path-pci0000:00.0000:00:05.0.usb1.0:0:0", Name: "sdb", Path: "/dev/sdb", ByPath: "pci0000:00.0000:00:05.0.usb1.0:0:0", Size: 100 * 512, Sector: 512, ReadOnly: true, Removable: true},
 		{ID: "serial-DISK1", Name: "vda", Path: "/dev/vda", ByPath: "pci0000:00.0000:00:03.0", Serial: "DISK1", Size: 10 << 20, Sector: 512, Rotational: true, Discard: true},
 		{ID: "wwn-0x5000c500aabbccdd", Name: "sda", Path: "/dev/sda", ByPath: "pci0000:00.0000:00:1f.2.ata1.0:0:0", WWN: "0x5000c500aabbccdd", Serial: "SER123", Vendor: "ATA", Model: "QEMU HARDDISK", Size: 2 << 20, Sector: 4096},
 	}
@@ -168,5 +169,22 @@ func TestFormatSize(t *testing.T) {
 		if got := FormatSize(n); got != want {
 			t.Errorf("%d: %s, want %s", n, got, want)
 		}
+	}
+}
+
+func TestControllersWithoutADriver(t *testing.T) {
+	const bus = "sys/bus/pci/devices/"
+	root := sysfs(t, map[string]string{
+		bus + "0000:00:01.0/class": "0x010802\n", bus + "0000:00:01.0/driver->": "../nvme",
+		bus + "0000:3b:00.0/class": "0x010400\n", bus + "0000:3b:00.0/vendor": "0x9005\n", bus + "0000:3b:00.0/device": "0x028d\n",
+		bus + "0000:00:02.0/class": "0x020000\n",
+		"sys/bus/nvme":             "", bus + "nvme/x": "",
+	})
+	got, err := NewLinux(root).Undriven()
+	if err != nil || len(got) != 1 || got[0].String() != "0000:3b:00.0 9005:028d class 010400" {
+		t.Errorf("controllers %v, %v", got, err)
+	}
+	if got, err := NewLinux(t.TempDir()).Undriven(); err != nil || len(got) != 0 {
+		t.Errorf("a machine without PCI: %v, %v", got, err)
 	}
 }

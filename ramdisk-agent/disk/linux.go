@@ -21,8 +21,8 @@ type Linux struct{ root string }
 // NewLinux is the host whose /sys and /dev are below root: "/" outside of tests.
 func NewLinux(root string) *Linux { return &Linux{root: root} }
 
-// Disks implements Host. It leaves out partitions, virtual devices (loop, ram, device mapper, software RAID), removable
-// media, read-only disks and the hidden paths of NVMe multipath.
+// Disks implements Host. It leaves out partitions, virtual devices (loop, ram, device mapper, software RAID), optical and
+// floppy drives, and the hidden paths of NVMe multipath.
 func (l *Linux) Disks() ([]Info, error) {
 	class := filepath.Join(l.root, "sys/class/block")
 	entries, err := os.ReadDir(class)
@@ -50,7 +50,7 @@ func (l *Linux) info(dir, name string) (Info, bool) {
 		}
 	}
 	sectors := number(dir, "size") // always in units of 512
-	if sectors == 0 || number(dir, "ro") == 1 || number(dir, "removable") == 1 || number(dir, "hidden") == 1 {
+	if sectors == 0 || number(dir, "hidden") == 1 {
 		return Info{}, false
 	}
 	info := Info{
@@ -58,6 +58,7 @@ func (l *Linux) info(dir, name string) (Info, bool) {
 		Vendor: attr(dir, "device/vendor"), Model: attr(dir, "device/model"),
 		Size: sectors * 512, Sector: max(number(dir, "queue/logical_block_size"), 512),
 		Rotational: number(dir, "queue/rotational") == 1, Discard: number(dir, "queue/discard_max_bytes") > 0,
+		ReadOnly: number(dir, "ro") == 1, Removable: number(dir, "removable") == 1,
 	}
 	if strings.HasPrefix(info.Vendor, "0x") { // a PCI number (virtio), not a name
 		info.Vendor = ""
@@ -75,6 +76,27 @@ func (l *Linux) info(dir, name string) (Info, bool) {
 		}
 	}
 	return info, true
+}
+
+// Undriven implements Host: PCI devices of base class 01h (mass storage) without a driver.
+func (l *Linux) Undriven() ([]Controller, error) {
+	bus := filepath.Join(l.root, "sys/bus/pci/devices")
+	entries, err := os.ReadDir(bus)
+	if os.IsNotExist(err) {
+		return nil, nil // a machine without PCI
+	}
+	if err != nil {
+		return nil, fault.New(fault.Unavailable, "list storage controllers", "%w", err)
+	}
+	var out []Controller
+	for _, e := range entries {
+		dir := filepath.Join(bus, e.Name())
+		id := func(name string) string { return strings.TrimPrefix(attr(dir, name), "0x") }
+		if c := id("class"); strings.HasPrefix(c, "01") && !exists(filepath.Join(dir, "driver")) {
+			out = append(out, Controller{Address: e.Name(), Class: c, VendorID: id("vendor"), DeviceID: id("device")})
+		}
+	}
+	return out, nil
 }
 
 // byPath is the tail of the device's path below /sys/devices: the bus addresses, without the names that the kernel

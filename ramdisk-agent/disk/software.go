@@ -46,11 +46,14 @@ func (s *Software) Disks() ([]Info, error) {
 		}
 		out = append(out, Info{Name: d.Name, Path: d.Path, ByPath: fmt.Sprintf("software-%d", i), WWN: d.WWN, Serial: d.Serial,
 			Vendor: d.Vendor, Model: d.Model, Size: st.Size() / d.Sector * d.Sector, Sector: d.Sector, Rotational: d.Rotational,
-			Discard: d.Discard != machine.DiscardRefuse, Simulated: true})
+			Discard: d.Discard != machine.DiscardRefuse, ReadOnly: d.ReadOnly, Removable: d.Removable, Simulated: true})
 	}
 	identify(out)
 	return out, nil
 }
+
+// Undriven implements Host: a software machine has none.
+func (s *Software) Undriven() ([]Controller, error) { return nil, nil }
 
 // Open implements Host. The file is locked, as a device opened with O_EXCL is.
 func (s *Software) Open(want Info) (Disk, error) {

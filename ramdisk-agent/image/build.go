@@ -67,11 +67,12 @@ func mkdir(a *Archive, made map[string]bool, dir string) {
 }
 
 // Build writes the initial ramdisk with the program at initPath to out, whole or not at all. modules is the directory of
-// a kernel's modules, or empty for none; names are the modules wanted, DefaultModules if empty.
-func Build(out, initPath, modules string, names []string) error {
+// a kernel's modules, or empty for none; names are the modules wanted, DefaultModules if empty. It returns those of the
+// default that this kernel does not have: what needs them will not work.
+func Build(out, initPath, modules string, names []string) (absent []string, err error) {
 	program, err := os.ReadFile(initPath)
 	if err != nil {
-		return fault.New(fault.NotFound, "build ramdisk", "%w", err)
+		return nil, fault.New(fault.NotFound, "build ramdisk", "%w", err)
 	}
 	c := Contents{Init: program}
 	if modules != "" {
@@ -79,23 +80,23 @@ func Build(out, initPath, modules string, names []string) error {
 		if optional {
 			names = DefaultModules()
 		}
-		if c.Modules, err = Resolve(modules, names, optional); err != nil {
-			return fault.Wrap("build ramdisk", err)
+		if c.Modules, absent, err = Resolve(modules, names, optional); err != nil {
+			return nil, fault.Wrap("build ramdisk", err)
 		}
 	}
 	tmp, err := os.CreateTemp(filepath.Dir(out), ".ramdisk-*")
 	if err != nil {
-		return fault.Wrap("build ramdisk", err)
+		return nil, fault.Wrap("build ramdisk", err)
 	}
 	defer os.Remove(tmp.Name())
 	if err := Write(tmp, c); err != nil {
-		return err
+		return nil, err
 	}
 	if err := tmp.Chmod(0o644); err != nil {
-		return fault.Wrap("build ramdisk", err)
+		return nil, fault.Wrap("build ramdisk", err)
 	}
 	if err := tmp.Close(); err != nil {
-		return fault.Wrap("build ramdisk", err)
+		return nil, fault.Wrap("build ramdisk", err)
 	}
-	return fault.Wrap("build ramdisk", os.Rename(tmp.Name(), out))
+	return absent, fault.Wrap("build ramdisk", os.Rename(tmp.Name(), out))
 }

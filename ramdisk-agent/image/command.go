@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 )
 
 // Command is `farrier-ramdisk image`. It returns the exit status: 0 built, 1 failure, 2 wrong flags.
@@ -32,12 +33,16 @@ func Command(args []string, out, errOut io.Writer) int {
 	if *modules == "none" {
 		*modules = ""
 	}
-	if err := Build(*target, *initPath, *modules, names); err != nil {
+	absent, err := Build(*target, *initPath, *modules, names)
+	if err != nil {
 		fmt.Fprintln(errOut, "farrier-ramdisk image:", err)
 		return 1
 	}
 	if info, err := os.Stat(*target); err == nil {
 		fmt.Fprintf(out, "%s: %d bytes\n", *target, info.Size())
+	}
+	if len(absent) > 0 {
+		fmt.Fprintf(out, "not in %s, so machines that need them will not show their disks or networks: %s\n", *modules, strings.Join(absent, " "))
 	}
 	return 0
 }

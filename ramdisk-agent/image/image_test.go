@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -74,23 +75,23 @@ func names(ms []Module) string {
 
 func TestModulesComeInAnOrderThatLoads(t *testing.T) {
 	dir := modules(t, t.TempDir())
-	got, err := Resolve(dir, []string{"virtio_net", "usesbuiltin", "crc32"}, false)
+	got, _, err := Resolve(dir, []string{"virtio_net", "usesbuiltin", "crc32"}, false)
 	if err != nil {
 		t.Fatal(err)
 	}
 	if want := "extra failover net_failover virtio virtio_ring virtio_net usesbuiltin"; names(got) != want {
 		t.Errorf("order %q, want %q", names(got), want)
 	}
-	if _, err := Resolve(dir, []string{"nowhere"}, false); !fault.Is(err, fault.NotFound) {
+	if _, _, err := Resolve(dir, []string{"nowhere"}, false); !fault.Is(err, fault.NotFound) {
 		t.Errorf("a missing module: %v", err)
 	}
-	if got, err := Resolve(dir, []string{"nowhere", "virtio"}, true); err != nil || names(got) != "virtio" {
-		t.Errorf("optional: %q, %v", names(got), err)
+	if got, absent, err := Resolve(dir, []string{"nowhere", "virtio", "crc32"}, true); err != nil || names(got) != "virtio" || strings.Join(absent, " ") != "nowhere" {
+		t.Errorf("optional: %q, absent %q, %v", names(got), absent, err)
 	}
-	if _, err := Resolve(dir, []string{"broken"}, true); !fault.Is(err, fault.NotFound) {
+	if _, _, err := Resolve(dir, []string{"broken"}, true); !fault.Is(err, fault.NotFound) {
 		t.Errorf("a missing dependency: %v", err)
 	}
-	if _, err := Resolve(t.TempDir(), nil, true); !fault.Is(err, fault.NotFound) {
+	if _, _, err := Resolve(t.TempDir(), nil, true); !fault.Is(err, fault.NotFound) {
 		t.Errorf("a directory without modules: %v", err)
 	}
 }
@@ -104,7 +105,7 @@ func TestRamdiskIsTheSameBytesInAnyDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 		out := filepath.Join(dir, "ramdisk.gz")
-		if err := Build(out, program, modules(t, filepath.Join(dir, "m")), []string{"virtio_net"}); err != nil {
+		if _, err := Build(out, program, modules(t, filepath.Join(dir, "m")), []string{"virtio_net"}); err != nil {
 			t.Fatal(err)
 		}
 		var err error
@@ -169,5 +170,24 @@ func TestCommandRefusesMissingFlags(t *testing.T) {
 	var out, errOut bytes.Buffer
 	if code := Command([]string{"--out", "x"}, &out, &errOut); code != 2 || !strings.Contains(errOut.String(), "--modules") {
 		t.Errorf("code %d, %q", code, errOut.String())
+	}
+}
+
+// A kernel without a driver makes a ramdisk that sees no disk on some machines: whoever builds it is told.
+func TestDriversThatTheKernelLacksAreNamed(t *testing.T) {
+	dir := t.TempDir()
+	var out, errOut bytes.Buffer
+	args := []string{"--init", os.Args[0], "--modules", modules(t, filepath.Join(dir, "m")), "--out", filepath.Join(dir, "ramdisk")}
+	if code := Command(args, &out, &errOut); code != 0 {
+		t.Fatalf("code %d, %s", code, errOut.String())
+	}
+	_, absent, _ := strings.Cut(out.String(), "\nnot in ")
+	for _, name := range []string{"ahci", "vmd", "aacraid", "mptsas", "mptspi", "mpi3mr"} {
+		if !slices.Contains(strings.Fields(absent), name) {
+			t.Errorf("%s is not named in %q", name, out.String())
+		}
+	}
+	if slices.Contains(strings.Fields(absent), "virtio_net") {
+		t.Errorf("virtio_net is there: %q", out.String())
 	}
 }

@@ -26,31 +26,37 @@ type Module struct {
 func DefaultModules() []string {
 	return []string{"virtio_pci", "virtio_net", "virtio_blk", "virtio_scsi", "virtio_rng", "nvme", "ahci", "sd_mod",
 		"af_packet", "e1000", "e1000e", "igb", "igc", "ixgbe", "i40e", "ice", "bnx2x", "bnxt_en", "mlx4_en", "mlx5_core", "tg3", "r8169",
-		"vmxnet3", "vmw_pvscsi", "hv_netvsc", "hv_storvsc", "ata_piix", "megaraid_sas", "mpt3sas", "hpsa", "smartpqi"}
+		"vmxnet3", "vmw_pvscsi", "hv_netvsc", "hv_storvsc", "vmd", "ata_piix", "ata_generic", "sata_mv", "sata_sil24",
+		"megaraid_sas", "mpt3sas", "mpi3mr", "mptsas", "mptspi", "hpsa", "smartpqi", "aacraid", "arcmsr", "isci", "mvsas", "pm80xx",
+		"3w_sas", "3w_9xxx"}
 }
 
 // Resolve reads the named modules and all that they depend on from a directory such as /lib/modules/6.1.0-9-amd64, in an
 // order in which each can be loaded. Dependencies come from each module's own .modinfo section (depends, softdep pre), so
 // that modules.dep, which a package's installation makes, is not needed. A name that the kernel has built in is left out;
-// one that is nowhere is fault.NotFound, unless optional.
-func Resolve(dir string, names []string, optional bool) ([]Module, error) {
+// one that is nowhere is fault.NotFound, or with optional among those that are absent.
+func Resolve(dir string, names []string, optional bool) (modules []Module, absent []string, err error) {
 	r := &resolver{paths: map[string]string{}, builtin: map[string]bool{}, state: map[string]int{}}
 	if err := r.index(dir); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	for _, name := range names {
 		name = canonical(name)
 		if _, ok := r.paths[name]; !ok {
-			if optional || r.builtin[name] {
+			switch {
+			case r.builtin[name]:
+				continue
+			case optional:
+				absent = append(absent, name)
 				continue
 			}
-			return nil, fault.New(fault.NotFound, "resolve modules", "%s has no module %s", dir, name)
+			return nil, nil, fault.New(fault.NotFound, "resolve modules", "%s has no module %s", dir, name)
 		}
 		if err := r.visit(name); err != nil {
-			return nil, err
+			return nil, nil, err
 		}
 	}
-	return r.order, nil
+	return r.order, absent, nil
 }
 
 type resolver struct {

@@ -15,6 +15,7 @@
 //	     "name": "sda",                    default sda, sdb, ... in order
 //	     "serial": "D1", "wwn": "0x5000c50000000001", "vendor": "Farrier", "model": "Software disk",
 //	     "rotational": false,
+//	     "read_only": false, "removable": false,
 //	     "discard": true,                  true (default), false, or "lies": it answers success and changes nothing
 //	     "sector": 512,                    logical sector: 512 (default) or 4096
 //	     "write_bytes_per_second": 0,      0: as fast as it goes; for tests that must meet a write half-way

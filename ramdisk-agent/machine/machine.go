@@ -53,6 +53,8 @@ type Disk struct {
 	Vendor     string  `json:"vendor,omitempty"`
 	Model      string  `json:"model,omitempty"`
 	Rotational bool    `json:"rotational,omitempty"`
+	ReadOnly   bool    `json:"read_only,omitempty"`
+	Removable  bool    `json:"removable,omitempty"`
 	Discard    Discard `json:"discard,omitempty"`
 	Sector     int64   `json:"sector,omitempty"`
 	WriteRate  int64   `json:"write_bytes_per_second,omitempty"`

@@ -30,8 +30,12 @@ type span struct{ off, len int64 }
 
 // eraseMetadata zeroes what tells a boot loader or a kernel that there is something: both ends of every disk and of
 // every partition in its table (boot records, GPT, superblocks of ext, XFS, LVM, RAID, ZFS, btrfs).
-func (r *Runner) eraseMetadata(ctx context.Context) (result, error) {
-	return r.eraseEach(ctx, func(ctx context.Context, d disk.Disk, info disk.Info) (string, int64, error) {
+func (r *Runner) eraseMetadata(ctx context.Context, args map[string]string) (result, error) {
+	plan, err := r.planErase(args)
+	if err != nil {
+		return result{}, err
+	}
+	return r.eraseEach(ctx, plan, func(ctx context.Context, d disk.Disk, info disk.Info) (string, int64, error) {
 		spans := metadataSpans(d, info)
 		for _, s := range spans {
 			if err := zero(ctx, d, s, nil); err != nil {
@@ -85,17 +89,17 @@ func (r *Runner) eraseDevices(ctx context.Context, args map[string]string, repor
 	default:
 		return result{}, fault.New(fault.Invalid, "erase devices", "method %q is not auto, discard or overwrite", method)
 	}
-	disks, err := r.cfg.Host.Disks()
+	plan, err := r.planErase(args)
 	if err != nil {
 		return result{}, err
 	}
 	total := int64(0)
-	for _, d := range disks {
+	for _, d := range plan.disks {
 		total += d.Size
 	}
 	m := newMeter(report, "erase", total)
 	defer m.end()
-	return r.eraseEach(ctx, func(ctx context.Context, d disk.Disk, info disk.Info) (string, int64, error) {
+	return r.eraseEach(ctx, plan, func(ctx context.Context, d disk.Disk, info disk.Info) (string, int64, error) {
 		if method != "overwrite" && info.Discard {
 			n, err := discardVerified(ctx, d, info)
 			switch {
@@ -123,12 +127,83 @@ func (r *Runner) eraseDevices(ctx context.Context, args map[string]string, repor
 	})
 }
 
-// eraseEach runs erase on every disk, a few at once, and makes the facts.
-func (r *Runner) eraseEach(ctx context.Context, erase func(context.Context, disk.Disk, disk.Info) (method string, sampled int64, err error)) (result, error) {
+// erasePlan is which disks are erased, and the facts that name what is not.
+type erasePlan struct {
+	disks []disk.Info
+	facts map[string]string
+}
+
+func (r *Runner) planErase(args map[string]string) (erasePlan, error) {
 	disks, err := r.cfg.Host.Disks()
 	if err != nil {
-		return result{}, err
+		return erasePlan{}, err
 	}
+	undriven, err := r.cfg.Host.Undriven()
+	if err != nil {
+		return erasePlan{}, err
+	}
+	return planErase(disks, undriven, args)
+}
+
+// planErase takes every fixed disk. What could keep a tenant's data unseen is refused: a disk that takes no writes, and a
+// controller whose disks are not there for want of a driver. With the arguments skip_read_only and skip_undriven set to
+// true they are left as they are, as removable media always are; the facts read_only, undriven and removable name them.
+func planErase(disks []disk.Info, undriven []disk.Controller, args map[string]string) (erasePlan, error) {
+	skip := map[string]bool{}
+	for _, name := range []string{"skip_read_only", "skip_undriven"} {
+		if text := args[name]; text != "" {
+			b, err := strconv.ParseBool(text)
+			if err != nil {
+				return erasePlan{}, fault.New(fault.Invalid, "erase devices", "%s: %q is not true or false", name, text).
+					WithDetail(&fault.FieldDetail{Field: name})
+			}
+			skip[name] = b
+		}
+	}
+	p := erasePlan{facts: map[string]string{}}
+	var locked []disk.Info
+	for _, d := range disks {
+		switch {
+		case d.Removable:
+			p.name("removable", d.ID)
+		case d.ReadOnly:
+			locked = append(locked, d)
+			p.name("read_only", d.ID)
+		default:
+			p.disks = append(p.disks, d)
+		}
+	}
+	if len(locked) > 0 && !skip["skip_read_only"] {
+		return erasePlan{}, fault.New(fault.Unsupported, "erase devices", "read-only, so that their data would stay: %s", disk.List(locked)).
+			WithHelp("lift the write protection, or run the step by hand with skip_read_only=true")
+	}
+	for _, c := range undriven {
+		p.name("undriven", c.String())
+	}
+	if len(undriven) > 0 && !skip["skip_undriven"] {
+		return erasePlan{}, fault.New(fault.Unsupported, "erase devices", "no driver for storage controller %s, so that the data behind it would stay", p.facts["undriven"]).
+			WithHelp("build the ramdisk with its module (farrier-ramdisk image --module), or run the step by hand with skip_undriven=true if nothing is behind it")
+	}
+	return p, nil
+}
+
+// maxNamed bounds a fact that names what was skipped, in bytes.
+const maxNamed = 512
+
+func (p *erasePlan) name(fact, what string) {
+	switch have := p.facts[fact]; {
+	case have == "":
+		p.facts[fact] = what
+	case len(have)+len(what) < maxNamed:
+		p.facts[fact] = have + "," + what
+	case !strings.HasSuffix(have, ",..."):
+		p.facts[fact] = have + ",..."
+	}
+}
+
+// eraseEach runs erase on every disk of the plan, a few at once, and makes the facts.
+func (r *Runner) eraseEach(ctx context.Context, plan erasePlan, erase func(context.Context, disk.Disk, disk.Info) (method string, sampled int64, err error)) (result, error) {
+	disks := plan.disks
 	methods, ids := make([]string, len(disks)), make([]string, len(disks))
 	var sampled atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
@@ -153,8 +228,9 @@ func (r *Runner) eraseEach(ctx context.Context, erase func(context.Context, disk
 	if err := g.Wait(); err != nil {
 		return result{}, err
 	}
-	return result{facts: map[string]string{"method": weakest(methods), "disks": strings.Join(ids, ","),
-		"sampled": strconv.FormatInt(sampled.Load(), 10)}}, nil
+	facts := plan.facts
+	facts["method"], facts["disks"], facts["sampled"] = weakest(methods), strings.Join(ids, ","), strconv.FormatInt(sampled.Load(), 10)
+	return result{facts: facts}, nil
 }
 
 // weakest is the method that the facts name when disks differ: what was overwritten was not discarded.

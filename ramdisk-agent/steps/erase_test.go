@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/ramdisk-agent/disk"
 	"github.com/farrier-project/farrier/ramdisk-agent/machine"
 )
 
@@ -171,5 +172,59 @@ func TestOtherSteps(t *testing.T) {
 	}
 	if out := run.Run(context.Background(), order("dance", nil), nil); out.Kind != fault.Unsupported.String() {
 		t.Errorf("unknown step: %+v", out)
+	}
+}
+
+// A disk that takes no writes keeps its data for the next tenant: the erase says so instead of passing it by.
+func TestReadOnlyDiskFailsTheErase(t *testing.T) {
+	for _, step := range []string{"erase_devices", "erase_devices_metadata"} {
+		r := newRig(t, eraseSize, eraseSize, eraseSize)
+		r.spec[1].ReadOnly, r.spec[2].Removable = true, true
+		run := r.runner(r.host())
+		out := run.Run(context.Background(), order(step, nil), nil)
+		if out.OK || out.Kind != fault.Unsupported.String() || !strings.Contains(out.Error, "serial S1") || strings.Contains(out.Error, "serial S2") {
+			t.Errorf("%s: %+v", step, out)
+		}
+		if len(r.writes(0)) != 0 {
+			t.Errorf("%s: a disk was written to", step)
+		}
+		out = mustRun(t, run, order(step, map[string]string{"skip_read_only": "true"}))
+		if out.Facts["disks"] != "serial-S0" || out.Facts["read_only"] != "serial-S1" || out.Facts["removable"] != "serial-S2" {
+			t.Errorf("%s: facts %v", step, out.Facts)
+		}
+		if len(r.writes(2)) != 0 {
+			t.Errorf("%s: a removable medium was written to", step)
+		}
+		if out := run.Run(context.Background(), order(step, map[string]string{"skip_read_only": "perhaps"}), nil); out.Kind != fault.Invalid.String() {
+			t.Errorf("%s: %+v", step, out)
+		}
+	}
+}
+
+// Disks behind a controller without a driver are not seen, and so not erased: that is no success.
+func TestControllerWithoutADriverFailsTheErase(t *testing.T) {
+	r := newRig(t, eraseSize)
+	run := r.runner(undrivenHost{r.host()})
+	out := run.Run(context.Background(), order("erase_devices", nil), nil)
+	if out.OK || out.Kind != fault.Unsupported.String() || !strings.Contains(out.Error, "9005:028d") || len(r.writes(0)) != 0 {
+		t.Errorf("%+v", out)
+	}
+	out = mustRun(t, run, order("erase_devices", map[string]string{"skip_undriven": "true"}))
+	if out.Facts["undriven"] != "0000:3b:00.0 9005:028d class 010400" || out.Facts["disks"] != "serial-S0" {
+		t.Errorf("facts %v", out.Facts)
+	}
+}
+
+type undrivenHost struct{ disk.Host }
+
+func (undrivenHost) Undriven() ([]disk.Controller, error) {
+	return []disk.Controller{{Address: "0000:3b:00.0", Class: "010400", VendorID: "9005", DeviceID: "028d"}}, nil
+}
+
+func TestNoImageOnADiskThatIsNotFixed(t *testing.T) {
+	r := newRig(t, 2<<20, 3<<20, 4<<20)
+	r.spec[0].ReadOnly, r.spec[1].Removable = true, true
+	if out := mustRun(t, r.runner(r.host()), order("select_disk", nil)); out.Facts["disk_id"] != "serial-S2" {
+		t.Errorf("facts %v", out.Facts)
 	}
 }

@@ -18,7 +18,7 @@ func (r *Runner) selectDisk(args map[string]string) (result, error) {
 	if err != nil {
 		return result{}, err
 	}
-	d, err := choose(disks, args)
+	d, err := choose(disk.Fixed(disks), args)
 	if err != nil {
 		return result{}, err
 	}

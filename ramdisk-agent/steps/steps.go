@@ -125,7 +125,7 @@ func (r *Runner) guarded(ctx context.Context, o work.Order, report Report) (res 
 	case "select_disk":
 		return r.selectDisk(o.Args)
 	case "erase_devices_metadata":
-		return r.eraseMetadata(ctx)
+		return r.eraseMetadata(ctx, o.Args)
 	case "erase_devices":
 		return r.eraseDevices(ctx, o.Args, report)
 	case "write_image":

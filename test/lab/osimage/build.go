@@ -156,7 +156,7 @@ func userland(o Options) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: run `make setup`", err)
 	}
-	modules, err := image.Resolve(o.Modules, []string{"virtio_pci", "virtio_blk", "isofs", "nls_utf8"}, true)
+	modules, _, err := image.Resolve(o.Modules, []string{"virtio_pci", "virtio_blk", "isofs", "nls_utf8"}, true)
 	if err != nil {
 		return nil, err
 	}

@@ -160,10 +160,11 @@ func (m *Machine) PowerOn() error {
 	return nil
 }
 
-// args is the command line: -cpu max has RDRAND, without which early getrandom never returns.
+// args is the command line: -cpu max has RDRAND, without which early getrandom never returns. The chipset's own SATA
+// controller is off: Debian's cloud kernel has no driver for it.
 func (m *Machine) args(order, socket string) []string {
 	c := m.cfg
-	return []string{"-name", c.Name, "-machine", "q35,accel=tcg", "-cpu", "max", "-m", fmt.Sprint(c.MemoryMiB), "-smp", "1",
+	return []string{"-name", c.Name, "-machine", "q35,accel=tcg,sata=off", "-cpu", "max", "-m", fmt.Sprint(c.MemoryMiB), "-smp", "1",
 		"-display", "none", "-vga", "std", "-nodefaults", "-no-user-config", "-serial", "stdio",
 		"-uuid", c.UUID,
 		"-smbios", fmt.Sprintf("type=1,manufacturer=Farrier Lab,product=QEMU,serial=%s,uuid=%s", c.Serial, c.UUID),
