@@ -53,6 +53,7 @@ func deploySteps() []Step {
 		{Name: "skip_undriven", Description: "true: accept storage controllers without a driver, named in the facts; default: they fail the step"},
 	}
 	disk := Arg{Name: "disk_id", Description: "stable id of the disk, as deploy.select_disk found it", Required: true}
+	drive := Arg{Name: "config_drive", Description: "required: fail when the image has no place for a config drive; default: do without one then"}
 	return []Step{
 		{Name: "erase_devices_metadata", Executor: step.Ramdisk, Class: step.Converging, Priority: 99, Abortable: true, Args: skips},
 		{Name: "erase_devices", Executor: step.Ramdisk, Class: step.Converging, Priority: 10, Abortable: true, Args: append([]Arg{
@@ -66,9 +67,9 @@ func deploySteps() []Step {
 			{Name: "url", Description: "where the agent fetches the image", Required: true},
 			{Name: "sha256", Description: "hex digest of the file", Required: true},
 			{Name: "format", Description: "raw, raw.gz or raw.zst", Required: true},
-			disk,
+			disk, drive,
 		}},
-		{Name: "write_config_drive", Executor: step.Ramdisk, Class: step.Converging, Args: []Arg{disk}},
+		{Name: "write_config_drive", Executor: step.Ramdisk, Class: step.Converging, Args: []Arg{disk, drive}},
 		{Name: "tear_down_agent", Executor: step.Ramdisk, Class: step.Set},
 	}
 }

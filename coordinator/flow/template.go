@@ -16,6 +16,7 @@ type Spec struct {
 
 	ImageURL, ImageSHA, ImageFormat string            // of Deploy and Rebuild
 	Hints                           map[string]string // root device hints
+	Drive                           bool              // there is data that the machine must find on its config drive
 }
 
 // CleanStep is a step that a user asks for.
@@ -117,6 +118,10 @@ func deploySteps(s Spec) []Step {
 	}
 	image := map[string]string{"url": s.ImageURL, "sha256": s.ImageSHA, "format": s.ImageFormat}
 	drive := ramdisk("deploy", "write_config_drive", step.Converging, nil)
+	if s.Drive { // so that an image without a place for the drive is refused before it is written
+		image["config_drive"] = "required"
+		drive.Args = map[string]string{"config_drive": "required"}
+	}
 	drive.SecretArgs = []string{"user_data", "network_data"}
 	return []Step{
 		ramdisk("deploy", "select_disk", step.Read, hints),

@@ -203,6 +203,7 @@ func (s *State) specOf(n *node.Node, kind flow.Kind) flow.Spec {
 	return flow.Spec{
 		Kind: kind, Erase: s.root.settings.Erase, Hints: n.Instance.RootDeviceHints,
 		ImageURL: n.Instance.ImageURL, ImageSHA: n.Instance.ImageSHA, ImageFormat: n.Instance.ImageFmt,
+		Drive: len(n.Instance.UserData.Box) > 0 || len(n.Instance.NetworkData.Box) > 0 || len(n.Instance.MetaData) > 0,
 	}
 }
 

@@ -19,6 +19,9 @@ const (
 	fileMode = 0o100444
 )
 
+// DescriptorAt is where the volume descriptor begins, in bytes: "CD001" stands at 1 in it, the volume id at 40.
+const DescriptorAt = 16 * block
+
 // Limits of an image.
 const (
 	MaxContent = 64 << 20 // bytes of all files together

@@ -7,25 +7,33 @@ import (
 
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/ramdisk-agent/disk"
-	"github.com/farrier-project/farrier/ramdisk-agent/gpt"
+	"github.com/farrier-project/farrier/ramdisk-agent/fat"
 	"github.com/farrier-project/farrier/ramdisk-agent/iso"
 	"github.com/farrier-project/farrier/ramdisk-agent/work"
 )
 
 const (
-	configLabel   = "config-2"
-	configSize    = 64 * mib // of a new partition; less when the disk has not that much room
 	maxConfigSize = 32 * mib
+	maxISOSector  = 2048 // above it, Linux does not mount ISO 9660
 )
 
+// driveRequired is an order's argument config_drive: the user gave data that the machine must find. Otherwise an image that
+// has no place for a drive does without.
+const driveRequired = "required"
+
 // writeConfigDrive writes the config drive (OpenStack's config-2) to a partition of its own at the end of the disk,
-// and reads it back. Secret arguments meta_data, network_data, user_data and vendor_data are the files' contents.
+// and reads it back. Secret arguments meta_data, network_data, user_data and vendor_data are the files' contents. The fact
+// config_drive is iso9660 or vfat, or none when the image has no place for one and none is required.
 func (r *Runner) writeConfigDrive(o work.Order) (result, error) {
-	img, err := configImage(o)
+	files, given, err := configFiles(o)
 	if err != nil {
 		return result{}, err
 	}
 	info, err := disk.Find(r.cfg.Host, o.Args["disk_id"])
+	if err != nil {
+		return result{}, err
+	}
+	kind, img, err := configImage(files, info.Sector)
 	if err != nil {
 		return result{}, err
 	}
@@ -34,34 +42,76 @@ func (r *Runner) writeConfigDrive(o work.Order) (result, error) {
 		return result{}, err
 	}
 	defer d.Close()
-	part, err := configPartition(disk.NewSpan(d, info), int64(len(img)))
-	if err != nil {
+	span := disk.NewSpan(d, info)
+	place, err := placeDrive(span, int64(len(img)))
+	switch {
+	case err == nil:
+	case !given && o.Args["config_drive"] != driveRequired && (fault.Is(err, fault.Unsupported) || fault.Is(err, fault.TooLarge) || fault.Is(err, fault.Corrupt)):
+		r.cfg.Log.Warn("the image has no place for a config drive: it does without", "disk", info.ID, "err", err)
+		return result{facts: map[string]string{"config_drive": "none"}}, nil
+	default:
 		return result{}, fault.Wrap("make config drive partition", err)
 	}
-	padded := disk.Buffer(int((int64(len(img)) + info.Sector - 1) / info.Sector * info.Sector))
-	copy(padded, img)
-	if _, err := d.WriteAt(padded, part.Start); err != nil {
+	if err := putDrive(d, img, place.start); err != nil {
 		return result{}, err
 	}
-	if err := d.Flush(); err != nil {
-		return result{}, err
+	if place.table != nil {
+		if err := place.table.write(span); err != nil {
+			return result{}, fault.Wrap("make config drive partition", err)
+		}
+		if err := d.Flush(); err != nil {
+			return result{}, err
+		}
 	}
-	back := disk.Buffer(len(padded))
-	if _, err := d.ReadAt(back, part.Start); err != nil {
-		return result{}, err
-	}
-	if !bytes.Equal(back, padded) {
-		return result{}, fault.New(fault.Corrupt, "read back config drive", "it differs from what was written").
-			WithHelp("the disk is failing: replace it")
-	}
-	return result{facts: map[string]string{"partition": strconv.Itoa(part.Number), "start": strconv.FormatInt(part.Start, 10),
-		"bytes": strconv.Itoa(len(img))}}, nil
+	return result{facts: map[string]string{"config_drive": kind, "partition": strconv.Itoa(place.number),
+		"start": strconv.FormatInt(place.start, 10), "bytes": strconv.Itoa(len(img))}}, nil
 }
 
-func configImage(o work.Order) ([]byte, error) {
+// putDrive writes the drive's bytes and reads them back.
+func putDrive(d disk.Disk, padded []byte, start int64) error {
+	if _, err := d.WriteAt(padded, start); err != nil {
+		return err
+	}
+	if err := d.Flush(); err != nil {
+		return err
+	}
+	back := disk.Buffer(len(padded))
+	if _, err := d.ReadAt(back, start); err != nil {
+		return err
+	}
+	if !bytes.Equal(back, padded) {
+		return fault.New(fault.Corrupt, "read back config drive", "it differs from what was written").
+			WithHelp("the disk is failing: replace it")
+	}
+	return nil
+}
+
+// configImage makes the file system: ISO 9660, or FAT for sectors on which Linux does not mount that. cloud-init takes both.
+// The buffer is made for whole sectors.
+func configImage(files []iso.File, sector int64) (kind string, img []byte, err error) {
+	if kind = "iso9660"; sector > maxISOSector {
+		kind = "vfat"
+		same := make([]fat.File, len(files))
+		for i, f := range files {
+			same[i] = fat.File(f)
+		}
+		img, err = fat.Build(configLabel, int(sector), same)
+	} else {
+		img, err = iso.Build(configLabel, files)
+	}
+	if err != nil {
+		return "", nil, err
+	}
+	padded := disk.Buffer(int((int64(len(img)) + sector - 1) / sector * sector))
+	copy(padded, img)
+	return kind, padded, nil
+}
+
+// configFiles are the drive's files. given: more than the meta data that every machine gets is among them.
+func configFiles(o work.Order) (files []iso.File, given bool, err error) {
 	secret, err := secrets(o)
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	get := func(name string) string {
 		if s := secret[name]; s != "" {
@@ -70,7 +120,6 @@ func configImage(o work.Order) ([]byte, error) {
 		return o.Args[name]
 	}
 	total := 0
-	var files []iso.File
 	for _, f := range []struct{ arg, file, absent string }{
 		{"meta_data", "meta_data.json", `{"uuid":` + strconv.Quote(o.Ref.Node) + `}`},
 		{"network_data", "network_data.json", ""},
@@ -78,6 +127,7 @@ func configImage(o work.Order) ([]byte, error) {
 		{"vendor_data", "vendor_data.json", ""},
 	} {
 		text := get(f.arg)
+		given = given || text != "" && f.arg != "meta_data"
 		if text == "" {
 			text = f.absent
 		}
@@ -85,48 +135,13 @@ func configImage(o work.Order) ([]byte, error) {
 			continue
 		}
 		if f.arg != "user_data" && !json.Valid([]byte(text)) {
-			return nil, fault.New(fault.Invalid, "make config drive", "%s is not JSON", f.arg).
+			return nil, false, fault.New(fault.Invalid, "make config drive", "%s is not JSON", f.arg).
 				WithDetail(&fault.FieldDetail{Field: f.arg})
 		}
 		if total += len(text); total > maxConfigSize {
-			return nil, fault.New(fault.TooLarge, "make config drive", "more than %d bytes", maxConfigSize)
+			return nil, false, fault.New(fault.TooLarge, "make config drive", "more than %d bytes", maxConfigSize)
 		}
 		files = append(files, iso.File{Path: "openstack/latest/" + f.file, Data: []byte(text)})
 	}
-	return iso.Build(configLabel, files)
-}
-
-// configPartition is the partition named config-2, made if there is none that is big enough.
-func configPartition(d gpt.Disk, need int64) (gpt.Partition, error) {
-	t, err := gpt.Read(d)
-	if fault.Is(err, fault.NotFound) {
-		return gpt.Partition{}, fault.New(fault.Unsupported, "read partition table", "the image has no GPT to put the config drive in").
-			WithHelp("deploy an image with a GPT, or without user data and network data")
-	}
-	if err != nil {
-		return gpt.Partition{}, err
-	}
-	old, found := t.Find(configLabel)
-	if found && old.Size >= need && old.Start >= 0 && old.Start+old.Size <= d.Size() {
-		return old, nil
-	}
-	if found {
-		t.Remove(old.Number)
-	}
-	if err := t.Fit(d.Size()); err != nil {
-		return gpt.Partition{}, err
-	}
-	for size := int64(configSize); ; size = max(size/2, (need+mib-1)/mib*mib) {
-		if start, ok := t.Free(size, mib); ok && size >= need {
-			part, err := t.Add(configLabel, gpt.LinuxFilesystem, start, size)
-			if err != nil {
-				return gpt.Partition{}, err
-			}
-			return part, t.Write(d)
-		}
-		if size <= (need+mib-1)/mib*mib {
-			return gpt.Partition{}, fault.New(fault.TooLarge, "find room", "no %d free bytes after the image's partitions", size).
-				WithHelp("use a larger disk, or an image whose partitions leave 1 MiB free at the end")
-		}
-	}
+	return files, given, nil
 }

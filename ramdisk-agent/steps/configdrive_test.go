@@ -1,6 +1,7 @@
 package steps
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"os"
@@ -12,6 +13,7 @@ import (
 	"github.com/diskfs/go-diskfs"
 
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/ramdisk-agent/fat"
 	"github.com/farrier-project/farrier/ramdisk-agent/work"
 )
 
@@ -156,7 +158,7 @@ func TestConfigDriveRefused(t *testing.T) {
 		files   map[string]string
 		kind    fault.Kind
 	}{
-		"no table":  {func() {}, nil, fault.Unsupported},
+		"no table":  {func() {}, map[string]string{"user_data": "u"}, fault.Unsupported},
 		"not JSON":  {func() {}, map[string]string{"meta_data": "{"}, fault.Invalid},
 		"too large": {func() {}, map[string]string{"user_data": strings.Repeat("x", maxConfigSize)}, fault.TooLarge},
 	} {
@@ -166,7 +168,84 @@ func TestConfigDriveRefused(t *testing.T) {
 		}
 	}
 	mustRun(t, run, r.imageOrder())
-	if out := run.Run(context.Background(), driveOrder(t, nil), nil); out.Kind != fault.TooLarge.String() {
+	if out := run.Run(context.Background(), driveOrder(t, map[string]string{"network_data": "{}"}), nil); out.Kind != fault.TooLarge.String() {
 		t.Errorf("no room: %+v", out)
+	}
+	o := driveOrder(t, nil)
+	o.Args["config_drive"] = driveRequired
+	if out := run.Run(context.Background(), o, nil); out.Kind != fault.TooLarge.String() {
+		t.Errorf("no room for meta data that the user gave: %+v", out)
+	}
+}
+
+// On a disk whose sectors are larger than a block of ISO 9660, the drive is a FAT with these sectors: Linux mounts nothing else.
+func TestConfigDriveOnLargeSectors(t *testing.T) {
+	for name, image := range map[string][]byte{"GPT": gptImageFor(t, imageSize, 4096), "MBR": mbrImage(t, imageSize, 4096, 1)} {
+		r := newRig(t, 8<<20).withSectors(4096)
+		r.images = serve(t, FormatRaw, image)
+		run := r.runner(r.host())
+		o := r.imageOrder()
+		o.Args["config_drive"] = driveRequired
+		mustRun(t, run, o)
+		out := mustRun(t, run, driveOrder(t, map[string]string{"user_data": "u"}))
+		if again := mustRun(t, run, driveOrder(t, map[string]string{"user_data": "u"})); again.Facts["start"] != out.Facts["start"] || again.Facts["partition"] != out.Facts["partition"] {
+			t.Errorf("%s: not the same partition: %v, %v", name, out.Facts, again.Facts)
+		}
+		want, err := fat.Build(configLabel, 4096, []fat.File{{Path: "openstack/latest/meta_data.json", Data: []byte(`{"uuid":"n1"}`)}, {Path: "openstack/latest/user_data", Data: []byte("u")}})
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := int(number(t, out, "start"))
+		if out.Facts["config_drive"] != "vfat" || !bytes.Equal(r.content(0)[start:start+len(want)], want) {
+			t.Errorf("%s: facts %v, or other bytes", name, out.Facts)
+		}
+		d, err := diskfs.Open(r.spec[0].Path, diskfs.WithOpenMode(diskfs.ReadOnly), diskfs.WithSectorSize(diskfs.SectorSize4k))
+		if err != nil {
+			t.Fatal(err)
+		}
+		table, err := d.GetPartitionTable()
+		if err != nil {
+			t.Fatal(err)
+		}
+		at := table.GetPartitions()[number(t, out, "partition")-1].GetStart()
+		if name == "MBR" {
+			at *= 4096 / 512 // go-diskfs counts an MBR's sectors as 512 bytes
+		}
+		if at != int64(start) {
+			t.Errorf("%s: the table says that the partition begins at %d, not %d", name, at, start)
+		}
+		d.Close()
+	}
+}
+
+// In an MBR the drive gets a primary partition at the end of the disk; a later one takes its place, wherever the first was cut.
+func TestConfigDriveInAnMBR(t *testing.T) {
+	image := mbrImage(t, imageSize, 512, 3)
+	r := newRig(t, 8<<20)
+	r.images = serve(t, FormatRaw, image)
+	mustRun(t, r.runner(r.host()), r.imageOrder())
+	deployed := r.content(0)
+	for point := 0; ; point++ {
+		if err := os.WriteFile(r.spec[0].Path, deployed, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h := &faultHost{Host: r.host(), left: point}
+		out := r.runner(h).Run(context.Background(), driveOrder(t, map[string]string{"user_data": "first"}), nil)
+		if h.hit == out.OK {
+			t.Fatalf("point %d: %+v", point, out)
+		}
+		out = mustRun(t, r.runner(r.host()), driveOrder(t, map[string]string{"user_data": "second"}))
+		if out.Facts["partition"] != "4" || out.Facts["config_drive"] != "iso9660" {
+			t.Errorf("point %d: facts %v", point, out.Facts)
+		}
+		if got := readDrive(t, r, 4); got["user_data"] != "second" {
+			t.Errorf("point %d: %v", point, got)
+		}
+		if got := r.content(0); !bytes.Equal(got[512:len(image)], image[512:]) || !bytes.Equal(got[:446+3*16], image[:446+3*16]) {
+			t.Errorf("point %d: the image was changed", point)
+		}
+		if !h.hit {
+			return
+		}
 	}
 }

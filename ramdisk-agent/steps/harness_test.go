@@ -17,7 +17,9 @@ import (
 	"testing"
 
 	"github.com/diskfs/go-diskfs"
+	"github.com/diskfs/go-diskfs/partition"
 	"github.com/diskfs/go-diskfs/partition/gpt"
+	"github.com/diskfs/go-diskfs/partition/mbr"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 
@@ -57,6 +59,14 @@ func noise(n int, seed uint64) []byte {
 	c := rand.NewChaCha8([32]byte{byte(seed)})
 	_, _ = c.Read(b)
 	return bytes.Repeat(b, n/len(b)+1)[:n]
+}
+
+// withSectors changes the logical sectors of the rig's disks.
+func (r *rig) withSectors(sector int64) *rig {
+	for i := range r.spec {
+		r.spec[i].Sector = sector
+	}
+	return r
 }
 
 func (r *rig) host() disk.Host {
@@ -112,17 +122,40 @@ func mustRun(t *testing.T, r *Runner, o work.Order) work.Outcome {
 	return out
 }
 
+// sectors are the logical sectors that disks have.
+var sectors = []int64{512, 4096} // read-only
+
+// partStart and partTail are where the partition of a test image begins, and what follows it to the image's end.
+const partStart, partTail = 256 * 512, 300 * 512
+
 // gptImage makes an image of the size with a table and one partition, by an implementation that is not ours, then
 // noise in some chunks of the partition and zeros in others.
-func gptImage(t *testing.T, size int64) []byte {
+func gptImage(t *testing.T, size int64) []byte { return gptImageFor(t, size, 512) }
+
+func gptImageFor(t *testing.T, size, sector int64) []byte {
+	n := int(sector)
+	return tableImage(t, size, &gpt.Table{LogicalSectorSize: n, PhysicalSectorSize: n, ProtectiveMBR: true, GUID: "11111111-2222-4333-8444-555555555555",
+		Partitions: []*gpt.Partition{{Index: 1, Start: uint64(partStart / sector), End: uint64((size-partTail)/sector) - 1, Type: gpt.LinuxFilesystem, Name: "root", GUID: "21111111-2222-4333-8444-555555555555"}}})
+}
+
+// mbrImage is such an image with an MBR: a partition with data, and more of 16 KiB at its end to make the number.
+func mbrImage(t *testing.T, size, sector int64, partitions int) []byte {
+	n := int(sector)
+	table := &mbr.Table{LogicalSectorSize: n, PhysicalSectorSize: n,
+		Partitions: []*mbr.Partition{{Bootable: true, Type: mbr.Linux, Start: uint32(partStart / sector), Size: uint32((size - partTail - partStart) / sector)}}}
+	for i := 1; i < partitions; i++ {
+		table.Partitions = append(table.Partitions, &mbr.Partition{Type: mbr.Linux, Start: uint32((size - int64(i)<<14) / sector), Size: uint32(1 << 14 / sector)})
+	}
+	return tableImage(t, size, table)
+}
+
+func tableImage(t *testing.T, size int64, table partition.Table) []byte {
 	t.Helper()
 	path := filepath.Join(t.TempDir(), "image")
 	d, err := diskfs.Create(path, size, diskfs.SectorSize512)
 	if err != nil {
 		t.Fatal(err)
 	}
-	table := &gpt.Table{LogicalSectorSize: 512, PhysicalSectorSize: 512, ProtectiveMBR: true, GUID: "11111111-2222-4333-8444-555555555555",
-		Partitions: []*gpt.Partition{{Index: 1, Start: 256, End: uint64(size/512) - 300, Type: gpt.LinuxFilesystem, Name: "root", GUID: "21111111-2222-4333-8444-555555555555"}}}
 	if err := d.Partition(table); err != nil {
 		t.Fatal(err)
 	}
@@ -133,7 +166,7 @@ func gptImage(t *testing.T, size int64) []byte {
 	if err != nil {
 		t.Fatal(err)
 	}
-	end := len(b) - 300*512
+	end := len(b) - partTail
 	for off := testChunk * 2; off < end; off += 3 * testChunk { // two of three chunks hold something
 		copy(b[off:min(off+2*testChunk, end)], noise(2*testChunk, uint64(off/testChunk)))
 	}

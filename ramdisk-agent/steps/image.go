@@ -35,13 +35,17 @@ type imageRun struct {
 	facts  map[string]string // once done
 
 	scanned     bool // the disk was searched for chunks in place
+	checked     bool // the image fits this disk, as far as its first chunk tells
 	invalidated bool // both ends were zeroed
 
-	mu       sync.Mutex // guards the rest
-	state    []chunkState
-	rewrites []uint8
-	head     []byte // chunk 0, held back
-	written  int64  // bytes
+	mu        sync.Mutex // guards the rest
+	state     []chunkState
+	rewrites  []uint8
+	touched   []bool // written in this boot
+	head      []byte // chunk 0, held back
+	written   int64  // bytes of chunks that were written, once each
+	rewritten int64  // bytes of chunks that were written again
+	skipped   int64  // bytes of chunks that were in place and not written
 }
 
 func (r *imageRun) set(i int, s chunkState) {
@@ -50,10 +54,36 @@ func (r *imageRun) set(i int, s chunkState) {
 	r.state[i] = s
 }
 
-func (r *imageRun) wrote(n int64) {
+// wrote counts a chunk that was given to the disk.
+func (r *imageRun) wrote(i int, n int64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if r.touched[i] {
+		r.rewritten += n
+		return
+	}
+	r.touched[i] = true
 	r.written += n
+}
+
+// found makes a chunk verified, and counts it if it was there without us.
+func (r *imageRun) found(i int, n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.touched[i] && r.state[i] != verified {
+		r.skipped += n
+	}
+	r.state[i] = verified
+}
+
+// lose makes a chunk that is in place missing.
+func (r *imageRun) lose(i int, n int64) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if !r.touched[i] && r.state[i] == verified {
+		r.skipped -= n
+	}
+	r.state[i] = missing
 }
 
 // list is the chunks that keep names.
@@ -92,6 +122,7 @@ type writer struct {
 	path   string
 	report Report
 	meter  *meter
+	drive  bool // a config drive must have a place
 }
 
 // writeImage puts the image on the disk and shows that it is there: streamed, each chunk checked against its digest
@@ -126,12 +157,13 @@ func (r *Runner) writeImage(ctx context.Context, o work.Order, report Report) (r
 	if path == "" {
 		path = "/images/" + sha
 	}
-	w := &writer{r: r, d: d, info: info, run: run, path: path, report: report}
+	w := &writer{r: r, d: d, info: info, run: run, path: path, report: report, drive: o.Args["config_drive"] == driveRequired}
 	if err := w.write(ctx, o.Resumed || o.Ref.Attempt > 1); err != nil {
 		return result{}, fault.Wrap("write image", err)
 	}
 	run.facts = map[string]string{"digest": sha, "bytes": strconv.FormatInt(man.ContentSize, 10), "disk_id": info.ID,
-		"written": strconv.FormatInt(run.written, 10), "skipped": strconv.FormatInt(max(man.ContentSize-run.written, 0), 10)}
+		"written": strconv.FormatInt(run.written, 10), "skipped": strconv.FormatInt(run.skipped, 10),
+		"rewritten": strconv.FormatInt(run.rewritten, 10)}
 	return result{facts: run.facts}, nil
 }
 
@@ -142,7 +174,8 @@ func (r *Runner) runOf(flow uint64, diskID string, man Manifest) *imageRun {
 		return run
 	}
 	n := len(man.Chunks)
-	r.image = &imageRun{flow: flow, diskID: diskID, man: man, state: make([]chunkState, n), rewrites: make([]uint8, n)}
+	r.image = &imageRun{flow: flow, diskID: diskID, man: man, state: make([]chunkState, n), rewrites: make([]uint8, n),
+		touched: make([]bool, n)}
 	return r.image
 }
 
@@ -153,6 +186,9 @@ func (w *writer) write(ctx context.Context, resumed bool) error {
 		}
 	}
 	if len(w.run.list(func(_ int, s chunkState) bool { return s != verified })) > 0 {
+		if err := w.check(ctx); err != nil {
+			return err
+		}
 		if err := w.invalidate(ctx); err != nil {
 			return err
 		}
@@ -175,7 +211,8 @@ func (w *writer) scan(ctx context.Context) error {
 	all := w.run.list(func(int, chunkState) bool { return true })
 	err := w.readBack(ctx, all, func(i int, ok bool) error {
 		if ok {
-			w.run.set(i, verified)
+			_, n := w.run.man.chunk(i)
+			w.run.found(i, n)
 		}
 		return nil
 	})
@@ -188,13 +225,47 @@ func (w *writer) scan(ctx context.Context) error {
 	return nil
 }
 
+// check fetches the first chunk, which is held back, and looks at it: what is refused is refused before the first write.
+func (w *writer) check(ctx context.Context) error {
+	if w.run.checked {
+		return nil
+	}
+	_, n := w.run.man.chunk(0)
+	first := w.run.head
+	if w.run.man.zero(0) {
+		first = disk.Buffer(int(w.padded(n)))
+	}
+	for barren := 1; first == nil; barren++ {
+		err := w.round(ctx, newMeter(w.report, "check", n), []int{0})
+		first = w.run.head
+		switch {
+		case first != nil:
+		case ctx.Err() != nil:
+			return ctx.Err()
+		case !fault.Is(err, fault.Corrupt) || barren == maxBarren:
+			return err
+		default:
+			w.r.cfg.Images.Distrust(err)
+			if err := (retry.Backoff{}).Sleep(ctx, barren); err != nil {
+				return err
+			}
+		}
+	}
+	if err := checkFit(preview{first, w.run.man.ContentSize, w.info}, w.drive); err != nil {
+		return err
+	}
+	w.run.checked = true
+	return nil
+}
+
 // invalidate makes the disk unbootable before it holds half an image: without the first MiB there is no boot record
 // and no partition table, and the backup table at the end goes too, unless a chunk found in place is there.
 func (w *writer) invalidate(ctx context.Context) error {
 	if w.run.invalidated {
 		return nil
 	}
-	w.run.set(0, missing)
+	_, n := w.run.man.chunk(0)
+	w.run.lose(0, n)
 	if err := zero(ctx, w.d, span{0, min(headSize, w.run.man.ChunkSize, w.info.Size)}, nil); err != nil {
 		return err
 	}
@@ -254,7 +325,10 @@ func (w *writer) runs(chunks []int) []span {
 func (w *writer) fill(ctx context.Context) error {
 	for barren := 0; ; {
 		before := w.inPlace()
-		roundErr := w.round(ctx)
+		todo := w.run.fetch()
+		m := newMeter(w.report, "write", w.run.man.ContentSize)
+		m.add(0, w.run.man.ContentSize-w.bytes(todo))
+		roundErr := w.round(ctx, m, todo)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -299,9 +373,6 @@ func (w *writer) putHead() error {
 	if w.run.head == nil { // all zeros, and verified as such
 		return nil
 	}
-	if err := w.checkSectors(); err != nil {
-		return err
-	}
 	head := w.run.head
 	n := min(headSize, int64(len(head)))
 	back := disk.Buffer(len(head))
@@ -318,7 +389,7 @@ func (w *writer) putHead() error {
 				return err
 			}
 		}
-		w.run.wrote(size)
+		w.run.wrote(0, size)
 		if _, err := w.d.ReadAt(back, 0); err != nil {
 			return err
 		}
@@ -333,18 +404,6 @@ func (w *writer) putHead() error {
 func keepsNot(info disk.Info, off int64) error {
 	return fault.New(fault.Corrupt, "read back", "%s does not keep what is written at %d", info, off).
 		WithHelp("the disk is failing: replace it, or choose another by the root device hints")
-}
-
-// checkSectors refuses an image made for sectors of another size than the disk's: its table would not be found.
-func (w *writer) checkSectors() error {
-	for _, other := range []int64{512, 4096} {
-		at := w.run.head[min(other, int64(len(w.run.head))):]
-		if other != w.info.Sector && len(at) >= 8 && string(at[:8]) == "EFI PART" {
-			return fault.New(fault.Unsupported, "check image", "its GPT is made for sectors of %d bytes, the disk has %d", other, w.info.Sector).
-				WithHelp("use an image made for this disk's sectors, or a disk with the image's")
-		}
-	}
-	return nil
 }
 
 // relocate moves the backup of the partition table from the end of the image to the end of the disk.

@@ -2,8 +2,11 @@ package steps
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
+	"strconv"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 
@@ -11,7 +14,9 @@ import (
 	"github.com/diskfs/go-diskfs/partition/gpt"
 
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/ramdisk-agent/disk"
 	"github.com/farrier-project/farrier/ramdisk-agent/machine"
+	"github.com/farrier-project/farrier/ramdisk-agent/work"
 )
 
 const (
@@ -23,14 +28,15 @@ const (
 func checkImage(t *testing.T, r *rig, image []byte) {
 	t.Helper()
 	got := r.content(0)
-	if !bytes.Equal(got[2*512:len(image)], image[2*512:]) {
-		for i := 2 * 512; i < len(image); i++ {
+	from := int(2 * r.spec[0].Sector)
+	if !bytes.Equal(got[from:len(image)], image[from:]) {
+		for i := from; i < len(image); i++ {
 			if got[i] != image[i] {
 				t.Fatalf("disk and image differ first at %d (chunk %d)", i, i/testChunk)
 			}
 		}
 	}
-	d, err := diskfs.Open(r.spec[0].Path, diskfs.WithOpenMode(diskfs.ReadOnly))
+	d, err := diskfs.Open(r.spec[0].Path, diskfs.WithOpenMode(diskfs.ReadOnly), diskfs.WithSectorSize(diskfs.SectorSize(r.spec[0].Sector)))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -49,11 +55,17 @@ func checkImage(t *testing.T, r *rig, image []byte) {
 }
 
 func TestWriteImage(t *testing.T) {
-	image := gptImage(t, imageSize)
+	for _, sector := range sectors {
+		t.Run(fmt.Sprint(sector), func(t *testing.T) { testWriteImage(t, sector) })
+	}
+}
+
+func testWriteImage(t *testing.T, sector int64) {
+	image := gptImageFor(t, imageSize, sector)
 	for _, format := range []string{FormatRaw, FormatRawGzip, FormatRawZstd} {
 		for _, discard := range []machine.Discard{machine.DiscardWorks, machine.DiscardRefuse, machine.DiscardLies} {
 			t.Run(format+" "+string(discard), func(t *testing.T) {
-				r := newRig(t, diskSize)
+				r := newRig(t, diskSize).withSectors(sector)
 				r.spec[0].Discard = discard
 				r.images = serve(t, format, image)
 				run := r.runner(r.host())
@@ -63,6 +75,9 @@ func TestWriteImage(t *testing.T) {
 					t.Errorf("facts %v", out.Facts)
 				}
 				wantSkipped := discard == machine.DiscardWorks
+				if out.Facts["rewritten"] != "0" || number(t, out, "written")+number(t, out, "skipped") != imageSize {
+					t.Errorf("facts %v: each chunk is written once, or skipped", out.Facts)
+				}
 				if (out.Facts["skipped"] != "0") != wantSkipped {
 					t.Errorf("skipped %s with discard %s", out.Facts["skipped"], discard)
 				}
@@ -101,9 +116,9 @@ func TestCutContinuesByRange(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		r := newRig(t, diskSize)
 		r.images = serve(t, FormatRawGzip, noise(imageSize, 1))
-		r.images.fail(cut(5 * testChunk))
+		r.images.fail(nil, cut(5*testChunk)) // the first is for the look at chunk 0
 		mustRun(t, r.runner(r.host()), r.imageOrder())
-		if got := r.images.ranges; len(got) != 2 || got[1][0] != 5*testChunk {
+		if got := r.images.ranges; len(got) != 3 || got[2][0] != 5*testChunk {
 			t.Errorf("ranges asked for: %v", got)
 		}
 	})
@@ -138,6 +153,35 @@ func TestRefusedBeforeTheFirstWrite(t *testing.T) {
 		"unknown format": {func(r *rig, a map[string]string) {
 			r.images.man.Format, a["format"] = "qcow2", "qcow2"
 		}, fault.Unsupported},
+		"GPT for other sectors": {func(r *rig, _ map[string]string) { r.withSectors(4096) }, fault.Unsupported},
+		"GPT for other sectors, compressed": {func(r *rig, _ map[string]string) {
+			r.images = serve(t, FormatRawZstd, gptImageFor(t, imageSize, 4096))
+			r.images.man.Format = FormatRawZstd
+		}, fault.Unsupported},
+		"MBR for other sectors": {func(r *rig, _ map[string]string) {
+			r.withSectors(4096)
+			r.images = serve(t, FormatRaw, mbrImage(t, imageSize, 512, 1))
+		}, fault.Unsupported},
+		"GPT with no room for the user data": {func(r *rig, a map[string]string) {
+			r.images = serve(t, FormatRaw, gptImage(t, diskSize))
+			a["config_drive"] = "required"
+		}, fault.TooLarge},
+		"MBR with no room for the user data": {func(r *rig, a map[string]string) {
+			r.images = serve(t, FormatRaw, mbrImage(t, diskSize, 512, 1))
+			a["config_drive"] = "required"
+		}, fault.TooLarge},
+		"MBR with no free slot for the user data": {func(r *rig, a map[string]string) {
+			r.images = serve(t, FormatRaw, mbrImage(t, imageSize, 512, 4))
+			a["config_drive"] = "required"
+		}, fault.TooLarge},
+		"user data for an image without a table": {func(r *rig, a map[string]string) {
+			r.images = serve(t, FormatRaw, noise(imageSize, 2))
+			a["config_drive"] = "required"
+		}, fault.Unsupported},
+		"user data for an image of zeros": {func(r *rig, a map[string]string) {
+			r.images = serve(t, FormatRaw, make([]byte, imageSize))
+			a["config_drive"] = "required"
+		}, fault.Unsupported},
 		"manifest short of a chunk": {func(r *rig, _ map[string]string) { r.images.man.Chunks = r.images.man.Chunks[1:] }, fault.Corrupt},
 	} {
 		r := newRig(t, diskSize)
@@ -145,6 +189,9 @@ func TestRefusedBeforeTheFirstWrite(t *testing.T) {
 		o := r.imageOrder()
 		sha := o.Args["sha256"]
 		c.change(r, o.Args)
+		if o.Args["format"] == FormatRaw {
+			o.Args["format"] = r.images.man.Format
+		}
 		if o.Args["sha256"] == sha {
 			o.Args["sha256"] = r.images.man.SHA256
 		}
@@ -257,4 +304,64 @@ func TestCancelled(t *testing.T) {
 	if out.OK || out.Kind != fault.Aborted.String() {
 		t.Errorf("outcome %+v", out)
 	}
+}
+
+func number(t *testing.T, out work.Outcome, fact string) int64 {
+	t.Helper()
+	n, err := strconv.ParseInt(out.Facts[fact], 10, 64)
+	if err != nil {
+		t.Fatalf("fact %s: %v", fact, err)
+	}
+	return n
+}
+
+// An image without a table is an image too: it lies on the disk as it is, and a config drive that nobody needs is left out.
+func TestImagesWithoutAGPT(t *testing.T) {
+	for name, image := range map[string][]byte{"file system": noise(imageSize, 2), "MBR": mbrImage(t, imageSize, 512, 2), "full MBR": mbrImage(t, imageSize, 512, 4)} {
+		r := newRig(t, 4<<20)
+		r.images = serve(t, FormatRaw, image)
+		run := r.runner(r.host())
+		mustRun(t, run, r.imageOrder())
+		if !bytes.Equal(r.content(0)[:imageSize], image) {
+			t.Errorf("%s: the disk differs", name)
+		}
+		out := mustRun(t, run, driveOrder(t, map[string]string{"meta_data": `{"uuid":"n1"}`}))
+		if want := map[string]string{"MBR": "iso9660"}[name]; out.Facts["config_drive"] != cmp.Or(want, "none") {
+			t.Errorf("%s: facts %v", name, out.Facts)
+		}
+	}
+}
+
+// Bytes that go to the disk a second time are counted as such, however many zeros of the image were not written.
+func TestWhatIsWrittenAgainIsCounted(t *testing.T) {
+	r := newRig(t, diskSize)
+	r.images = serve(t, FormatRaw, gptImage(t, imageSize))
+	h := &onceForgetful{Host: r.host()}
+	out := mustRun(t, r.runner(h), r.imageOrder())
+	if out.Facts["rewritten"] != fmt.Sprint(testChunk) || number(t, out, "written")+number(t, out, "skipped") != imageSize {
+		t.Errorf("facts %v; one chunk was lost once", out.Facts)
+	}
+}
+
+// onceForgetful drops the first write of a whole chunk behind the first.
+type onceForgetful struct {
+	disk.Host
+	done atomic.Bool
+}
+
+func (h *onceForgetful) Open(i disk.Info) (disk.Disk, error) {
+	d, err := h.Host.Open(i)
+	return onceForgetfulDisk{d, h}, err
+}
+
+type onceForgetfulDisk struct {
+	disk.Disk
+	h *onceForgetful
+}
+
+func (d onceForgetfulDisk) WriteAt(p []byte, off int64) (int, error) {
+	if off > 0 && len(p) == testChunk && d.h.done.CompareAndSwap(false, true) {
+		return len(p), nil
+	}
+	return d.Disk.WriteAt(p, off)
 }

@@ -39,16 +39,14 @@ func guard(f func() error) func() error {
 	}
 }
 
-// round fetches what is missing and writes it. fault.Corrupt means that bytes were wrong, and that another agent may
-// have the right ones.
-func (w *writer) round(ctx context.Context) error {
-	todo := w.run.fetch()
+// round fetches chunks and writes them, all but the first. fault.Corrupt means that bytes were wrong, and that another
+// agent may have the right ones.
+func (w *writer) round(ctx context.Context, m *meter, todo []int) error {
 	if len(todo) == 0 {
 		return nil
 	}
-	w.meter = newMeter(w.report, "write", w.run.man.ContentSize)
-	w.meter.add(0, w.run.man.ContentSize-w.bytes(todo))
-	defer w.meter.end()
+	w.meter = m
+	defer m.end()
 	workers := w.r.cfg.Workers
 	p := &pipe{w: w, free: make(chan []byte, 2*workers+2), filled: make(chan piece, workers)}
 	size := int(w.padded(min(w.run.man.ChunkSize, w.run.man.ContentSize)))
@@ -220,7 +218,7 @@ func (p *pipe) place(pc piece) error {
 	if _, err := p.w.d.WriteAt(pc.buf, off); err != nil {
 		return err
 	}
-	run.wrote(n)
+	run.wrote(pc.chunk, n)
 	run.set(pc.chunk, written)
 	p.w.meter.add(n, 0)
 	return nil
@@ -237,11 +235,11 @@ func (w *writer) verify(ctx context.Context) error {
 	w.meter.add(0, w.run.man.ContentSize-w.bytes(todo))
 	defer w.meter.end()
 	return w.readBack(ctx, todo, func(i int, ok bool) error {
+		off, n := w.run.man.chunk(i)
 		if ok {
-			w.run.set(i, verified)
+			w.run.found(i, n)
 			return nil
 		}
-		off, n := w.run.man.chunk(i)
 		w.run.mu.Lock()
 		w.run.rewrites[i]++
 		tries := w.run.rewrites[i]
@@ -256,7 +254,7 @@ func (w *writer) verify(ctx context.Context) error {
 		if err := zero(ctx, w.d, span{off, w.padded(n)}, nil); err != nil {
 			return err
 		}
-		w.run.wrote(n)
+		w.run.wrote(i, n)
 		w.run.set(i, written)
 		return nil
 	})
