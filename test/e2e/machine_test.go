@@ -219,10 +219,18 @@ func (r *rig) checkWrite(t *testing.T, n *farrierv1.Node, img image, killed time
 	if end := write.GetEndedAt().AsTime(); !end.After(killed) {
 		t.Errorf("the image was written %s before the kills: they were not in the middle of it", killed.Sub(end))
 	}
-	written, _ := strconv.ParseInt(write.GetFacts()["written"], 10, 64)
-	skipped, _ := strconv.ParseInt(write.GetFacts()["skipped"], 10, 64)
-	if written+skipped != img.Size {
-		t.Errorf("%d bytes written and %d skipped do not make the image's %d: a part was written twice, or not at all", written, skipped, img.Size)
+	count := func(fact string) int64 {
+		n, err := strconv.ParseInt(write.GetFacts()[fact], 10, 64)
+		if err != nil {
+			t.Errorf("fact %s of write_image: %v", fact, err)
+		}
+		return n
+	}
+	if again := count("rewritten"); again != 0 {
+		t.Errorf("%d bytes were written a second time", again)
+	}
+	if written, skipped := count("written"), count("skipped"); written+skipped != img.Size || skipped == 0 {
+		t.Errorf("%d bytes written and %d found in place do not make the image's %d, which holds zeros", written, skipped, img.Size)
 	}
 }
 
