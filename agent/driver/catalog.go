@@ -1,6 +1,9 @@
 package driver
 
-import "github.com/farrier-project/farrier/pkg/step"
+import (
+	"github.com/farrier-project/farrier/pkg/hint"
+	"github.com/farrier-project/farrier/pkg/step"
+)
 
 // interfaces is what both hardware types offer; they differ in who carries it out.
 func interfaces(bmcName, bootName, ramdiskName string) []Interface {
@@ -53,22 +56,24 @@ func deploySteps() []Step {
 		{Name: "skip_undriven", Description: "true: accept storage controllers without a driver, named in the facts; default: they fail the step"},
 	}
 	disk := Arg{Name: "disk_id", Description: "stable id of the disk, as deploy.select_disk found it", Required: true}
+	image := func(required bool) []Arg {
+		return []Arg{
+			{Name: "url", Description: "where the agent fetches the image", Required: required},
+			{Name: "sha256", Description: "hex digest of the file", Required: required},
+			{Name: "format", Description: "raw, raw.gz or raw.zst", Required: required},
+		}
+	}
 	drive := Arg{Name: "config_drive", Description: "required: fail when the image has no place for a config drive; default: do without one then"}
 	return []Step{
 		{Name: "erase_devices_metadata", Executor: step.Ramdisk, Class: step.Converging, Priority: 99, Abortable: true, Args: skips},
 		{Name: "erase_devices", Executor: step.Ramdisk, Class: step.Converging, Priority: 10, Abortable: true, Args: append([]Arg{
 			{Name: "method", Description: "auto, discard or overwrite; default auto"},
 		}, skips...)},
-		{Name: "select_disk", Executor: step.Ramdisk, Class: step.Read, Args: []Arg{
-			{Name: "min_bytes", Description: "smallest size of the disk"},
-			{Name: "hint.*", Description: "root device hints"},
-		}},
-		{Name: "write_image", Executor: step.Ramdisk, Class: step.Converging, Args: []Arg{
-			{Name: "url", Description: "where the agent fetches the image", Required: true},
-			{Name: "sha256", Description: "hex digest of the file", Required: true},
-			{Name: "format", Description: "raw, raw.gz or raw.zst", Required: true},
-			disk, drive,
-		}},
+		{Name: "select_disk", Executor: step.Ramdisk, Class: step.Read, Args: append([]Arg{
+			{Name: "min_bytes", Description: "smallest size of the disk; that of the image in any case"},
+			{Name: "hint.*", Description: "root device hints: " + hint.List()},
+		}, image(false)...)},
+		{Name: "write_image", Executor: step.Ramdisk, Class: step.Converging, Args: append(image(true), disk, drive)},
 		{Name: "write_config_drive", Executor: step.Ramdisk, Class: step.Converging, Args: []Arg{disk, drive}},
 		{Name: "tear_down_agent", Executor: step.Ramdisk, Class: step.Set},
 	}

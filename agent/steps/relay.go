@@ -48,9 +48,21 @@ func NewRelay(images Images, courier Courier, finished func(work.Outcome), log *
 	}
 }
 
+// needsImage tells whether the machine asks for the image in the step: it chooses a disk that is large enough, and writes it.
+func needsImage(o work.Order) bool {
+	switch o.Full() {
+	case "deploy.select_disk":
+		return o.Args["url"] != ""
+	case "deploy.write_image":
+		return true
+	default:
+		return false
+	}
+}
+
 // Deliver hands an order on, now or when its image is here. One order a node waits, at most.
 func (r *Relay) Deliver(o work.Order) {
-	if o.Full() != "deploy.write_image" {
+	if !needsImage(o) {
 		r.courier.Deliver(o)
 		return
 	}

@@ -365,18 +365,21 @@ func TestRelayFetchesFirst(t *testing.T) {
 		r.Deliver(write("n2"))
 		r.Deliver(write("n2")) // a repeat
 		r.Deliver(write("n3"))
-		r.Deliver(orderOf("deploy.select_disk", nil)) // needs no image
+		r.Deliver(orderOf("deploy.erase_devices", nil)) // needs no image
+		choose := orderOf("deploy.select_disk", image)
+		choose.Node = "n5"
+		r.Deliver(choose) // needs its size
 		r.Cancel(write("n3"), "abort")
 		synctest.Wait()
 		if got := <-d.fetched; got != "http://x/i ab raw" || len(d.fetched) != 0 {
 			t.Errorf("fetched %q and %d more", got, len(d.fetched))
 		}
-		if a, b := <-said, <-said; a != "deliver n1 deploy.select_disk" || b != "failed n3: deploy.write_image: cancelled: abort (aborted)" || len(said) != 0 {
+		if a, b := <-said, <-said; a != "deliver n1 deploy.erase_devices" || b != "failed n3: deploy.write_image: cancelled: abort (aborted)" || len(said) != 0 {
 			t.Errorf("said %q, %q and %d more before the image was there", a, b, len(said))
 		}
 		close(d.open)
-		if a, b := <-said, <-said; a != "deliver n1 deploy.write_image" || b != "deliver n2 deploy.write_image" {
-			t.Errorf("said %q, %q", a, b)
+		if a, b, c := <-said, <-said, <-said; a != "deliver n1 deploy.write_image" || b != "deliver n2 deploy.write_image" || c != "deliver n5 deploy.select_disk" {
+			t.Errorf("said %q, %q, %q", a, b, c)
 		}
 		d.err = fault.New(fault.Corrupt, "download", "another digest")
 		r.Deliver(write("n4"))

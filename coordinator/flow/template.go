@@ -112,11 +112,11 @@ func bootSteps() []Step {
 }
 
 func deploySteps(s Spec) []Step {
-	hints := make(map[string]string, len(s.Hints))
-	for k, v := range s.Hints {
-		hints["hint."+k] = v
-	}
 	image := map[string]string{"url": s.ImageURL, "sha256": s.ImageSHA, "format": s.ImageFormat}
+	disk := maps.Clone(image) // its size tells which disks are large enough
+	for k, v := range s.Hints {
+		disk["hint."+k] = v
+	}
 	drive := ramdisk("deploy", "write_config_drive", step.Converging, nil)
 	if s.Drive { // so that an image without a place for the drive is refused before it is written
 		image["config_drive"] = "required"
@@ -124,7 +124,7 @@ func deploySteps(s Spec) []Step {
 	}
 	drive.SecretArgs = []string{"user_data", "network_data"}
 	return []Step{
-		ramdisk("deploy", "select_disk", step.Read, hints),
+		ramdisk("deploy", "select_disk", step.Read, disk),
 		ramdisk("deploy", "write_image", step.Converging, image),
 		drive,
 		bootDevice("disk", "true"),

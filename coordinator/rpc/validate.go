@@ -14,6 +14,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/hint"
 )
 
 // Bounds of what a request may carry.
@@ -32,7 +33,6 @@ const (
 	maxURL         = 2048      // characters
 	maxCleanSteps  = 16        // of a manual clean
 	defaultGroup   = "default" // of a node or agent that names none
-	maxHints       = 8
 	maxPageSize    = 1000
 	defaultPage    = 100
 	maxBulkNodes   = 1000
@@ -205,31 +205,9 @@ func checkImage(img *farrierv1.Image) (url, sha, format string, err error) {
 
 // checkHints checks the root device hints.
 func checkHints(hints map[string]string) error {
-	const field = "deploy.root_device_hints"
-	if len(hints) > maxHints {
-		return invalid(field, "at most %d hints are allowed", maxHints)
-	}
 	for k, val := range hints {
-		at := field + "." + k
-		switch k {
-		case "model", "serial", "wwn", "name":
-			if val == "" {
-				return invalid(at, "it is empty")
-			}
-			if err := checkText(at, val, maxKey); err != nil {
-				return err
-			}
-		case "size", "min_size_gib":
-			if n, err := strconv.ParseUint(val, 10, 32); err != nil || n == 0 {
-				return invalid(at, "%q is not a number of GiB", clip(val))
-			}
-		case "rotational":
-			if val != "true" && val != "false" {
-				return invalid(at, "%q is not true or false", clip(val))
-			}
-		default:
-			return invalid(field, "there is no hint %q", clip(k)).
-				WithHelp("the hints are model, serial, wwn, size, name, rotational, min_size_gib")
+		if err := hint.Check("deploy.root_device_hints.", k, val); err != nil {
+			return err
 		}
 	}
 	return nil

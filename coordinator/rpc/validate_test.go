@@ -70,7 +70,7 @@ func TestHints(t *testing.T) {
 		ok         bool
 	}{
 		{"model", "QEMU", true}, {"serial", "", false}, {"size", "10", true}, {"size", "ten", false}, {"min_size_gib", "0", false},
-		{"rotational", "true", true}, {"rotational", "yes", false}, {"vendor", "x", false},
+		{"rotational", "true", true}, {"rotational", "yes", false}, {"vendor", "x", true}, {"id", "serial-S1", true}, {"by_path", "pci0000:00", true}, {"colour", "red", false},
 	} {
 		if err := checkHints(map[string]string{tt.key: tt.value}); (err == nil) != tt.ok {
 			t.Errorf("%s=%s: %v", tt.key, tt.value, err)

@@ -227,7 +227,8 @@ func (j *job) deadline(st *flow.Step) time.Duration {
 	set := &j.s.root.settings
 	from := max(j.s.root.elapsed, st.Attempt.NotBefore)
 	switch {
-	case st.Executor == step.Ramdisk && st.Class == step.Converging:
+	case st.Executor == step.Ramdisk && st.Class == step.Converging,
+		st.FullName() == flow.StepSelectDisk: // the agent fetches the image for it
 		return from + convergingDeadline
 	case st.Executor == step.Ramdisk, st.Executor == step.Wait:
 		return from + callbackTimeout(j.f.Kind, set.DeployTimeout, set.CleanTimeout, set.InspectTimeout)

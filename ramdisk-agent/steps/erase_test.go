@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/hint"
 	"github.com/farrier-project/farrier/ramdisk-agent/disk"
 	"github.com/farrier-project/farrier/ramdisk-agent/machine"
 )
@@ -121,7 +122,8 @@ func TestSelectDisk(t *testing.T) {
 		{"hint.model=FAST 1,hint.rotational=false", "serial-S2"},
 		{"hint.rotational=true", "wwn-0x5000ABC"},
 		{"hint.model=slow", "no_match"},
-		{"hint.size=0,hint.serial=S0", "serial-S0"},
+		{"hint.size=0", "invalid"},
+		{"hint.by_path=software-2", "serial-S2"},
 		{"hint.min_size_gib=1", "no_match"},
 		{"hint.id=serial-S0", "serial-S0"},
 		{"hint.serial=,hint.vendor=", "serial-S0"},
@@ -147,6 +149,46 @@ func TestSelectDisk(t *testing.T) {
 		if (got == "ambiguous" || got == "no_match") && !strings.Contains(out.Error, "serial S2") {
 			t.Errorf("%q: the error does not list the disks: %s", c.hints, out.Error)
 		}
+	}
+}
+
+// The smallest disk is not the one when the image does not fit on it.
+func TestDiskIsChosenForItsImage(t *testing.T) {
+	r := newRig(t, 2<<20, 3<<20, 4<<20)
+	r.images = serve(t, FormatRawZstd, make([]byte, 5<<19))
+	run := r.runner(r.host())
+	args := map[string]string{"sha256": r.images.man.SHA256}
+	if out := mustRun(t, run, order("select_disk", args)); out.Facts["disk_id"] != "serial-S1" {
+		t.Errorf("facts %v", out.Facts)
+	}
+	args["hint.rotational"] = "false" // all three; two are large enough
+	if out := run.Run(context.Background(), order("select_disk", args), nil); out.Kind != fault.Ambiguous.String() {
+		t.Errorf("%+v", out)
+	}
+	delete(args, "hint.rotational")
+	args["hint.serial"] = "S0"
+	if out := run.Run(context.Background(), order("select_disk", args), nil); out.Kind != fault.TooLarge.String() || !strings.Contains(out.Error, "2621440") || !strings.Contains(out.Error, "serial S0") {
+		t.Errorf("%+v", out)
+	}
+	if out := run.Run(context.Background(), order("select_disk", map[string]string{"sha256": "00"}), nil); out.Kind != fault.NotFound.String() {
+		t.Errorf("%+v", out)
+	}
+}
+
+// A small disk is taken when there is no other.
+func TestSmallDisksComeLast(t *testing.T) {
+	disks := []disk.Info{{ID: "module", Size: 1 << 30}, {ID: "large", Size: 8 << 30}, {ID: "fit", Size: 5 << 30}}
+	for want, from := range map[string][]disk.Info{"fit": disks, "module": disks[:1]} {
+		if d, err := choose(from, wanted{bytes: 1 << 20}); err != nil || d.ID != want {
+			t.Errorf("%s, %v; want %s", d.ID, err, want)
+		}
+	}
+}
+
+// What the API takes, the ramdisk compares.
+func TestEveryHintIsCompared(t *testing.T) {
+	for _, h := range hint.All() {
+		match(disk.Info{}, h, "1")
 	}
 }
 

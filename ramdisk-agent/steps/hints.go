@@ -1,140 +1,168 @@
 package steps
 
 import (
+	"context"
 	"fmt"
 	"sort"
 	"strconv"
 	"strings"
 
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/hint"
 	"github.com/farrier-project/farrier/ramdisk-agent/disk"
 )
 
 const gib = 1 << 30
 
-// selectDisk answers the one disk that matches all hints ("hint.<name>" arguments) and has min_bytes.
-func (r *Runner) selectDisk(args map[string]string) (result, error) {
+// smallDisk is what a disk is at least, where there is a choice: below it, it is likely one that firmware or a hypervisor
+// boots from (Ironic's least root device).
+const smallDisk = 4 * gib
+
+// wanted is what a disk must be.
+type wanted struct {
+	hints map[hint.Hint]string
+	bytes int64 // at least
+	image bool  // bytes is an image's size
+}
+
+// selectDisk answers the one disk that matches all hints ("hint.<name>" arguments) and that holds the image (sha256) and
+// min_bytes.
+func (r *Runner) selectDisk(ctx context.Context, args map[string]string) (result, error) {
+	w, err := readWanted(args)
+	if err != nil {
+		return result{}, err
+	}
+	if sha := args["sha256"]; sha != "" {
+		man, err := r.cfg.Images.Manifest(ctx, sha)
+		if err != nil {
+			return result{}, fault.Wrap("get manifest", err)
+		}
+		if man.ContentSize > w.bytes {
+			w.bytes, w.image = man.ContentSize, true
+		}
+	}
 	disks, err := r.cfg.Host.Disks()
 	if err != nil {
 		return result{}, err
 	}
-	d, err := choose(disk.Fixed(disks), args)
+	d, err := choose(disk.Fixed(disks), w)
 	if err != nil {
 		return result{}, err
 	}
 	return result{facts: map[string]string{"disk_id": d.ID, "disk_name": d.Name, "disk_bytes": strconv.FormatInt(d.Size, 10)}}, nil
 }
 
-// choose applies hints. With no hint it takes the smallest disk that is big enough, the first by stable id of several.
-func choose(disks []disk.Info, args map[string]string) (disk.Info, error) {
-	need := int64(0)
-	hints := map[string]string{}
+func readWanted(args map[string]string) (wanted, error) {
+	w := wanted{hints: map[hint.Hint]string{}}
 	for k, v := range args {
-		if name, ok := strings.CutPrefix(k, "hint."); ok && v != "" {
-			hints[name] = v
+		name, ok := strings.CutPrefix(k, "hint.")
+		if !ok || v == "" {
+			continue
 		}
+		if err := hint.Check("hint.", name, v); err != nil {
+			return w, err
+		}
+		w.hints[hint.Hint(name)] = v
 	}
 	if text := args["min_bytes"]; text != "" {
 		n, err := strconv.ParseInt(text, 10, 64)
 		if err != nil || n < 0 {
-			return disk.Info{}, badHint("min_bytes", text, "a number of bytes")
+			return w, fault.New(fault.Invalid, "select disk", "min_bytes: %q is not a number of bytes", text).
+				WithDetail(&fault.FieldDetail{Field: "min_bytes"})
 		}
-		need = n
+		w.bytes = n
 	}
-	var fit []disk.Info
+	return w, nil
+}
+
+// choose applies hints and size. With no hint it takes the smallest disk that is big enough, the first by stable id of several.
+func choose(disks []disk.Info, w wanted) (disk.Info, error) {
+	var match, fit []disk.Info
 	for _, d := range disks {
-		ok, err := matches(d, hints)
-		if err != nil {
-			return disk.Info{}, err
+		if !matches(d, w.hints) {
+			continue
 		}
-		if ok && d.Size >= need {
+		match = append(match, d)
+		if d.Size >= w.bytes {
 			fit = append(fit, d)
 		}
 	}
-	wanted := describe(hints, need)
 	switch {
-	case len(fit) == 0:
-		return disk.Info{}, fault.New(fault.NoMatch, "select disk", "no disk matches %s; there are: %s", wanted, disk.List(disks)).
+	case len(match) == 0:
+		return disk.Info{}, fault.New(fault.NoMatch, "select disk", "no disk matches %s; there are: %s", w, disk.List(disks)).
 			WithHelp("change the node's root device hints to match one of them")
-	case len(fit) > 1 && len(hints) > 0:
-		return disk.Info{}, fault.New(fault.Ambiguous, "select disk", "%d disks match %s: %s", len(fit), wanted, disk.List(fit)).
-			WithHelp("add a hint that only one of them has: serial or wwn")
+	case len(fit) == 0 && w.image:
+		return disk.Info{}, fault.New(fault.TooLarge, "select disk", "the image has %d bytes, no disk that matches %s has as many: %s", w.bytes, w, disk.List(match)).
+			WithHelp("choose a larger disk by the root device hints, or a smaller image")
+	case len(fit) == 0:
+		return disk.Info{}, fault.New(fault.NoMatch, "select disk", "no disk that matches %s has %d bytes; there are: %s", w, w.bytes, disk.List(match)).
+			WithHelp("change the node's root device hints to match one of them")
+	case len(fit) > 1 && len(w.hints) > 0:
+		return disk.Info{}, fault.New(fault.Ambiguous, "select disk", "%d disks match %s: %s", len(fit), w, disk.List(fit)).
+			WithHelp("add a hint that only one of them has: serial, wwn or id")
 	}
 	sort.SliceStable(fit, func(i, j int) bool {
-		if fit[i].Size != fit[j].Size {
-			return fit[i].Size < fit[j].Size
+		a, b := fit[i], fit[j]
+		if smallA := a.Size < smallDisk; smallA != (b.Size < smallDisk) {
+			return !smallA
 		}
-		return fit[i].ID < fit[j].ID
+		if a.Size != b.Size {
+			return a.Size < b.Size
+		}
+		return a.ID < b.ID
 	})
 	return fit[0], nil
 }
 
-func describe(hints map[string]string, need int64) string {
+// String is the hints, for errors.
+func (w wanted) String() string {
 	var parts []string
-	for k, v := range hints {
+	for k, v := range w.hints {
 		parts = append(parts, fmt.Sprintf("%s=%q", k, v))
-	}
-	sort.Strings(parts)
-	if need > 0 {
-		parts = append(parts, fmt.Sprintf("at least %d bytes", need))
 	}
 	if len(parts) == 0 {
 		return "(no hint)"
 	}
+	sort.Strings(parts)
 	return strings.Join(parts, ", ")
 }
 
-func matches(d disk.Info, hints map[string]string) (bool, error) {
+func matches(d disk.Info, hints map[hint.Hint]string) bool {
 	for name, want := range hints {
-		ok, err := match(d, name, want)
-		if err != nil || !ok {
-			return false, err
+		if !match(d, name, want) {
+			return false
 		}
 	}
-	return true, nil
+	return true
 }
 
-// match compares one hint. Texts are compared without regard to case; sizes are GiB, rounded down.
-func match(d disk.Info, name, want string) (bool, error) {
+// match compares one hint that was checked. Texts are compared without regard to case; sizes are GiB, rounded down.
+func match(d disk.Info, name hint.Hint, want string) bool {
 	switch name {
-	case "model":
-		return strings.EqualFold(d.Model, want), nil
-	case "vendor":
-		return strings.EqualFold(d.Vendor, want), nil
-	case "serial":
-		return strings.EqualFold(d.Serial, want), nil
-	case "wwn":
+	case hint.Model:
+		return strings.EqualFold(d.Model, want)
+	case hint.Vendor:
+		return strings.EqualFold(d.Vendor, want)
+	case hint.Serial:
+		return strings.EqualFold(d.Serial, want)
+	case hint.WWN:
 		trim := func(s string) string { return strings.TrimPrefix(strings.ToLower(s), "0x") }
-		return trim(d.WWN) == trim(want) || strings.EqualFold(d.EUI, want), nil
-	case "name":
-		return d.Name == strings.TrimPrefix(want, "/dev/") || d.Path == want, nil
-	case "id":
-		return d.ID == want, nil
-	case "by_path":
-		return d.ByPath == want, nil
-	case "size", "min_size_gib":
-		n, err := strconv.ParseInt(want, 10, 64)
-		if err != nil || n < 0 || n > 1<<32 {
-			return false, badHint(name, want, "a number of GiB")
-		}
-		if name == "size" {
-			return d.Size/gib == n, nil
-		}
-		return d.Size >= n*gib, nil
-	case "rotational":
-		b, err := strconv.ParseBool(want)
-		if err != nil {
-			return false, badHint(name, want, "true or false")
-		}
-		return d.Rotational == b, nil
+		return trim(d.WWN) == trim(want) || strings.EqualFold(d.EUI, want)
+	case hint.Name:
+		return d.Name == strings.TrimPrefix(want, "/dev/") || d.Path == want
+	case hint.ID:
+		return d.ID == want
+	case hint.ByPath:
+		return d.ByPath == want
+	case hint.Size:
+		n, ok := hint.GiB(want)
+		return ok && d.Size/gib == n
+	case hint.MinSizeGiB:
+		n, ok := hint.GiB(want)
+		return ok && d.Size >= n*gib
+	case hint.Rotational:
+		return d.Rotational == (want == "true")
 	default:
-		return false, fault.New(fault.Invalid, "select disk", "there is no hint %q", name).
-			WithHelp("the hints are model, vendor, serial, wwn, size, name, id, by_path, rotational, min_size_gib").
-			WithDetail(&fault.FieldDetail{Field: name})
+		panic("steps: hint " + string(name) + " is in the list, and not compared")
 	}
-}
-
-func badHint(name, text, want string) error {
-	return fault.New(fault.Invalid, "select disk", "hint %s: %q is not %s", name, text, want).
-		WithDetail(&fault.FieldDetail{Field: name})
 }

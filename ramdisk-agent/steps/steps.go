@@ -123,7 +123,7 @@ func (r *Runner) guarded(ctx context.Context, o work.Order, report Report) (res 
 	case "inventory":
 		return r.inventory()
 	case "select_disk":
-		return r.selectDisk(o.Args)
+		return r.selectDisk(ctx, o.Args)
 	case "erase_devices_metadata":
 		return r.eraseMetadata(ctx, o.Args)
 	case "erase_devices":

@@ -27,6 +27,7 @@ var table = []rule{ // read-only
 	{"pkg/fault", nil},
 	{"pkg/heap", nil},
 	{"pkg/retry", nil},
+	{"pkg/hint", []string{"pkg/fault"}},
 	{"pkg/identity", []string{"pkg/fault"}},
 	{"pkg/secret", []string{"pkg/fault"}},
 	{"pkg/step", []string{"pkg/clock", "pkg/fault", "pkg/retry"}},

@@ -86,7 +86,7 @@ func (k *kit) images() {
 	m := k.Machines[plain]
 	k.sub("wrong hash", func(k *kit) {
 		before, starts := len(k.writes(m)), m.Counters().DiskBoots
-		k.fails(m, "deploy failed", []string{"deploy: deploy.write_image", "SHA-256", k.Image.SHA256}, "node", "deploy", m.Name,
+		k.fails(m, "deploy failed", []string{"deploy: deploy.select_disk: fetch image", "SHA-256", k.Image.SHA256}, "node", "deploy", m.Name,
 			"--image", k.ImageURL, "--sha256", strings.Repeat("ab", 32))
 		if got := k.writes(m)[before:]; len(got) > 0 || m.Counters().DiskBoots != starts {
 			k.t.Errorf("something was written of an image that is not the one: %v", got)
@@ -94,7 +94,7 @@ func (k *kit) images() {
 	})
 	k.sub("no such file", func(k *kit) {
 		before := len(k.writes(m))
-		k.fails(m, "deploy failed", []string{"deploy: deploy.write_image", "404"}, "node", "deploy", m.Name,
+		k.fails(m, "deploy failed", []string{"deploy: deploy.select_disk: fetch image", "404"}, "node", "deploy", m.Name,
 			"--image", k.ImageURL+".gone", "--sha256", strings.Repeat("cd", 32))
 		if got := k.writes(m)[before:]; len(got) > 0 {
 			k.t.Errorf("something was written of an image that is not there: %v", got)
@@ -117,7 +117,7 @@ func (k *kit) images() {
 		k.done("node", "manage", m.Name, "--wait")
 		k.done("node", "provide", m.Name, "--wait")
 		before := len(k.writes(m))
-		k.fails(m, "deploy failed", []string{"deploy: deploy.write_image", "134217728"}, k.deploy(m.Name)...)
+		k.fails(m, "deploy failed", []string{"deploy: deploy.select_disk", "the image has", "128.0 MiB"}, k.deploy(m.Name)...)
 		if got := k.writes(m)[before:]; len(got) > 0 {
 			k.t.Errorf("something was written to a disk that is too small: %v", got)
 		}

@@ -10,6 +10,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/cmd/farrier/view"
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/hint"
 )
 
 // nodeVerb is a command for one provision verb without arguments.
@@ -51,7 +52,7 @@ func (a *app) nodeDeploy(use, verb, short string) *cobra.Command {
 	fl.StringVar(&userData, "user-data", "", "FILE for the config drive")
 	fl.StringVar(&networkData, "network-data", "", "FILE (JSON) for the config drive")
 	fl.StringArrayVar(&meta, "meta", nil, "KEY=VALUE for the config drive's meta data")
-	fl.StringArrayVar(&hints, "root-device", nil, "KEY=VALUE hint for the disk: serial, wwn, model, vendor, name, size, rotational, min_size_gib")
+	fl.StringArrayVar(&hints, "root-device", nil, "KEY=VALUE hint for the disk: "+hint.List())
 	follow := fl.Bool("wait", false, "follow the work to its end")
 	wait := lockWait(c)
 	c.RunE = a.run(func(s *session, args []string) (err error) {
