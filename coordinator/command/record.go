@@ -101,7 +101,7 @@ func nodeProto(n *node.Node) *pb.Node {
 		Traits: n.Traits, Properties: n.Properties, Extra: n.Extra, DriverInfo: n.DriverInfo,
 		AutomatedClean: n.AutomatedClean, Protected: n.Protected, Retired: n.Retired,
 		ProtectedReason: n.ProtectedReason, BootMode: n.BootMode, WeakBoot: n.WeakBoot,
-		Instance: instanceProto(&n.Instance), Tenanted: n.Tenanted, Wipe: wipeProto(n.Wipe), Version: n.Version,
+		Instance: instanceProto(&n.Instance), Tenanted: n.Tenanted, Wipe: wipeProto(n.Wipe), Written: n.Written, Version: n.Version,
 		CreatedAt: unixNano(n.CreatedAt), UpdatedAt: unixNano(n.UpdatedAt),
 		ProvisionUpdatedAt: unixNano(n.ProvisionUpdatedAt),
 	}
@@ -132,7 +132,7 @@ func nodeOf(m *pb.Node) (node.Node, error) {
 		DriverInfo: m.GetDriverInfo(), AutomatedClean: m.AutomatedClean, Protected: m.GetProtected(),
 		Retired: m.GetRetired(), ProtectedReason: m.GetProtectedReason(), BootMode: m.GetBootMode(),
 		WeakBoot: m.GetWeakBoot(), Instance: instanceOf(m.GetInstance()), Tenanted: m.GetTenanted(),
-		Wipe: wipeOf(m.GetWipe()), Version: m.GetVersion(), CreatedAt: timeOf(m.GetCreatedAt()),
+		Wipe: wipeOf(m.GetWipe()), Written: m.GetWritten(), Version: m.GetVersion(), CreatedAt: timeOf(m.GetCreatedAt()),
 		UpdatedAt: timeOf(m.GetUpdatedAt()), ProvisionUpdatedAt: timeOf(m.GetProvisionUpdatedAt()),
 	}
 	if len(m.GetSecrets()) > 0 {

@@ -85,6 +85,7 @@ type Node struct {
 	Instance Instance
 	Tenanted bool // a tenant's data may be on the disks: set when a deploy starts writing
 	Wipe     *Wipe
+	Written  []string // stable ids of the disks that images were written to and that no wipe has covered since
 
 	Version            uint64 // rises with every change
 	CreatedAt          time.Time
@@ -123,9 +124,9 @@ type Instance struct {
 
 // Wipe is the record that lets a node become available after a tenancy.
 type Wipe struct {
-	Method  string // discard, overwrite, metadata, waiver
-	Disks   []string
-	Sampled uint64
+	Method  string   // discard, overwrite, metadata (the weakest of the disks'), waiver
+	Disks   []string // stable ids of the disks that were erased; none of a waiver
+	Sampled uint64   // places that were read back and found empty, of all disks
 	Who     string
 	Reason  string
 	At      time.Time

@@ -69,7 +69,7 @@ func (r *rack) work(id node.ID, until string) {
 		if !ok {
 			r.t.Fatalf("no order for %s", st.FullName())
 		}
-		facts := map[string]string{"disk_id": "d1", "digest": strings.Repeat("ab", 32)}
+		facts := map[string]string{"disk_id": "d1", "digest": strings.Repeat("ab", 32), "method": "discard", "disks": "d1"}
 		r.do(command.Outcome{Node: id, Flow: w.Flow, Step: w.Step, Attempt: w.Attempt, Token: w.Token, Boot: w.Boot, OK: true, Facts: facts})
 	}
 	r.t.Fatalf("%s never comes", until)

@@ -52,7 +52,7 @@ func checkSettings(c command.Settings) error {
 		}
 	}
 	switch c.Erase {
-	case "auto", "discard", "overwrite", "metadata":
+	case "auto", wipeDiscard, wipeOverwrite, wipeMetadata:
 	default:
 		return bad("erase", "erase is %q, not auto, discard, overwrite or metadata", c.Erase)
 	}

@@ -135,38 +135,6 @@ func (j *job) afterClean(manual bool) {
 	}
 }
 
-// recordWipe notes what the erase steps of a done clean report of themselves.
-func (j *job) recordWipe(f *flow.Flow) {
-	var best *flow.Step
-	for i := range f.Steps {
-		st := &f.Steps[i]
-		if st.Status == flow.Done && (st.FullName() == flow.StepErase || st.FullName() == flow.StepEraseMeta && best == nil) {
-			best = st
-		}
-	}
-	if best == nil {
-		return
-	}
-	w := &node.Wipe{Method: best.Facts[flow.FactMethod], At: j.s.header.At}
-	if w.Method == "" {
-		w.Method = best.Args["method"]
-	}
-	if best.FullName() == flow.StepEraseMeta {
-		w.Method = "metadata"
-	}
-	if disks := best.Facts[flow.FactDisks]; disks != "" {
-		w.Disks = strings.Split(disks, ",")
-	}
-	w.Sampled, _ = strconv.ParseUint(best.Facts[flow.FactSample], 10, 64) // absent is none
-	j.n.Tenanted = false
-	j.setWipe(w)
-}
-
-func (j *job) setWipe(w *node.Wipe) {
-	j.n.Wipe = w
-	j.s.emit(EventNodeWipe, j.n, "method", w.Method, "disks", strings.Join(w.Disks, ","), "sampled", num(w.Sampled), "who", w.Who, "reason", w.Reason)
-}
-
 func (j *job) failed(f *flow.Flow) {
 	n := j.n
 	n.LastError, n.TargetPower = f.Error, ""

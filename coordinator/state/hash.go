@@ -108,8 +108,10 @@ func sameBody(a, b *node.Node) bool {
 	return sameMap(a.Properties, b.Properties) && sameMap(a.Extra, b.Extra) && sameMap(a.DriverInfo, b.DriverInfo) &&
 		reflect.ValueOf(a.Secrets).Pointer() == reflect.ValueOf(b.Secrets).Pointer() &&
 		sameMap(a.Instance.RootDeviceHints, b.Instance.RootDeviceHints) && sameMap(a.Instance.MetaData, b.Instance.MetaData) &&
-		len(a.Traits) == len(b.Traits) && (len(a.Traits) == 0 || &a.Traits[0] == &b.Traits[0])
+		sameList(a.Traits, b.Traits) && sameList(a.Written, b.Written)
 }
+
+func sameList(a, b []string) bool { return len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) }
 
 func sameMap(a, b map[string]string) bool {
 	return reflect.ValueOf(a).Pointer() == reflect.ValueOf(b).Pointer()
@@ -132,6 +134,9 @@ func hashNodeBody(h *hasher, n *node.Node) {
 	h.dict(n.Instance.RootDeviceHints)
 	h.dict(n.Instance.MetaData)
 	h.list(n.Traits)
+	if len(n.Written) > 0 { // it came later: a node without it is hashed as ever
+		h.list(n.Written)
+	}
 }
 
 func hashNodeHead(h *hasher, n *node.Node) {
@@ -223,7 +228,7 @@ func sameStep(a, b *flow.Step) bool {
 		a.Interface == b.Interface && a.Name == b.Name && a.Class == b.Class && a.Executor == b.Executor &&
 		a.Abortable == b.Abortable && a.Cleanup == b.Cleanup && a.StartedAt.Equal(b.StartedAt) && a.EndedAt.Equal(b.EndedAt) &&
 		sameMap(a.Args, b.Args) && sameMap(a.Facts, b.Facts) &&
-		len(a.SecretArgs) == len(b.SecretArgs) && (len(a.SecretArgs) == 0 || &a.SecretArgs[0] == &b.SecretArgs[0])
+		sameList(a.SecretArgs, b.SecretArgs)
 }
 
 func hashFlowHead(h *hasher, f *flow.Flow) {

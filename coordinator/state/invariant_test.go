@@ -48,6 +48,12 @@ func (d *data) invariants() error {
 		if n.Provision == lifecycle.Available && n.Tenanted && n.Wipe == nil {
 			fail("node %s is available with a tenant's data", n.ID)
 		}
+		if len(n.Written) > 0 && (!n.Tenanted || n.Wipe != nil || n.Provision == lifecycle.Available) {
+			fail("node %s is %s with images on %v: tenanted %v, wipe %+v", n.ID, n.Provision, n.Written, n.Tenanted, n.Wipe)
+		}
+		if w := n.Wipe; w != nil && (w.Method == wipeWaiver) != (len(w.Disks) == 0) {
+			fail("node %s was wiped by %s: %v", n.ID, w.Method, w.Disks)
+		}
 		if n.Provision == lifecycle.Active && n.Instance.ImageDigest != n.Instance.ImageSHA {
 			fail("node %s is active without a verified image", n.ID)
 		}

@@ -318,7 +318,7 @@ func (s *State) waiveWipe(c command.WaiveWipe) command.Result {
 	if strings.TrimSpace(c.Reason) == "" {
 		return refuse(fault.New(fault.Invalid, op, "a waiver needs a reason").WithDetail(&fault.FieldDetail{Field: "reason"}))
 	}
-	j.setWipe(&node.Wipe{Method: "waiver", Who: s.header.Actor, Reason: clip(c.Reason, 1024), At: s.header.At})
+	j.setWipe(&node.Wipe{Method: wipeWaiver, Who: s.header.Actor, Reason: clip(c.Reason, 1024), At: s.header.At})
 	j.save()
 	return command.Result{Node: c.Node, Version: j.n.Version}
 }

@@ -16,10 +16,11 @@ import (
 // hash nor snapshot.
 //
 // A snapshot has all nodes in this form, which is therefore never changed: a field that comes later is written behind all
-// others in a form of the next number, and unpackNode reads both. lifecycle's states keep their numbers.
+// others, and only if it has a value, in a form of the next number. So a node without it has the bytes and the hash that
+// it ever had, and all forms are read by one reader. lifecycle's states keep their numbers.
 
-// packForm is the form that is written.
-const packForm = 1
+// packForm is the form that is written: form 1, and behind it Written if there is any.
+const packForm = 2
 
 // packBatch is how many rows one tick looks at.
 const packBatch = 512
@@ -242,5 +243,8 @@ func readPackedNode(packed string, over bool) (n *node.Node, body int, ok bool) 
 	}
 	in.RootDeviceHints, in.MetaData = u.dict(), u.dict()
 	n.Traits = u.list()
+	if u.rest != "" {
+		n.Written = u.list()
+	}
 	return n, body, !u.cut && u.rest == ""
 }

@@ -72,6 +72,7 @@ const (
 	MaxInventory    = 128 << 10        // bytes, compressed
 	MaxBMCSessions  = 8                // recorded per node; the oldest goes
 	MaxBMCURI       = 512              // bytes of one session's URI
+	MaxWritten      = 64               // disks written to since the last wipe
 	MaxTick         = time.Second      // of one Tick
 	ClientIdle      = 15 * time.Minute // of elapsed, until a client session ends
 	ClientForget    = 24 * time.Hour   // of elapsed, until an ended client session is forgotten

@@ -111,8 +111,8 @@ func (j *job) absorb(st *flow.Step, c *command.Outcome) (cause string) {
 			j.n.Properties = merged(j.n.Properties, map[string]string{"vendor": vendor})
 		}
 	case flow.StepSelectDisk:
-		if c.Facts[flow.FactDisk] == "" {
-			return "the ramdisk named no disk"
+		if cause := j.refusedDisk(c.Facts[flow.FactDisk]); cause != "" {
+			return cause
 		}
 		f.Facts = merged(f.Facts, map[string]string{flow.FactDisk: c.Facts[flow.FactDisk]})
 	case flow.StepWriteImage:
@@ -121,6 +121,8 @@ func (j *job) absorb(st *flow.Step, c *command.Outcome) (cause string) {
 			return "the image that was written has digest " + clip(got, 80) + ", not " + j.n.Instance.ImageSHA
 		}
 		f.Facts = merged(f.Facts, map[string]string{flow.FactDigest: strings.ToLower(got)})
+	case flow.StepErase, flow.StepEraseMeta:
+		return j.unerased(c.Facts)
 	}
 	return ""
 }

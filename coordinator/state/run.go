@@ -128,7 +128,7 @@ func (j *job) bind(st *flow.Step) {
 		st.Attempt.Boot = j.f.Boot.ID
 	case flow.StepWriteImage:
 		st.Args = merged(st.Args, map[string]string{flow.FactDisk: j.f.Facts[flow.FactDisk]})
-		j.n.Tenanted, j.n.Wipe = true, nil
+		j.tenant(j.f.Facts[flow.FactDisk])
 	case flow.StepConfigDrive:
 		st.Args = merged(st.Args, map[string]string{flow.FactDisk: j.f.Facts[flow.FactDisk]})
 	}

@@ -255,7 +255,7 @@ func load[K, R any](s *State, t *table[K, R], r *R) {
 // loadNode puts a packed node into its table, and leaves it packed if it is at rest. The hash is that of the very bytes, as
 // hashNode makes it.
 func (in *snapshotLoader) loadNode(p *command.PackedNode) error {
-	if p.Form != packForm {
+	if p.Form == 0 || p.Form > packForm {
 		return fault.New(fault.Version, readOp, "record %d is a node in form %d, this member reads %d", in.records, p.Form, packForm).
 			WithHelp("install the version that the others run")
 	}

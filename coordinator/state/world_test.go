@@ -22,6 +22,8 @@ var imageSHA = strings.Repeat("ab", 32)
 // world drives a State as a leader and a rack would, with everything drawn from counters.
 type world struct {
 	t      testing.TB
+	wiped  map[string]string // facts of the erase steps; see newWorld
+	disk   string            // that select_disk finds
 	s      *State
 	index  uint64
 	actor  string
@@ -30,7 +32,7 @@ type world struct {
 }
 
 func newWorld(t testing.TB) *world {
-	w := &world{t: t, s: New(), actor: "operator alice"}
+	w := &world{t: t, s: New(), actor: "operator alice", disk: "d1", wiped: map[string]string{flow.FactMethod: "discard", flow.FactDisks: "d1,d2", flow.FactSample: "64"}}
 	w.must(command.InitCluster{ClusterID: cluster, Settings: command.DefaultSettings()})
 	return w
 }
@@ -129,9 +131,14 @@ func (w *world) done(id node.ID) command.Body {
 		inventory = []byte("inventory")
 		facts = map[string]string{"cpus": "8", "memory_mb": "16384", "boot_mode": "uefi"}
 	case flow.StepErase:
-		facts = map[string]string{flow.FactMethod: "discard", flow.FactDisks: "d1,d2", flow.FactSample: "64"}
+		facts = w.wiped
+	case flow.StepEraseMeta:
+		facts = merged(w.wiped, nil)
+		if facts[flow.FactMethod] == "discard" {
+			facts[flow.FactMethod] = "metadata"
+		}
 	case flow.StepSelectDisk:
-		facts = map[string]string{flow.FactDisk: "d1"}
+		facts = map[string]string{flow.FactDisk: w.disk}
 	case flow.StepWriteImage:
 		facts = map[string]string{flow.FactDigest: imageSHA}
 	}

@@ -201,9 +201,14 @@ func (p *erasePlan) name(fact, what string) {
 	}
 }
 
-// eraseEach runs erase on every disk of the plan, a few at once, and makes the facts.
+// eraseEach runs erase on every disk of the plan, a few at once, and makes the facts. A plan without a disk is a failure: what was
+// not seen (a driver is missing, the disk fell off its bus) was not erased.
 func (r *Runner) eraseEach(ctx context.Context, plan erasePlan, erase func(context.Context, disk.Disk, disk.Info) (method string, sampled int64, err error)) (result, error) {
 	disks := plan.disks
+	if len(disks) == 0 {
+		return result{}, fault.New(fault.NotFound, "erase devices", "the ramdisk sees no disk").
+			WithHelp("look at the inventory: the controller's driver may be missing from the ramdisk, or the disk is dead")
+	}
 	methods, ids := make([]string, len(disks)), make([]string, len(disks))
 	var sampled atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
@@ -235,9 +240,9 @@ func (r *Runner) eraseEach(ctx context.Context, plan erasePlan, erase func(conte
 
 // weakest is the method that the facts name when disks differ: what was overwritten was not discarded.
 func weakest(methods []string) string {
-	method := "none" // no disk
+	method := methods[0]
 	for _, m := range methods {
-		if method == "none" || m == "overwrite" {
+		if m == "overwrite" {
 			method = m
 		}
 	}

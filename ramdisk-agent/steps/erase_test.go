@@ -54,6 +54,17 @@ func TestEraseDevices(t *testing.T) {
 	}
 }
 
+// TestAnEraseWithoutADiskSucceeded: nobody may take that for a wipe.
+func TestAnEraseWithoutADiskSucceeded(t *testing.T) {
+	for _, name := range []string{"erase_devices", "erase_devices_metadata"} {
+		r := newRig(t)
+		out := r.runner(r.host()).Run(context.Background(), order(name, nil), nil)
+		if out.OK || out.Kind != fault.NotFound.String() || out.Retryable || !strings.Contains(out.Error, "sees no disk") {
+			t.Errorf("%s: %+v", name, out)
+		}
+	}
+}
+
 // A disk that held zeros hides a lie from those who only read; the marks bring it out.
 func TestLieIsFoundOnAnEmptyDisk(t *testing.T) {
 	r := newRig(t, eraseSize)

@@ -424,6 +424,7 @@ type Node struct {
 	CreatedAt          int64                  `protobuf:"varint,39,opt,name=created_at,json=createdAt,proto3" json:"created_at,omitempty"`
 	UpdatedAt          int64                  `protobuf:"varint,40,opt,name=updated_at,json=updatedAt,proto3" json:"updated_at,omitempty"`
 	ProvisionUpdatedAt int64                  `protobuf:"varint,41,opt,name=provision_updated_at,json=provisionUpdatedAt,proto3" json:"provision_updated_at,omitempty"`
+	Written            []string               `protobuf:"bytes,42,rep,name=written,proto3" json:"written,omitempty"`
 	unknownFields      protoimpl.UnknownFields
 	sizeCache          protoimpl.SizeCache
 }
@@ -743,6 +744,13 @@ func (x *Node) GetProvisionUpdatedAt() int64 {
 		return x.ProvisionUpdatedAt
 	}
 	return 0
+}
+
+func (x *Node) GetWritten() []string {
+	if x != nil {
+		return x.Written
+	}
+	return nil
 }
 
 // Port is a network interface of a node.
@@ -3268,7 +3276,7 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"\asampled\x18\x03 \x01(\x04R\asampled\x12\x10\n" +
 	"\x03who\x18\x04 \x01(\tR\x03who\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x0e\n" +
-	"\x02at\x18\x06 \x01(\x03R\x02at\"\xc7\r\n" +
+	"\x02at\x18\x06 \x01(\x03R\x02at\"\xe1\r\n" +
 	"\x04Node\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -3318,7 +3326,8 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"created_at\x18' \x01(\x03R\tcreatedAt\x12\x1d\n" +
 	"\n" +
 	"updated_at\x18( \x01(\x03R\tupdatedAt\x120\n" +
-	"\x14provision_updated_at\x18) \x01(\x03R\x12provisionUpdatedAt\x1a=\n" +
+	"\x14provision_updated_at\x18) \x01(\x03R\x12provisionUpdatedAt\x12\x18\n" +
+	"\awritten\x18* \x03(\tR\awritten\x1a=\n" +
 	"\x0fPropertiesEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\x1a8\n" +
