@@ -258,7 +258,7 @@ func stepProto(s *flow.Step) *pb.FlowStep {
 	if a := s.Attempt; a != (flow.Attempt{}) {
 		m.Attempt = &pb.Attempt{
 			N: a.N, Open: a.Open, Token: uint64(a.Token), Deadline: int64(a.Deadline), NotBefore: int64(a.NotBefore),
-			Resumed: a.Resumed, Boot: a.Boot,
+			Resumed: a.Resumed, Boot: a.Boot, CallDeadline: int64(a.CallDeadline),
 		}
 	}
 	return m
@@ -274,7 +274,7 @@ func stepOf(m *pb.FlowStep) flow.Step {
 		Cleanup: m.GetCleanup(), Tries: m.GetTries(),
 		Attempt: flow.Attempt{
 			N: a.GetN(), Open: a.GetOpen(), Token: lock.Token(a.GetToken()), Deadline: dur(a.GetDeadline()),
-			NotBefore: dur(a.GetNotBefore()), Resumed: a.GetResumed(), Boot: a.GetBoot(),
+			NotBefore: dur(a.GetNotBefore()), Resumed: a.GetResumed(), Boot: a.GetBoot(), CallDeadline: dur(a.GetCallDeadline()),
 		},
 	}
 }

@@ -95,7 +95,7 @@ func membershipProto(rec any) *pb.SnapshotRecord {
 	switch r := rec.(type) {
 	case *Session:
 		return &pb.SnapshotRecord{Record: &pb.SnapshotRecord_Session{Session: &pb.Session{
-			Id: r.ID, Agent: r.Agent, Journal: r.Journal, Incarnation: r.Incarnation, Deadline: int64(r.Deadline),
+			Id: r.ID, Agent: r.Agent, Journal: r.Journal, Incarnation: r.Incarnation, Deadline: int64(r.Deadline), Ttl: int64(r.TTL),
 		}}}
 	case *Agent:
 		return &pb.SnapshotRecord{Record: &pb.SnapshotRecord_Agent{Agent: &pb.Agent{
@@ -182,7 +182,7 @@ func membershipOf(m *pb.SnapshotRecord) (any, error) {
 	switch r := m.GetRecord().(type) {
 	case *pb.SnapshotRecord_Session:
 		s := r.Session
-		return &Session{ID: s.GetId(), Agent: s.GetAgent(), Journal: s.GetJournal(), Incarnation: s.GetIncarnation(), Deadline: dur(s.GetDeadline())}, nil
+		return &Session{ID: s.GetId(), Agent: s.GetAgent(), Journal: s.GetJournal(), Incarnation: s.GetIncarnation(), Deadline: dur(s.GetDeadline()), TTL: dur(s.GetTtl())}, nil
 	case *pb.SnapshotRecord_Agent:
 		a := r.Agent
 		return &Agent{

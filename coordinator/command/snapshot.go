@@ -18,6 +18,7 @@ type (
 		Journal     string // hex
 		Incarnation uint64
 		Deadline    time.Duration // elapsed
+		TTL         time.Duration // what each renewal gives: settled when the session opens, for its holder counts with it
 		Client      bool          // a view of a Client; such sessions are in another table
 	}
 	// Agent is a rack agent that has registered. Session is "" while it is away.

@@ -145,10 +145,15 @@ func (d *Dispatch) hello(ctx context.Context, c *caller, stream *connect.BidiStr
 		return nil, nil, fault.Wrap(op, err)
 	}
 	l := newLink(d, h, results[0].Session, term)
-	settings := d.cfg.Replica.View().Settings()
+	v := d.cfg.Replica.View()
+	settings := v.Settings()
+	ttl := settings.SessionTTL
+	if se, ok := v.Session(l.session); ok && se.TTL != 0 { // a resumed one keeps what it was opened with
+		ttl = se.TTL
+	}
 	l.out.put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_Welcome{Welcome: &farrierv1.Welcome{
 		Session: l.session, Leader: d.cfg.ID, Resumed: results[0].Flags&command.FlagResumed != 0,
-		Ttl: durationpb.New(settings.SessionTTL), RenewEvery: durationpb.New(settings.SessionTTL / 4),
+		Ttl: durationpb.New(ttl), RenewEvery: durationpb.New(ttl / 4),
 		RamdiskSilence: durationpb.New(settings.RamdiskSilence), RamdiskHeartbeat: durationpb.New(settings.RamdiskHeartbeat),
 	}}})
 	// What the journal still holds goes first, so that no order repeats what is done.

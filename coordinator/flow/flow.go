@@ -85,13 +85,14 @@ type Step struct {
 
 // Attempt is one try of a step. While it is open, a report that names it is accepted, whatever the token.
 type Attempt struct {
-	N         uint32
-	Open      bool
-	Token     lock.Token
-	Deadline  time.Duration // elapsed; 0: none
-	NotBefore time.Duration // elapsed: an earlier owner's changing BMC call may still be on its way
-	Resumed   bool          // an earlier owner may have run part of it
-	Boot      string        // boot id of a ramdisk step
+	N            uint32
+	Open         bool
+	Token        lock.Token
+	Deadline     time.Duration // elapsed; 0: none
+	NotBefore    time.Duration // elapsed: an earlier owner's changing BMC call may still be on its way
+	CallDeadline time.Duration // of each changing BMC call: goes with every order, and is how long such a call may be on its way
+	Resumed      bool          // an earlier owner may have run part of it
+	Boot         string        // boot id of a ramdisk step
 }
 
 // Boot is one authorised start of the ramdisk.

@@ -30,7 +30,7 @@ type Work struct {
 	Boot            string                 // boot id, of a ramdisk step
 	Resumed         bool                   // read the world first
 	Deadline        time.Duration          // left of the attempt; 0: none
-	CallDeadline    time.Duration          // for one changing BMC call
+	CallDeadline    time.Duration          // for one changing BMC call; 0: the step makes none
 }
 
 // Order is the work that the node's owner should have now. ok is false when there is none: no attempt is open,
@@ -57,7 +57,7 @@ func Order(v *state.View, id node.ID) (w Work, ok bool) {
 		Node: n.ID, Agent: owner.Name, Session: owner.Session, Flow: f.ID, Step: f.Cur,
 		Attempt: st.Attempt.N, Token: st.Attempt.Token,
 		Interface: st.Interface, Name: st.Name, Class: st.Class, Executor: st.Executor, Args: st.Args,
-		Boot: st.Attempt.Boot, Resumed: st.Attempt.Resumed, CallDeadline: v.Settings().BMCChangeDeadline,
+		Boot: st.Attempt.Boot, Resumed: st.Attempt.Resumed, CallDeadline: st.Attempt.CallDeadline,
 	}
 	if st.Attempt.Deadline > 0 {
 		w.Deadline = max(st.Attempt.Deadline-v.Elapsed(), time.Millisecond)

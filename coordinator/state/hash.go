@@ -265,6 +265,9 @@ func hashStep(h *hasher, st *flow.Step) {
 	h.dur(st.Attempt.NotBefore)
 	h.when(st.StartedAt)
 	h.when(st.EndedAt)
+	if st.Attempt.CallDeadline != 0 { // it came later
+		h.dur(st.Attempt.CallDeadline)
+	}
 }
 
 func hashInventory(h *hasher, i *Inventory) {
@@ -286,6 +289,9 @@ func hashSession(h *hasher, s *Session) {
 	h.num(s.Incarnation)
 	h.dur(s.Deadline)
 	h.flag(s.Client)
+	if s.TTL != 0 { // it came later
+		h.dur(s.TTL)
+	}
 }
 
 func hashAgent(h *hasher, a *Agent) {

@@ -209,11 +209,13 @@ func (j *job) regrant(reason string) {
 
 // holdBack keeps a new owner from acting before the earlier owner's last changing BMC call is over.
 func (j *job) holdBack(st *flow.Step) {
-	if st.Executor == step.BMC && st.Class != step.Read {
-		st.Attempt.NotBefore = max(st.Attempt.NotBefore, j.s.root.elapsed+j.s.root.settings.BMCChangeDeadline)
+	if changesBMC(st) {
+		st.Attempt.NotBefore = max(st.Attempt.NotBefore, j.s.root.elapsed+max(st.Attempt.CallDeadline, j.s.root.settings.BMCChangeDeadline))
 	}
 	st.Attempt.Resumed = true
 }
+
+func changesBMC(st *flow.Step) bool { return st.Executor == step.BMC && st.Class != step.Read }
 
 // Deadlines of steps that have no setting of their own.
 const (

@@ -83,7 +83,11 @@ func nextStep(f *flow.Flow) int {
 // step runs under a token of its own in the waiting state, with the lock free; the wait for first contact has no
 // token, because nobody acts.
 func (j *job) open(st *flow.Step) {
-	st.Attempt = flow.Attempt{N: st.Attempt.N + 1, Open: true, Resumed: st.Attempt.N > 0}
+	last := st.Attempt
+	st.Attempt = flow.Attempt{N: last.N + 1, Open: true, Resumed: last.N > 0}
+	if changesBMC(st) { // a call of the attempt before may still be on its way
+		st.Attempt.CallDeadline = max(last.CallDeadline, j.s.root.settings.BMCChangeDeadline)
+	}
 	st.Status, st.Error = flow.Running, ""
 	st.Tries++
 	if st.StartedAt.IsZero() {

@@ -17,17 +17,14 @@ func (s *State) tick(c command.Tick) command.Result {
 		d = 0
 	}
 	s.root.elapsed += d
-	until := s.root.elapsed + s.root.settings.SessionTTL
 	if c.FirstOfTerm {
 		var all []string
 		s.sessions.scan(func(se *Session) bool { all = append(all, se.ID); return true })
 		c.Renew = all
 	}
 	for _, id := range c.Renew {
-		if old := s.session(id); old != nil && old.Deadline != until {
-			next := *old
-			next.Deadline = until
-			put(s, &s.sessions, &next)
+		if old := s.session(id); old != nil {
+			s.renew(old)
 		}
 	}
 	for _, id := range c.ClientSeen {
@@ -40,6 +37,20 @@ func (s *State) tick(c command.Tick) command.Result {
 	s.expire()
 	s.packSome()
 	return ok()
+}
+
+// renew gives a session its time from now. That is the time that its holder was told when the session was opened and counts
+// its own lease with, whatever the settings say since; and a deadline that was granted is not taken back.
+func (s *State) renew(old *Session) {
+	ttl := old.TTL
+	if ttl == 0 { // opened before sessions had it
+		ttl = s.root.settings.SessionTTL
+	}
+	if until := s.root.elapsed + ttl; until > old.Deadline {
+		next := *old
+		next.Deadline = until
+		put(s, &s.sessions, &next)
+	}
 }
 
 // expire ends everything but attempts whose deadline has come. Each end moves or drops the deadline.
@@ -133,9 +144,7 @@ func (s *State) refuseSecond(a *Agent) command.Result {
 }
 
 func (s *State) resumeSession(se *Session) command.Result {
-	next := *se
-	next.Deadline = s.root.elapsed + s.root.settings.SessionTTL
-	put(s, &s.sessions, &next)
+	s.renew(se)
 	s.emit(EventAgentSession, nil, "agent", se.Agent, "state", "resumed", "session", se.ID, "incarnation", num(se.Incarnation))
 	return command.Result{Session: se.ID, Flags: command.FlagResumed}
 }
@@ -153,7 +162,7 @@ func (s *State) startSession(a, old *Agent, c command.OpenSession) command.Resul
 	a.Session, a.Journal, a.Incarnation, a.Alarm = c.Session, c.Journal, c.Incarnation, ""
 	put(s, &s.sessions, &Session{
 		ID: c.Session, Agent: a.Name, Journal: c.Journal, Incarnation: c.Incarnation,
-		Deadline: s.root.elapsed + s.root.settings.SessionTTL,
+		Deadline: s.root.elapsed + s.root.settings.SessionTTL, TTL: s.root.settings.SessionTTL,
 	})
 	s.putAgent(a)
 	what := "opened"

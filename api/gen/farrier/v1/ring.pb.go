@@ -2386,13 +2386,13 @@ func (x *UpdateSettingsResponse) GetSettings() *Settings {
 // Settings are the replicated timeouts and limits.
 type Settings struct {
 	state                 protoimpl.MessageState `protogen:"open.v1"`
-	SessionTtl            *durationpb.Duration   `protobuf:"bytes,1,opt,name=session_ttl,json=sessionTtl,proto3" json:"session_ttl,omitempty"`                                    // 2 s
+	SessionTtl            *durationpb.Duration   `protobuf:"bytes,1,opt,name=session_ttl,json=sessionTtl,proto3" json:"session_ttl,omitempty"`                                    // 2 s; of sessions that are opened later: an agent gets it when it is restarted
 	DeployCallbackTimeout *durationpb.Duration   `protobuf:"bytes,2,opt,name=deploy_callback_timeout,json=deployCallbackTimeout,proto3" json:"deploy_callback_timeout,omitempty"` // 1,800 s
 	CleanCallbackTimeout  *durationpb.Duration   `protobuf:"bytes,3,opt,name=clean_callback_timeout,json=cleanCallbackTimeout,proto3" json:"clean_callback_timeout,omitempty"`    // 1,800 s
 	InspectWaitTimeout    *durationpb.Duration   `protobuf:"bytes,4,opt,name=inspect_wait_timeout,json=inspectWaitTimeout,proto3" json:"inspect_wait_timeout,omitempty"`          // 1,800 s
 	BootAttemptTtl        *durationpb.Duration   `protobuf:"bytes,5,opt,name=boot_attempt_ttl,json=bootAttemptTtl,proto3" json:"boot_attempt_ttl,omitempty"`                      // 1,800 s
 	RamdiskSilence        *durationpb.Duration   `protobuf:"bytes,6,opt,name=ramdisk_silence,json=ramdiskSilence,proto3" json:"ramdisk_silence,omitempty"`                        // 60 s
-	BmcChangeDeadline     *durationpb.Duration   `protobuf:"bytes,7,opt,name=bmc_change_deadline,json=bmcChangeDeadline,proto3" json:"bmc_change_deadline,omitempty"`             // 10 s
+	BmcChangeDeadline     *durationpb.Duration   `protobuf:"bytes,7,opt,name=bmc_change_deadline,json=bmcChangeDeadline,proto3" json:"bmc_change_deadline,omitempty"`             // 10 s; of attempts that are opened later
 	StepDeadline          *durationpb.Duration   `protobuf:"bytes,8,opt,name=step_deadline,json=stepDeadline,proto3" json:"step_deadline,omitempty"`                              // 30 s: a BMC or agent step's own deadline before it is tried again
 	StepTries             uint32                 `protobuf:"varint,9,opt,name=step_tries,json=stepTries,proto3" json:"step_tries,omitempty"`                                      // 3
 	BootTries             uint32                 `protobuf:"varint,10,opt,name=boot_tries,json=bootTries,proto3" json:"boot_tries,omitempty"`                                     // 3 boot attempts per flow

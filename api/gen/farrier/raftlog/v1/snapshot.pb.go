@@ -1202,6 +1202,7 @@ type Attempt struct {
 	NotBefore     int64                  `protobuf:"varint,5,opt,name=not_before,json=notBefore,proto3" json:"not_before,omitempty"`
 	Resumed       bool                   `protobuf:"varint,6,opt,name=resumed,proto3" json:"resumed,omitempty"`
 	Boot          string                 `protobuf:"bytes,7,opt,name=boot,proto3" json:"boot,omitempty"`
+	CallDeadline  int64                  `protobuf:"varint,8,opt,name=call_deadline,json=callDeadline,proto3" json:"call_deadline,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1283,6 +1284,13 @@ func (x *Attempt) GetBoot() string {
 		return x.Boot
 	}
 	return ""
+}
+
+func (x *Attempt) GetCallDeadline() int64 {
+	if x != nil {
+		return x.CallDeadline
+	}
+	return 0
 }
 
 // Boot is one authorised start of the ramdisk.
@@ -2192,6 +2200,7 @@ type Session struct {
 	Journal       string                 `protobuf:"bytes,3,opt,name=journal,proto3" json:"journal,omitempty"`
 	Incarnation   uint64                 `protobuf:"varint,4,opt,name=incarnation,proto3" json:"incarnation,omitempty"`
 	Deadline      int64                  `protobuf:"varint,5,opt,name=deadline,proto3" json:"deadline,omitempty"`
+	Ttl           int64                  `protobuf:"varint,6,opt,name=ttl,proto3" json:"ttl,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2257,6 +2266,13 @@ func (x *Session) GetIncarnation() uint64 {
 func (x *Session) GetDeadline() int64 {
 	if x != nil {
 		return x.Deadline
+	}
+	return 0
+}
+
+func (x *Session) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
 	}
 	return 0
 }
@@ -3402,7 +3418,7 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
 	"FactsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xaa\x01\n" +
+	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01\"\xcf\x01\n" +
 	"\aAttempt\x12\f\n" +
 	"\x01n\x18\x01 \x01(\rR\x01n\x12\x12\n" +
 	"\x04open\x18\x02 \x01(\bR\x04open\x12\x14\n" +
@@ -3411,7 +3427,8 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"\n" +
 	"not_before\x18\x05 \x01(\x03R\tnotBefore\x12\x18\n" +
 	"\aresumed\x18\x06 \x01(\bR\aresumed\x12\x12\n" +
-	"\x04boot\x18\a \x01(\tR\x04boot\"\x82\x01\n" +
+	"\x04boot\x18\a \x01(\tR\x04boot\x12#\n" +
+	"\rcall_deadline\x18\b \x01(\x03R\fcallDeadline\"\x82\x01\n" +
 	"\x04Boot\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
 	"\aexpires\x18\x02 \x01(\x03R\aexpires\x12\x19\n" +
@@ -3495,13 +3512,14 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"\rfloor_ordinal\x18\x0e \x01(\rR\ffloorOrdinal\";\n" +
 	"\vSnapshotEnd\x12\x18\n" +
 	"\arecords\x18\x01 \x01(\x04R\arecords\x12\x12\n" +
-	"\x04hash\x18\x02 \x01(\fR\x04hash\"\x87\x01\n" +
+	"\x04hash\x18\x02 \x01(\fR\x04hash\"\x99\x01\n" +
 	"\aSession\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x18\n" +
 	"\ajournal\x18\x03 \x01(\tR\ajournal\x12 \n" +
 	"\vincarnation\x18\x04 \x01(\x04R\vincarnation\x12\x1a\n" +
-	"\bdeadline\x18\x05 \x01(\x03R\bdeadline\"\xd2\x03\n" +
+	"\bdeadline\x18\x05 \x01(\x03R\bdeadline\x12\x10\n" +
+	"\x03ttl\x18\x06 \x01(\x03R\x03ttl\"\xd2\x03\n" +
 	"\x05Agent\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x18\n" +
