@@ -255,7 +255,7 @@ func TestLegalVerbs(t *testing.T) {
 	if got := LegalVerbs(Available); !slices.Equal(got, []Verb{Manage, Deploy}) {
 		t.Errorf("available: %v", got)
 	}
-	if got := LegalVerbs(Deleting); len(got) != 0 {
+	if got := LegalVerbs(Deleting); !slices.Equal(got, []Verb{Abort}) {
 		t.Errorf("deleting: %v", got)
 	}
 }

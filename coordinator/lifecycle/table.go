@@ -133,6 +133,8 @@ var additions = [...]Rule{ // read-only
 	{From: ServiceHold, Verb: Delete, To: Deleting, Target: Available, Reason: deleteAtOnce},
 	{From: DeployHold, Event: Fail, To: DeployFailed, Target: Active, Reason: holdFails},
 	{From: CleanHold, Event: Fail, To: CleanFailed, Target: Available, Reason: holdFails},
+	{From: Deleting, Verb: Abort, To: Error, Reason: abortAtOnce + " A tear down that waits, for its turn or for an " +
+		"agent that is gone, had no other end; the node keeps its instance and the tear down can be asked for again."},
 	{From: Error, Verb: Manage, To: Manageable, Reason: "In Ironic a node whose tear down failed can only be rebuilt " +
 		"or deleted again. Available stays guarded by the wipe record."},
 }

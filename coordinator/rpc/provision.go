@@ -8,6 +8,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/lifecycle"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -47,7 +48,7 @@ func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateReq
 	if verb != lifecycle.Clean && len(req.GetCleanSteps()) > 0 {
 		return "", invalid("clean_steps", "they go with clean only")
 	}
-	if err := legal(n, verb); err != nil {
+	if err := legal(v, n, verb); err != nil {
 		return "", err
 	}
 	switch verb {
@@ -73,9 +74,12 @@ func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateReq
 
 // legal refuses early what Apply would refuse at a node that nobody works on, so that a wrong verb is named
 // before wrong arguments are.
-func legal(n *node.Node, verb lifecycle.Verb) error {
+func legal(v *state.View, n *node.Node, verb lifecycle.Verb) error {
 	if n.Lock.Held() {
 		return nil
+	}
+	if f, ok := v.Flow(n.Flow); ok && verb == lifecycle.Abort && f.Open() && f.Kind == flow.Power {
+		return nil // it moves no state
 	}
 	if _, _, ok := lifecycle.NextVerb(n.Provision, verb); ok {
 		return nil
