@@ -157,20 +157,18 @@ func (s *State) handoverAck(c command.HandoverAck) command.Result {
 	}
 	j := s.jobOf(c.Node)
 	j.acknowledged(c.Agent, false)
+	j.advance()
 	j.save()
 	return command.Result{Node: c.Node, Version: j.n.Version}
 }
 
 // acknowledged ends a handover: the old owner let go, or its session is over and a change that it began may
-// still be on its way. The open attempt gets its full time.
+// still be on its way.
 func (j *job) acknowledged(agent string, dead bool) {
 	j.n.PrevOwner = ""
 	j.s.emit(EventNodeHandover, j.n, "agent", agent, "epoch", num(j.n.Epoch))
-	if st := j.openStep(); st != nil {
-		if dead {
-			j.holdBack(st)
-		}
-		st.Attempt.Deadline = j.deadline(st)
+	if st := j.openStep(); st != nil && dead {
+		j.holdBack(st)
 	}
 }
 

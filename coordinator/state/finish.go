@@ -31,22 +31,40 @@ func (j *job) fail(cause string) {
 	where := ""
 	if st := f.Step(); st != nil && !f.Queued() {
 		where = st.FullName() + ": "
-		if st.Attempt.Open {
-			st.Attempt.Open, st.Status, st.EndedAt = false, flow.Aborted, j.s.header.At
-			j.stepEvent(st, StepAborted, cause)
-		}
 	}
+	booted := slices.ContainsFunc(f.Steps, func(st flow.Step) bool { return st.FullName() == flow.StepPrepare && st.Attempt.N > 0 })
+	j.skipRest(cause)
 	f.Error = f.Kind.String() + ": " + where + clip(cause, 1024)
+	if f.Kind.Boots() && booted && !f.DeleteAfter && j.n.Owner != "" {
+		f.Steps = append(f.Steps, flow.Cleanup()...)
+		return
+	}
+	j.finish()
+}
+
+// skipRest closes the open attempt and leaves out the steps that are not over.
+func (j *job) skipRest(cause string) {
+	f := j.flow()
+	if st := f.Step(); st != nil && st.Attempt.Open {
+		st.Attempt.Open, st.Status, st.EndedAt = false, flow.Aborted, j.s.header.At
+		j.stepEvent(st, StepAborted, cause)
+	}
 	for i := range f.Steps {
-		if st := &f.Steps[i]; st.Status == flow.Pending || st.Status == flow.Running {
+		if st := &f.Steps[i]; !st.Over() {
 			st.Status = flow.Skipped
 		}
 	}
 	f.Cur = len(f.Steps)
-	if f.Kind.Boots() && f.Boots > 0 && !f.DeleteAfter && j.n.Owner != "" {
-		f.Steps = append(f.Steps, flow.Cleanup()...)
+}
+
+// abandon closes a flow where it stands, cleanup included: somebody asked for its end, and nobody is left who could work
+// towards one. What the dead owner may still be doing holds the node's next flow back.
+func (j *job) abandon() {
+	if !j.f.Failing() {
+		j.fail(j.abortText()) // without an owner there is no cleanup
 		return
 	}
+	j.skipRest(j.abortText())
 	j.finish()
 }
 
@@ -171,16 +189,6 @@ func (j *job) maintain(on bool, reason, fault string) {
 	}
 	n.Maintenance, n.MaintenanceReason, n.Fault = on, reason, fault
 	j.s.emit(EventMaintenance, n, "on", text(on), "reason", reason, "fault", fault)
-	st := j.openStep()
-	if st == nil || !pauses(j.f.Kind) {
-		return
-	}
-	if st.Executor == step.Wait || st.Executor == step.Ramdisk {
-		st.Attempt.Deadline = 0 // maintenance stops the clock of callbacks, as in Ironic
-		if !on {
-			st.Attempt.Deadline = j.deadline(st)
-		}
-	}
 }
 
 // clip bounds a text that comes from outside.

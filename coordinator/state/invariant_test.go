@@ -137,6 +137,12 @@ func (d *data) checkFlow(n *node.Node, f *flow.Flow, fail func(string, ...any)) 
 	if acting != mine {
 		fail("flow %d: %s is open: %v, lock is the flow's: %v", f.ID, st.FullName(), st.Attempt.Open, mine)
 	}
+	if st.Attempt.Open && clockRuns(n, f) != (st.Attempt.Deadline != 0) {
+		fail("flow %d: owner %q, previous %q, maintenance %v, and %s has the deadline %s", f.ID, n.Owner, n.PrevOwner, n.Maintenance, st.FullName(), st.Attempt.Deadline)
+	}
+	if f.AbortRequested && orphaned(n) {
+		fail("flow %d is to end and nobody can end it", f.ID)
+	}
 	if acting && st.Attempt.Token != n.Lock.Token {
 		fail("flow %d runs under %s, the lock has %s", f.ID, st.Attempt.Token, n.Lock.Token)
 	}

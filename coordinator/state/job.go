@@ -72,6 +72,7 @@ func (j *job) openStep() *flow.Step {
 
 // save writes back what changed. The job is over: its node is shared from then on.
 func (j *job) save() {
+	j.clock()
 	if j.f != nil && j.copied {
 		put(j.s, &j.s.flows, j.f)
 		j.copied = false
@@ -177,33 +178,36 @@ func (j *job) grantOwner(st *flow.Step) lock.Token {
 	})
 }
 
+// stamp makes the token of a ramdisk step. It is no lock: whoever has that keeps it.
+func (j *job) stamp() lock.Token {
+	j.n.Token = j.s.mint()
+	return j.n.Token
+}
+
 // regrant puts the open attempt, if there is one, under a new token for the node's owner. A changing BMC call of
 // the earlier owner may still be on its way: the attempt is held back until it cannot be. Without an owner the
-// lock stays with the flow and belongs to no session.
+// flow's lock belongs to no session.
 func (j *job) regrant(reason string) {
 	st := j.openStep()
 	if st == nil || st.Executor == step.Wait {
 		return
 	}
-	if j.n.Owner == "" {
-		if j.n.Lock.Held() && j.n.Lock.Flow == j.f.ID {
-			j.n.Lock.Session, j.n.Lock.Holder = "", ""
-		}
-		st.Attempt.Deadline = 0
-		if j.n.PrevOwner == "" {
-			j.holdBack(st)
-		}
-		return
-	}
-	st.Attempt.Token = j.grantOwner(st)
-	if st.Executor == step.Ramdisk {
-		j.release()
-	}
-	st.Attempt.Resumed = true
 	if j.n.PrevOwner == "" {
 		j.holdBack(st)
 	}
-	st.Attempt.Deadline = j.deadline(st)
+	switch {
+	case j.n.Owner == "":
+		if j.n.Lock.Held() && j.n.Lock.Flow == j.f.ID {
+			j.n.Lock.Session, j.n.Lock.Holder = "", ""
+		}
+		return
+	case st.Executor == step.Ramdisk:
+		st.Attempt.Token = j.stamp()
+	default:
+		st.Attempt.Token = j.grantOwner(st)
+	}
+	st.Attempt.Resumed = true
+	st.Attempt.Deadline = 0 // its full time, from now: see clock
 	j.stepEvent(st, StepRegrant, reason)
 }
 
@@ -216,6 +220,73 @@ func (j *job) holdBack(st *flow.Step) {
 }
 
 func changesBMC(st *flow.Step) bool { return st.Executor == step.BMC && st.Class != step.Read }
+
+// earliest is when the next attempt of a step may start, 0 for at once: if it changes the BMC, after every call of the
+// flow that may still be on its way.
+func (j *job) earliest(st *flow.Step) time.Duration {
+	at := st.Attempt.NotBefore
+	if changesBMC(st) {
+		at = max(at, heldUntil(j.f))
+	}
+	if at <= j.s.root.elapsed {
+		return 0
+	}
+	return at
+}
+
+// heldUntil is until when an earlier owner's changing call may be on its way.
+func heldUntil(f *flow.Flow) (at time.Duration) {
+	for i := range f.Steps {
+		if st := &f.Steps[i]; changesBMC(st) {
+			at = max(at, st.Attempt.NotBefore)
+		}
+	}
+	return at
+}
+
+// orphaned tells that nobody has the node, and nobody has to let go of it.
+func orphaned(n *node.Node) bool { return n.Owner == "" && n.PrevOwner == "" }
+
+// held tells that maintenance holds the flow: no further attempt opens until it ends, and callbacks have all the time.
+func held(n *node.Node, f *flow.Flow) bool {
+	return n.Maintenance && pauses(f.Kind) && !f.Failing() && !f.AbortRequested
+}
+
+// goesOn tells that nothing but the work itself takes the time of a flow's node: it has an owner who may act, and
+// maintenance does not hold the flow.
+func goesOn(n *node.Node, f *flow.Flow) bool {
+	return n.Owner != "" && n.PrevOwner == "" && !held(n, f)
+}
+
+// clockRuns tells whether the time of the flow's open attempt counts. It does while somebody may act on it: not without an
+// owner, nor before the owner before has let go. Maintenance stops the clock of callbacks, as in Ironic; a step of the
+// BMC or of the agent that is under way ends in its own time.
+func clockRuns(n *node.Node, f *flow.Flow) bool {
+	switch f.Step().Executor {
+	case step.Wait, step.Ramdisk:
+		return goesOn(n, f)
+	default:
+		return n.Owner != "" && n.PrevOwner == ""
+	}
+}
+
+// clock stops the clock of the open attempt, or starts it with the full time, as clockRuns says.
+func (j *job) clock() {
+	if j.f == nil || !j.f.Open() {
+		return
+	}
+	st := j.f.Step()
+	if st == nil || !st.Attempt.Open {
+		return
+	}
+	switch runs := clockRuns(j.n, j.f); {
+	case !runs && st.Attempt.Deadline != 0:
+		j.step().Attempt.Deadline = 0
+	case runs && st.Attempt.Deadline == 0:
+		st = j.step()
+		st.Attempt.Deadline = j.deadline(st)
+	}
+}
 
 // Deadlines of steps that have no setting of their own.
 const (

@@ -1,6 +1,8 @@
 package state
 
 import (
+	"fmt"
+
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -10,11 +12,13 @@ import (
 func locked(n *node.Node, op string) error {
 	l := n.Lock
 	holder := l.Holder
+	help := fmt.Sprintf("wait, or look at it: farrier lock list; an operator may break it: farrier lock break %s --reason TEXT", label(n))
 	if holder == "" {
 		holder = "nobody: it waits for an agent"
+		help = fmt.Sprintf("start an agent of its group, or give the work up: farrier node abort %s", label(n))
 	}
 	return fault.New(fault.Locked, op, "node %s is locked by %s (%s) under token %s", label(n), holder, l.Purpose, l.Token).
-		WithHelp("wait, or look at it: farrier lock list; an operator may break it: farrier lock break %s --reason TEXT", label(n)).
+		WithHelp("%s", help).
 		WithDetail(&fault.LockDetail{
 			Node: string(n.ID), Holder: l.Holder, Session: l.Session, Task: l.Task, Purpose: l.Purpose,
 			Token: uint64(l.Token), SinceUnixNano: l.Since.UnixNano(),
@@ -72,7 +76,8 @@ func (s *State) releaseLock(c command.ReleaseLock) command.Result {
 }
 
 // breakLock takes the lock from its holder. The old token is refused from now on; a flow behind the lock goes on
-// under a new one. Token 0 breaks whatever lock there is.
+// under a new one, or ends, as by an abort, if there is no agent that it could be given to. Token 0 breaks whatever lock
+// there is.
 func (s *State) breakLock(c command.BreakLock) command.Result {
 	const op = "break lock"
 	n := s.node(c.Node)
@@ -87,10 +92,13 @@ func (s *State) breakLock(c command.BreakLock) command.Result {
 	}
 	j := s.jobOf(c.Node)
 	s.emit(EventLockBroken, n, "token", n.Lock.Token.String(), "holder", n.Lock.Holder, "reason", clip(c.Reason, 256))
-	if n.Lock.Flow != 0 {
-		j.regrant("lock broken")
-	} else {
+	switch {
+	case n.Lock.Flow == 0:
 		j.n.Lock = node.Lock{}
+	case n.Owner == "":
+		j.requestAbort(false)
+	default:
+		j.regrant("lock broken")
 	}
 	j.advance()
 	j.save()

@@ -250,14 +250,14 @@ func setField(n, in *node.Node, field string) bool {
 }
 
 // deleteNode removes a node, its ports, inventory and flow. Maintenance lets it go from any state but under a
-// held lock; an open flow that waits ends with it, and reports of it are late from then on.
+// held lock, unless that waits for an agent; an open flow that waits ends with it, and reports of it are late from then on.
 func (s *State) deleteNode(c command.DeleteNode) command.Result {
 	const op = "delete node"
 	n := s.node(c.Node)
 	switch {
 	case n == nil:
 		return refuse(noNode(c.Node, op))
-	case n.Lock.Held():
+	case n.Lock.Held() && !(n.Maintenance && n.Lock.Session == "" && orphaned(n)):
 		return refuse(locked(n, op))
 	case n.Protected:
 		return refuse(fault.New(fault.IllegalState, op, "node %s is protected: %s", label(n), n.ProtectedReason).

@@ -10,13 +10,15 @@ import (
 	"pgregory.net/rapid"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/lock"
 	"github.com/farrier-project/farrier/coordinator/node"
 )
 
 // TestRandomCommands draws commands, sensible and not, and checks after each that the invariants hold, that a
-// refused command changed nothing, and that tokens only rise; at the end that another replica and a restored
-// snapshot are equal.
+// refused command and a repeat changed nothing, that tokens only rise, that no session's deadline is taken back, and that
+// a lock leaves its holder only by release, break or the end of its session; at the end that another replica is equal,
+// and one that was restored from a snapshot in the middle and went on from there.
 func TestRandomCommands(t *testing.T) {
 	rapid.Check(t, func(rt *rapid.T) {
 		w := newWorld(t)
@@ -28,8 +30,15 @@ func TestRandomCommands(t *testing.T) {
 		var tokens lock.Token
 		for i := range rapid.IntRange(10, 150).Draw(rt, "commands") {
 			body := draw(rt, w)
-			tables := w.s.tableSums()
-			res := w.try(body)
+			request := drawRequest(rt, w, body)
+			tables, before := w.s.tableSums(), w.s.View()
+			res := w.request(body, request)
+			if err := kept(&before.data, w.s, body); err != nil {
+				rt.Fatalf("after command %d, %T %+v: %v", i, body, body, err)
+			}
+			if res.Flags&command.FlagRepeat != 0 && !slices.Equal(tables, w.s.tableSums()) {
+				rt.Fatalf("command %d, %T, was a repeat and changed something", i, body)
+			}
 			if res.Err != nil && !slices.Equal(tables, w.s.tableSums()) && w.s.alarms.len() == 0 {
 				rt.Fatalf("command %d, %T, was refused (%v) and changed something", i, body, res.Err)
 			}
@@ -55,21 +64,60 @@ func TestRandomCommands(t *testing.T) {
 		if replica.Hash() != w.s.Hash() {
 			rt.Fatal("a replica of the same log has another hash")
 		}
+		cut := rapid.IntRange(1, len(w.log)).Draw(rt, "snapshot after")
+		head := New()
+		for i, c := range w.log[:cut] {
+			head.Apply(uint64(i+1), c)
+		}
 		var buf bytes.Buffer
-		if err := w.s.View().WriteSnapshot(&buf); err != nil {
+		if err := head.View().WriteSnapshot(&buf); err != nil {
 			rt.Fatal(err)
 		}
 		restored, err := ReadSnapshot(&buf)
 		if err != nil {
 			rt.Fatal(err)
 		}
-		if restored.Hash() != w.s.Hash() {
+		if restored.Hash() != head.Hash() {
 			rt.Fatal("the restored state has another hash")
+		}
+		for i, c := range w.log[cut:] {
+			a, b := head.Apply(uint64(cut+i+1), c), restored.Apply(uint64(cut+i+1), c)
+			if head.Hash() != restored.Hash() || fmt.Sprint(a.Err) != fmt.Sprint(b.Err) || len(head.Emitted()) != len(restored.Emitted()) {
+				rt.Fatalf("restored after %d commands, command %d, %T, does something else", cut, cut+i+1, c.Body)
+			}
 		}
 		if err := restored.invariants(); err != nil {
 			rt.Fatalf("restored: %v", err)
 		}
 	})
+}
+
+// kept checks what holds between one state and the next.
+func kept(before *data, s *State, body command.Body) (err error) {
+	before.sessions.scan(func(old *Session) bool {
+		if se := s.session(old.ID); se != nil && se.Deadline < old.Deadline {
+			err = fmt.Errorf("session %s was granted until %s and now ends at %s", se.ID, old.Deadline, se.Deadline)
+		}
+		return err == nil
+	})
+	before.held.scan(func(id node.ID) bool {
+		old := before.node(id).Lock
+		if n := s.node(id); old.Flow != 0 || n != nil && n.Lock == old {
+			return true
+		}
+		ended := s.session(old.Session) == nil && (s.client(old.Session) == nil || s.client(old.Session).Ended)
+		switch c := body.(type) {
+		case command.ReleaseLock:
+			ended = ended || c.Node == id && c.Token == old.Token
+		case command.BreakLock:
+			ended = ended || c.Node == id
+		}
+		if !ended {
+			err = fmt.Errorf("%s lost the lock of node %s", old.Holder, id)
+		}
+		return err == nil
+	})
+	return err
 }
 
 // tableSums are the hashes of what commands change, without the root's counters.
@@ -96,17 +144,27 @@ func draw(rt *rapid.T, w *world) command.Body {
 	const nodes = 4
 	id := nodeID(rapid.IntRange(0, nodes-1).Draw(rt, "node"))
 	n := w.s.node(id)
-	kind := rapid.IntRange(0, 39).Draw(rt, "kind")
+	kind := rapid.IntRange(0, 40).Draw(rt, "kind")
 	if n == nil {
 		for i := range nodes {
 			if nodeID(i) == id {
-				return createBody(i)
+				c := createBody(i)
+				if i == nodes-1 {
+					c.Node.Group = "other"
+				}
+				return c
 			}
 		}
 	}
 	name := rapid.SampledFrom([]string{"r1", "r2", "r3"}).Draw(rt, "agent")
 	switch {
 	case kind < 12 && w.open(id):
+		w.disk = rapid.SampledFrom([]string{"d1", "d1", "d2"}).Draw(rt, "disk")
+		good := w.wiped
+		defer func() { w.wiped = good }()
+		if rapid.IntRange(0, 9).Draw(rt, "bad wipe") == 0 {
+			w.wiped = map[string]string{flow.FactMethod: "discard", flow.FactDisks: rapid.SampledFrom([]string{"", "d2", "d3"}).Draw(rt, "wiped")}
+		}
 		return w.done(id)
 	case kind < 14 && w.open(id):
 		return w.failure(id, rapid.Bool().Draw(rt, "retryable"))
@@ -128,16 +186,57 @@ func draw(rt *rapid.T, w *world) command.Body {
 	case kind < 35:
 		return command.DeleteNode{Node: id}
 	case kind < 36:
-		return command.UpdateNode{Node: node.Node{ID: id, Name: name, Group: "default", Driver: "redfish"}, Fields: []string{rapid.SampledFrom([]string{"name", "group", "driver", "retired", "nonsense"}).Draw(rt, "field")}}
+		return command.UpdateNode{Node: node.Node{ID: id, Name: name, Group: "default", Driver: "redfish"}, Fields: []string{rapid.SampledFrom([]string{"name", "group", "driver", "retired", "automated_clean", "nonsense"}).Draw(rt, "field")}}
 	case kind < 37:
 		return command.WaiveWipe{Node: id, Reason: "test"}
 	case kind < 38:
 		return command.HandoverAck{Node: id, Agent: n.PrevOwner, Epoch: n.Epoch}
 	case kind < 39 && n.FlowOpen:
 		return timeoutOf(w, id)
+	case kind < 40:
+		return drawSettings(rt)
 	default:
 		return command.NewGeneration{Reason: "test"}
 	}
+}
+
+func drawSettings(rt *rapid.T) command.Body {
+	set := command.DefaultSettings()
+	set.SessionTTL = time.Duration(rapid.IntRange(1, 4).Draw(rt, "session ttl")) * time.Second
+	set.BMCChangeDeadline = time.Duration(rapid.IntRange(1, 4).Draw(rt, "change deadline")) * time.Second
+	set.BootTTL = time.Duration(rapid.IntRange(1, 4).Draw(rt, "boot ttl")) * time.Second
+	set.MaxDeploy = uint32(rapid.IntRange(1, 3).Draw(rt, "deploys"))
+	set.MaxClean = uint32(rapid.IntRange(1, 3).Draw(rt, "cleans"))
+	set.BootTries, set.StepTries = 2, uint32(rapid.IntRange(1, 3).Draw(rt, "tries"))
+	set.Erase = rapid.SampledFrom([]string{"auto", "metadata"}).Draw(rt, "erase")
+	return command.UpdateSettings{Settings: set}
+}
+
+// drawRequest gives some commands an id, of which some are repeats; a lock of a person's always has one.
+func drawRequest(rt *rapid.T, w *world, body command.Body) command.RequestID {
+	client := rapid.SampledFrom([]string{"cl1", "cl2"}).Draw(rt, "client")
+	switch c := body.(type) {
+	case command.Tick, command.NewGeneration:
+		return command.RequestID{}
+	case command.AcquireLock:
+		if c.Session == "" || w.s.session(c.Session) != nil {
+			return command.RequestID{}
+		}
+		client = c.Session
+	default:
+		if rapid.IntRange(0, 3).Draw(rt, "has an id") != 0 {
+			return command.RequestID{}
+		}
+	}
+	var high uint64
+	if c := w.s.client(client); c != nil {
+		high = c.High
+	}
+	seq := high + 1
+	if rapid.IntRange(0, 4).Draw(rt, "repeat") == 0 {
+		seq = max(high, 1)
+	}
+	return command.RequestID{Client: client, Seq: seq}
 }
 
 func timeoutOf(w *world, id node.ID) command.Body {
@@ -163,8 +262,13 @@ func drawAgent(rt *rapid.T, w *world, name string) command.Body {
 			return command.RemoveAgent{Agent: name}
 		}
 	}
+	group, drivers := "default", []string{"fake-hardware", "redfish"}
+	if name == "r3" {
+		group = rapid.SampledFrom([]string{"default", "other", "other"}).Draw(rt, "group")
+		drivers = drivers[:rapid.IntRange(1, 2).Draw(rt, "drivers")]
+	}
 	return command.OpenSession{
-		Session: fmt.Sprintf("s%d", w.index), Agent: name, Group: "default", Drivers: []string{"fake-hardware", "redfish"}, Weight: 1,
+		Session: fmt.Sprintf("s%d", w.index), Agent: name, Group: group, Drivers: drivers, Weight: 1,
 		Journal: "j-" + name, Incarnation: incarnation, Level: Level,
 	}
 }
@@ -187,6 +291,9 @@ func drawLock(rt *rapid.T, w *world, n *node.Node) command.Body {
 	}
 	switch rapid.IntRange(0, 2).Draw(rt, "lock command") {
 	case 0:
+		if rapid.Bool().Draw(rt, "a person's") {
+			return command.AcquireLock{Node: n.ID, Session: rapid.SampledFrom([]string{"cl1", "cl2"}).Draw(rt, "client session"), Holder: "operator alice"}
+		}
 		return command.AcquireLock{Node: n.ID, Session: session, Holder: "agent " + n.Owner, Task: "t", Purpose: "test"}
 	case 1:
 		return command.ReleaseLock{Node: n.ID, Token: n.Lock.Token}

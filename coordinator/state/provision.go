@@ -190,12 +190,28 @@ func (j *job) openFlow(kind flow.Kind, verb, actor string, manual []command.Clea
 	j.s.root.flows++
 	f.ID = flow.ID(j.s.root.flows)
 	if j.n.Flow != 0 {
+		j.carryHold(f, j.s.flow(j.n.Flow))
 		drop(j.s, &j.s.flows, j.n.Flow)
 	}
 	j.f, j.copied = f, true
 	j.n.Flow, j.n.FlowOpen = f.ID, true
 	j.s.emit(EventFlowOpened, j.n, "flow", flowText(f.ID), "kind", kind.String(), "verb", verb, "queued", text(f.Queued()))
 	return nil
+}
+
+// carryHold holds the next flow's first change of the BMC back as the last one's would have been: that was abandoned with a
+// call of the dead owner on its way.
+func (j *job) carryHold(next, last *flow.Flow) {
+	at := heldUntil(last)
+	if at <= j.s.root.elapsed {
+		return
+	}
+	for i := range next.Steps {
+		if st := &next.Steps[i]; changesBMC(st) {
+			st.Attempt.NotBefore = at
+			return
+		}
+	}
 }
 
 // specOf is what a flow's steps depend on, as the node and the settings are now.
@@ -207,7 +223,8 @@ func (s *State) specOf(n *node.Node, kind flow.Kind) flow.Spec {
 	}
 }
 
-// abort asks the open flow to end: at once when it waits or its step is abortable, else at the step's end.
+// abort asks the open flow to end: at once when it waits, its step is abortable or nobody is there to work on it, else at
+// the step's end. A power verb, which moves no state, can always be aborted.
 func (j *job) abort() error {
 	if j.f == nil {
 		to, target, legal := lifecycle.NextVerb(j.n.Provision, lifecycle.Abort)
@@ -216,6 +233,9 @@ func (j *job) abort() error {
 		}
 		j.setState(to, target)
 		return nil
+	}
+	if _, _, legal := lifecycle.NextVerb(j.n.Provision, lifecycle.Abort); !legal && j.f.Kind != flow.Power {
+		return j.illegal(lifecycle.Abort.String())
 	}
 	j.requestAbort(false)
 	return nil
@@ -242,7 +262,7 @@ func (j *job) requestAbort(tearDown bool) {
 	}
 	f.AbortRequested, f.AbortBy, f.DeleteAfter = true, j.s.header.Actor, tearDown
 	j.s.emit(EventFlowAbort, j.n, "flow", flowText(f.ID), "by", f.AbortBy, "delete", text(tearDown))
-	if st := j.openStep(); st != nil && st.Abortable && !f.Failing() {
+	if st := j.openStep(); st != nil && !f.Failing() && (st.Abortable || st.Attempt.NotBefore > j.s.root.elapsed) {
 		j.fail(j.abortText())
 	}
 }

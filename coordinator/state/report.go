@@ -39,7 +39,7 @@ func (s *State) outcome(c command.Outcome) command.Result {
 		return command.Result{Node: c.Node, Flow: c.Flow, Flags: command.FlagLate}
 	}
 	st := j.step()
-	st.Attempt.Open = false
+	st.Attempt.Open, st.Attempt.NotBefore = false, 0 // the call is over, whoever made it
 	if p := node.ParsePower(c.Facts[flow.FactPower]); p != node.PowerUnknown && st.Executor == step.BMC { // a ramdisk has not seen it
 		j.setPower(p)
 	}

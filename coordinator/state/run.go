@@ -20,7 +20,7 @@ func ready(n *node.Node, f *flow.Flow) bool {
 	if st := f.Step(); st != nil && st.Attempt.Open {
 		return false
 	}
-	if n.Maintenance && pauses(f.Kind) && !f.Failing() && !f.AbortRequested {
+	if held(n, f) {
 		return false
 	}
 	return !n.Lock.Held() || n.Lock.Flow == f.ID
@@ -34,7 +34,12 @@ func (d *data) resumable(f *flow.Flow) bool {
 // advance opens the flow's next attempt if nothing stands in its way, and closes the flow when no step is left.
 // It is called whenever something that may have stood in the way is gone; calling it once more does nothing.
 func (j *job) advance() {
+	j.freshen()
 	for j.f != nil && j.f.Open() {
+		if j.f.AbortRequested && orphaned(j.n) {
+			j.abandon()
+			continue
+		}
 		if j.f.AbortRequested && !j.f.Failing() && j.openStep() == nil {
 			j.fail(j.abortText())
 			continue
@@ -84,7 +89,7 @@ func nextStep(f *flow.Flow) int {
 // token, because nobody acts.
 func (j *job) open(st *flow.Step) {
 	last := st.Attempt
-	st.Attempt = flow.Attempt{N: last.N + 1, Open: true, Resumed: last.N > 0}
+	st.Attempt = flow.Attempt{N: last.N + 1, Open: true, Resumed: last.N > 0, NotBefore: j.earliest(st)}
 	if changesBMC(st) { // a call of the attempt before may still be on its way
 		st.Attempt.CallDeadline = max(last.CallDeadline, j.s.root.settings.BMCChangeDeadline)
 	}
@@ -102,14 +107,12 @@ func (j *job) open(st *flow.Step) {
 	case step.Ramdisk:
 		j.toWait()
 		j.release()
-		st.Attempt.Token = j.grantOwner(st)
-		j.release()
+		st.Attempt.Token = j.stamp()
 		st.Attempt.Boot = j.f.Boot.ID
 	default:
 		j.toWork()
 		st.Attempt.Token = j.hold(st)
 	}
-	st.Attempt.Deadline = j.deadline(st)
 	j.stepEvent(st, StepOpened, "")
 }
 
@@ -155,6 +158,21 @@ func (j *job) contacted(st *flow.Step) {
 		}
 	}
 	j.stepEvent(f.Step(), StepDone, "")
+}
+
+// freshen starts the boot anew when the work goes on after it could not (in maintenance, without an agent, in a handover) and
+// less than half of the boot attempt's time is left: the machine may have given up asking, or not have been started yet.
+// It is nobody's failure and does not count.
+func (j *job) freshen() {
+	if j.f == nil || !j.f.Open() || goesOn(j.before, j.f) || !goesOn(j.n, j.f) {
+		return
+	}
+	b := &j.f.Boot
+	if b.ID == "" || b.Contact || b.Expires-j.s.root.elapsed >= j.s.root.settings.BootTTL/2 {
+		return
+	}
+	j.flow().Boots--
+	j.reboot("the boot attempt ran out while nobody could work")
 }
 
 // reboot starts the machine into a fresh ramdisk: the boot is repeated from the start, steps that the ramdisk has

@@ -234,6 +234,7 @@ func (s *State) letGo(agent string) {
 	for _, id := range s.ids(&s.handovers, agent) {
 		j := s.jobOf(id)
 		j.acknowledged(agent, true)
+		j.advance()
 		j.save()
 	}
 }
