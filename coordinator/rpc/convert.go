@@ -93,14 +93,25 @@ func (a *API) lockOut(n *node.Node) *farrierv1.Lock {
 func (a *API) flowOut(id node.ID, f *flow.Flow, d detail) *farrierv1.Flow {
 	out := &farrierv1.Flow{Id: uint64(f.ID), Kind: f.Kind.String(), State: flowState(f.Status), Current: uint32(max(f.Cur, 0)),
 		Error: f.Error, AbortRequested: f.AbortRequested, Boots: f.Boots, BootId: f.Boot.ID, StartedAt: stamp(f.StartedAt), EndedAt: stamp(f.EndedAt)}
+	var said *farrierv1.Progress
+	fid, at, p, ok := a.Progress.Progress(id)
+	if ok && fid == f.ID && at >= 0 && at < len(f.Steps) && f.Steps[at].Status == flow.Running {
+		said = p
+	}
+	if st := f.Step(); st != nil && out.State == "open" {
+		out.Working, out.Queued = stepOut(st), f.Queued()
+		if at == f.Cur {
+			out.Working.Progress = said
+		}
+	}
 	if d != whole {
 		return out
 	}
 	for i := range f.Steps {
 		out.Steps = append(out.Steps, stepOut(&f.Steps[i]))
 	}
-	if fid, at, p, ok := a.Progress.Progress(id); ok && fid == f.ID && at >= 0 && at < len(out.Steps) && f.Steps[at].Status == flow.Running {
-		out.Steps[at].Progress = p
+	if said != nil {
+		out.Steps[at].Progress = said
 	}
 	return out
 }

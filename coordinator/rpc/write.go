@@ -15,6 +15,7 @@ import (
 const (
 	defaultLockWait = 3 * time.Second
 	maxLockWait     = time.Hour
+	answerMargin    = 500 * time.Millisecond // before a caller's deadline, for the answer to reach it
 )
 
 // doer is a RoundTripper as Connect clients want it.
@@ -60,11 +61,24 @@ func (a *API) queue(ctx context.Context, body command.Body, w *farrierv1.LockWai
 	if err != nil {
 		return command.Result{}, err
 	}
+	if until, bounded := ctx.Deadline(); bounded {
+		wait = waitWithin(wait, time.Until(until))
+	}
 	res, err := a.Queue.ProposeQueued(ctx, a.command(ctx, body), wait)
 	if err != nil {
 		return command.Result{}, err
 	}
 	return res, res.Err
+}
+
+// waitWithin shortens a wait so that it ends before the caller leaves, and the caller is told who holds the lock instead of
+// that time is up. Negative is without bound.
+func waitWithin(wait, left time.Duration) time.Duration {
+	most := max(left-min(left/4, answerMargin), 0)
+	if wait < 0 || wait > most {
+		return most
+	}
+	return wait
 }
 
 // lockWait reads how long a caller waits for a lock: negative is as long as it stays.

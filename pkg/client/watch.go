@@ -21,6 +21,11 @@ const silence = 15 * time.Second
 // the position was compacted (fault.Compacted: list again, then watch from the list's index). fn is called from one
 // goroutine.
 func (c *Client) Watch(ctx context.Context, req *farrierv1.WatchRequest, fn func(*farrierv1.WatchResponse) error) error {
+	return c.watchOn(ctx, req, fn, func(error) {})
+}
+
+// watchOn is Watch that tells lost of each try that heard nothing.
+func (c *Client) watchOn(ctx context.Context, req *farrierv1.WatchRequest, fn func(*farrierv1.WatchResponse) error, lost func(error)) error {
 	after := req.GetAfter()
 	for failures := 0; ; {
 		again := &farrierv1.WatchRequest{After: after, Nodes: req.GetNodes(), Progress: req.GetProgress(), Types: req.GetTypes()}
@@ -52,6 +57,8 @@ func (c *Client) Watch(ctx context.Context, req *farrierv1.WatchRequest, fn func
 		}
 		if heard {
 			failures = 0
+		} else {
+			lost(Fault(err))
 		}
 		failures++
 		if err := (retry.Backoff{}).Sleep(ctx, failures); err != nil {
@@ -108,45 +115,3 @@ func transient(state string) bool {
 	}
 }
 
-// Follow reads the node, calls fn with it at once and after each change or progress of it, and returns the node when it
-// is settled (see Settled). Progress of running steps is filled in. fn is called from one goroutine.
-func (c *Client) Follow(ctx context.Context, node string, fn func(*farrierv1.Node)) (*farrierv1.Node, error) {
-	get := func() (*farrierv1.Node, error) {
-		res, err := c.Nodes.GetNode(ctx, &farrierv1.GetNodeRequest{Node: node})
-		if err != nil {
-			return nil, err
-		}
-		return res.GetNode(), nil
-	}
-	n, err := get()
-	if err != nil {
-		return nil, err
-	}
-	fn(n)
-	if Settled(n) {
-		return n, nil
-	}
-	done := errors.New("settled")
-	err = c.Watch(ctx, &farrierv1.WatchRequest{Nodes: []string{node}, Progress: true}, func(item *farrierv1.WatchResponse) error {
-		if p := item.GetProgress(); p != nil {
-			if f := n.GetFlow(); f.GetId() == p.GetFlow() && int(p.GetStep()) < len(f.GetSteps()) {
-				f.Steps[p.GetStep()].Progress = p.GetProgress()
-			}
-			fn(n)
-			return nil
-		}
-		// An event, or synced: what happened between the read and the watch is seen with the first synced.
-		if n, err = get(); err != nil {
-			return err
-		}
-		fn(n)
-		if Settled(n) {
-			return done
-		}
-		return nil
-	})
-	if errors.Is(err, done) {
-		return n, nil
-	}
-	return n, err
-}

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
@@ -30,6 +31,7 @@ const (
 	ExitUnavailable = 5 // no quorum, no answer, a deadline passed, no live agent, a limit reached
 	ExitDenied      = 6 // no certificate, or not allowed with it
 	ExitWorkFailed  = 7 // --wait: the work ended in failure
+	ExitInterrupted = 130
 )
 
 // app is what the commands share: the flags of the root and the streams.
@@ -49,7 +51,7 @@ func New(version string, in io.Reader, out, errOut io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "farrier",
 		Short:         "Provision bare metal",
-		Long:          "farrier speaks to Farrier's coordinators.\n\nIt finds them, and the operator's certificate, in a configuration directory:\n--config, or $FARRIER_CONFIG, or ~/.config/farrier, or /etc/farrier/operator.\n\nExit status: 0 done, 1 failure, 2 wrong usage, 3 not found, 4 conflict (locked, illegal state, changed, taken),\n5 unavailable (no quorum, no answer, no live agent, limit), 6 denied, 7 the work that --wait waited for failed.",
+		Long:          "farrier speaks to Farrier's coordinators.\n\nIt finds them, and the operator's certificate, in a configuration directory:\n--config, or $FARRIER_CONFIG, or ~/.config/farrier, or /etc/farrier/operator.\n\nExit status: 0 done, 1 failure, 2 wrong usage, 3 not found, 4 conflict (locked, illegal state, changed, taken),\n5 unavailable (no quorum, no answer, no live agent, limit), 6 denied, 7 the work that --wait waited for failed, 130 interrupted.\nWith several machines it is the status of the first that failed.",
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -101,6 +103,14 @@ func exactly(n int) cobra.PositionalArgs {
 		}
 		return fault.New(fault.Invalid, c.CommandPath(), "%d arguments instead of %d", len(args), n).WithHelp("usage: %s", c.UseLine())
 	}
+}
+
+// some asks for one argument or more.
+func some(c *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return nil
+	}
+	return fault.New(fault.Invalid, c.CommandPath(), "an argument is missing").WithHelp("usage: %s", c.UseLine())
 }
 
 func (a *app) configDir() string {
@@ -159,11 +169,33 @@ func (a *app) run(body func(s *session, args []string) error) func(*cobra.Comman
 		s := &session{app: a, ctx: ctx, cmd: c, Client: cl, Printer: view.Printer{Out: a.out, Format: format, Color: colour(a.out)}}
 		err = body(s, args)
 		a.warnOfEnd(cl)
-		if err != nil {
-			return client.Fault(err)
-		}
+		return a.errorOf(c, err)
+	}
+}
+
+// errorOf makes every error of a command one that Report and ExitCode read.
+func (a *app) errorOf(c *cobra.Command, err error) error {
+	if err == nil {
 		return nil
 	}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		var out []error
+		for _, e := range many.Unwrap() {
+			out = append(out, a.errorOf(c, e))
+		}
+		if len(out) == 1 {
+			return out[0]
+		}
+		return errors.Join(out...)
+	}
+	f := client.Fault(err)
+	if c.Context().Err() != nil && (f.Help == "" || !errors.Is(err, context.Canceled)) {
+		return fault.New(fault.Aborted, "", "interrupted: %w", context.Canceled).WithHelp("look before you repeat a change: it may have been made")
+	}
+	if w := (*workFailed)(nil); errors.As(err, &w) {
+		return err
+	}
+	return f
 }
 
 // endIsNear is how long before its end a certificate that could not be renewed is spoken of. Renewal is tried for a third
@@ -184,10 +216,31 @@ func terminal(w io.Writer) bool {
 	return ok && term.IsTerminal(int(f.Fd()))
 }
 
+// size is how many columns and rows the terminal has; zeros where there is none.
+func size(w io.Writer) func() (columns, rows int) {
+	return func() (int, int) {
+		f, ok := w.(*os.File)
+		if !ok {
+			return 0, 0
+		}
+		columns, rows, err := term.GetSize(int(f.Fd()))
+		if err != nil {
+			return 0, 0
+		}
+		return columns, rows
+	}
+}
+
 // ExitCode is the status for an error of a command.
 func ExitCode(err error) int {
 	if err == nil {
 		return ExitOK
+	}
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		return ExitCode(many.Unwrap()[0])
+	}
+	if errors.Is(err, context.Canceled) {
+		return ExitInterrupted
 	}
 	var w *workFailed
 	if errors.As(err, &w) {
@@ -215,6 +268,12 @@ func ExitCode(err error) int {
 
 // Report writes an error for people: what failed, the details, and what to do next.
 func Report(w io.Writer, err error) {
+	if many, ok := err.(interface{ Unwrap() []error }); ok {
+		for _, e := range many.Unwrap() {
+			Report(w, e)
+		}
+		return
+	}
 	fmt.Fprintf(w, "farrier: %s\n", view.Clean(err.Error()))
 	var work *workFailed
 	if errors.As(err, &work) {
@@ -240,13 +299,13 @@ func Report(w io.Writer, err error) {
 }
 
 // workFailed says that the work that --wait waited for failed.
-type workFailed struct{ node *farrierv1.Node }
+type workFailed struct {
+	node *farrierv1.Node
+	why  string // empty: what the node says
+}
 
 func (w *workFailed) Error() string {
-	reason := w.node.GetLastError()
-	if reason == "" {
-		reason = w.node.GetFlow().GetError()
-	}
+	reason := first(w.why, w.node.GetLastError(), w.node.GetFlow().GetError(), "the work is "+w.node.GetFlow().GetState())
 	return fmt.Sprintf("%s is %q: %s", title(w.node), w.node.GetProvisionState(), reason)
 }
 

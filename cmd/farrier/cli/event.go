@@ -1,8 +1,6 @@
 package cli
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"sort"
 	"strings"
@@ -41,10 +39,7 @@ func (s *session) events(req *farrierv1.WatchRequest, prefix string) error {
 			view.Clean(first(e.GetNodeName(), e.GetNode(), "-")), view.Clean(eventFields(e.GetFields())))
 		return err
 	})
-	if errors.Is(err, context.Canceled) && s.cmd.Context().Err() != nil {
-		return nil // Ctrl-C ends a tail as it should
-	}
-	return err
+	return s.ended(err)
 }
 
 func first(texts ...string) string {

@@ -101,14 +101,16 @@ func flags(n *farrierv1.Node) string {
 }
 
 func current(n *farrierv1.Node) string {
-	f := n.GetFlow()
-	if f.GetState() != "open" || int(f.GetCurrent()) >= len(f.GetSteps()) {
+	st := n.GetFlow().GetWorking()
+	if st == nil {
 		return ""
 	}
-	st := f.GetSteps()[f.GetCurrent()]
 	text := st.GetInterface() + "." + st.GetName()
 	if p := st.GetProgress(); p.GetTotal() > 0 {
-		text += fmt.Sprintf(" %d%%", 100*p.GetDone()/p.GetTotal())
+		text += fmt.Sprintf(" %d%%", 100*min(p.GetDone(), p.GetTotal())/p.GetTotal())
+	}
+	if n.GetFlow().GetQueued() {
+		text += " (queued)"
 	}
 	return text
 }
@@ -158,7 +160,7 @@ func (s *session) node(n *farrierv1.Node) {
 			if st.GetEndedAt() != nil && st.GetStartedAt() != nil {
 				took = fmt.Sprintf("%.1fs", st.GetEndedAt().AsTime().Sub(st.GetStartedAt().AsTime()).Seconds())
 			}
-			rows = append(rows, []string{st.GetInterface() + "." + st.GetName(), st.GetState(), st.GetClass(), st.GetExecutor(), fmt.Sprint(st.GetAttempt()), took, st.GetError() + view.Bar(st.GetProgress())})
+			rows = append(rows, []string{st.GetInterface() + "." + st.GetName(), st.GetState(), st.GetClass(), st.GetExecutor(), fmt.Sprint(st.GetAttempt()), took, st.GetError() + view.Bar(st.GetProgress(), 80)})
 		}
 		s.Rows([]string{"STEP", "STATE", "CLASS", "WHERE", "TRY", "TOOK", ""}, rows)
 	}
@@ -344,14 +346,16 @@ func (a *app) nodeSet() *cobra.Command {
 }
 
 func (a *app) nodeDelete() *cobra.Command {
-	c := &cobra.Command{Use: "delete NODE", Short: "Forget a machine", Args: exactly(1)}
+	c := &cobra.Command{Use: "delete NODE...", Short: "Forget a machine", Args: some}
 	wait := lockWait(c)
 	c.RunE = a.run(func(s *session, args []string) error {
-		res, err := s.Nodes.DeleteNode(s.ctx, &farrierv1.DeleteNodeRequest{Node: args[0], Wait: wait()})
-		if err != nil {
-			return err
-		}
-		return s.Message(res, func() { s.say("%s deleted", args[0]) })
+		return s.each(args, func(node string) error {
+			res, err := s.Nodes.DeleteNode(s.ctx, &farrierv1.DeleteNodeRequest{Node: node, Wait: wait()})
+			if err != nil {
+				return err
+			}
+			return s.Message(res, func() { s.say("%s deleted", node) })
+		})
 	})
 	return c
 }

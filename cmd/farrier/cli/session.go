@@ -2,7 +2,9 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"time"
 
@@ -35,26 +37,111 @@ func (s *session) say(format string, args ...any) {
 	}
 }
 
-// settle shows the node at once, or follows it until its work is over if wait is set. Work that ended in failure is an
-// error.
-func (s *session) settle(n *farrierv1.Node, wait bool, told string) error {
+// work is what a verb asked for: how its end is judged.
+type work struct {
+	verb  string
+	flow  uint64 // that the verb opened, or that was open; 0: none, the verb was done at once
+	power bool   // the answer is the power state
+}
+
+func workOf(verb string, n *farrierv1.Node) work {
+	w := work{verb: verb}
+	if n.GetFlow().GetState() == "open" {
+		w.flow = n.GetFlow().GetId()
+	}
+	return w
+}
+
+// settle shows the node at once, or follows it until its work is over if wait is set. Work that did not end as it was
+// asked for is an error.
+func (s *session) settle(n *farrierv1.Node, w work, wait bool, told string) error {
 	if !wait {
 		return s.Message(n, func() { fmt.Fprintf(s.Out, "%s: %s\n", view.Clean(title(n)), told) })
 	}
-	live := view.Live{Out: s.app.err, TTY: terminal(s.app.err), Color: colour(s.app.err), Now: time.Now}
-	end, err := s.Follow(s.ctx, n.GetId(), live.Show)
+	end, err := s.follow(n)
 	if err != nil {
-		return fault.Wrap("wait for "+title(n), client.Fault(err))
+		return err
 	}
-	if state := end.GetProvisionState(); strings.HasSuffix(state, "failed") || state == "error" || end.GetFlow().GetState() == "failed" {
+	if err := w.judge(end); err != nil {
 		if s.Format != view.Table {
-			if err := s.Message(end, nil); err != nil {
-				return err
-			}
+			return errors.Join(s.Message(end, nil), err)
 		}
-		return &workFailed{end}
+		return err
 	}
-	return s.Message(end, func() { fmt.Fprintf(s.Out, "%s is %s\n", view.Clean(title(end)), s.State(end.GetProvisionState())) })
+	state := end.GetProvisionState()
+	if w.power {
+		state = end.GetPowerState()
+	}
+	return s.Message(end, func() { fmt.Fprintf(s.Out, "%s is %s\n", view.Clean(title(end)), s.State(state)) })
+}
+
+// judge is nil if the work ended as it was asked for. What counts is the work and not the node's state: a machine whose
+// deploy failed can be powered on. A tear down opens a second flow by itself; its end is the work's.
+func (w work) judge(end *farrierv1.Node) error {
+	f := end.GetFlow()
+	switch {
+	case w.flow == 0 || f.GetId() < w.flow:
+		return nil
+	case w.verb == "abort":
+		if f.GetId() > w.flow || f.GetState() == "aborted" {
+			return nil
+		}
+		return &workFailed{end, "its work ended before it could be aborted"}
+	case f.GetState() != "done":
+		return &workFailed{end, ""}
+	case end.GetLastError() != "": // done, and yet not where it was to go
+		return &workFailed{end, ""}
+	}
+	return nil
+}
+
+// follow shows the node until its work is over.
+func (s *session) follow(n *farrierv1.Node) (*farrierv1.Node, error) {
+	live := s.live(s.app.err)
+	settled := errors.New("settled")
+	end := n
+	err := s.Observe(s.ctx, client.Observation{Nodes: []string{n.GetId()}, Away: s.away(live), Show: func(now *farrierv1.Node) error {
+		end = now
+		live.Show(now)
+		if client.Settled(now) {
+			return settled
+		}
+		return nil
+	}})
+	switch {
+	case errors.Is(err, settled):
+		return end, nil
+	case s.ctx.Err() == nil:
+		return nil, fault.Wrap("wait for "+title(n), client.Fault(err))
+	}
+	why, doing := "interrupted", ""
+	if errors.Is(err, context.DeadlineExceeded) {
+		why = fmt.Sprintf("%v are over", s.app.timeout)
+	}
+	if f := end.GetFlow(); f.GetState() == "open" {
+		doing = fmt.Sprintf(", flow %d (%s)", f.GetId(), f.GetKind())
+	}
+	return nil, fault.New(fault.Timeout, "", "wait for %s: %s; it is %s%s: %w", title(n), why, end.GetProvisionState(), doing, s.ctx.Err()).
+		WithHelp("the work goes on: farrier node watch %s", title(n))
+}
+
+func (s *session) live(w io.Writer) *view.Live {
+	return &view.Live{Out: w, TTY: terminal(w), Color: colour(w), Now: time.Now, Size: size(w)}
+}
+
+// away says that coordinators do not answer: waiting goes on.
+func (s *session) away(live *view.Live) func(error) {
+	return func(err error) {
+		live.Note(fmt.Sprintf("the coordinators do not answer: %s; it goes on when they do", client.Fault(err)))
+	}
+}
+
+// ended is nil for the end of what has no end of its own: --timeout, or Ctrl-C.
+func (s *session) ended(err error) error {
+	if s.ctx.Err() != nil {
+		return nil
+	}
+	return err
 }
 
 func clock(t *timestamppb.Timestamp) string {

@@ -1,40 +1,79 @@
 package cli
 
 import (
+	"errors"
 	"fmt"
 	"strings"
-	"time"
 
 	"github.com/spf13/cobra"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/cmd/farrier/view"
+	"github.com/farrier-project/farrier/pkg/client"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/hint"
 )
 
 // nodeVerb is a command for one provision verb without arguments.
 func (a *app) nodeVerb(use, verb, short string) *cobra.Command {
-	c := &cobra.Command{Use: use + " NODE", Short: short, Args: exactly(1)}
+	c := &cobra.Command{Use: use + " NODE...", Short: short, Args: some}
 	follow := c.Flags().Bool("wait", false, "follow the work to its end")
 	wait := lockWait(c)
 	c.RunE = a.run(func(s *session, args []string) error {
-		return s.provision(&farrierv1.SetProvisionStateRequest{Node: args[0], Verb: verb, Wait: wait()}, *follow)
+		return s.works(args, *follow, func(node string) (*farrierv1.Node, work, string, error) {
+			return s.provision(&farrierv1.SetProvisionStateRequest{Node: node, Verb: verb, Wait: wait()})
+		})
 	})
 	return c
 }
 
-func (s *session) provision(req *farrierv1.SetProvisionStateRequest, follow bool) error {
+// provision asks for a verb.
+func (s *session) provision(req *farrierv1.SetProvisionStateRequest) (*farrierv1.Node, work, string, error) {
 	res, err := s.Nodes.SetProvisionState(s.ctx, req)
 	if err != nil {
-		return err
+		return nil, work{}, "", err
 	}
 	n := res.GetNode()
 	told := n.GetProvisionState()
 	if n.GetFlow().GetState() == "open" {
-		told += fmt.Sprintf(", flow %d opened; follow it with: farrier node watch %s", n.GetFlow().GetId(), title(n))
+		told += fmt.Sprintf(", flow %d is open; follow it with: farrier node watch %s", n.GetFlow().GetId(), title(n))
 	}
-	return s.settle(n, follow, told)
+	return n, workOf(req.GetVerb(), n), told, nil
+}
+
+// works asks for work on each node, then waits for all of it if wait is set: the work is done side by side.
+func (s *session) works(nodes []string, wait bool, ask func(node string) (*farrierv1.Node, work, string, error)) error {
+	type asked struct {
+		n    *farrierv1.Node
+		w    work
+		told string
+	}
+	var all []asked
+	err := s.each(nodes, func(node string) error {
+		n, w, told, err := ask(node)
+		if err == nil {
+			all = append(all, asked{n, w, told})
+		}
+		return err
+	})
+	errs := []error{err}
+	for _, x := range all {
+		errs = append(errs, s.settle(x.n, x.w, wait, x.told))
+	}
+	return errors.Join(errs...)
+}
+
+// each calls fn with every argument, whatever becomes of the others, and returns all errors.
+func (s *session) each(args []string, fn func(arg string) error) error {
+	var errs []error
+	for _, arg := range args {
+		err := fn(arg)
+		if err != nil && len(args) > 1 {
+			err = fault.Wrap(arg, client.Fault(err))
+		}
+		errs = append(errs, err)
+	}
+	return errors.Join(errs...)
 }
 
 func (a *app) nodeDeploy(use, verb, short string) *cobra.Command {
@@ -61,6 +100,8 @@ func (a *app) nodeDeploy(use, verb, short string) *cobra.Command {
 				image.Format = formatOf(image.GetUrl())
 			}
 			d.Image = &image
+		} else if image.GetSha256() != "" || image.GetFormat() != "" {
+			return fault.New(fault.Invalid, use, "--sha256 and --format are of an image that is not named").WithHelp("give --image URL too, or neither")
 		} else if verb == "active" {
 			return fault.New(fault.Invalid, "deploy", "no image").WithHelp("give --image URL and --sha256 of the file there")
 		}
@@ -80,7 +121,9 @@ func (a *app) nodeDeploy(use, verb, short string) *cobra.Command {
 				return err
 			}
 		}
-		return s.provision(&farrierv1.SetProvisionStateRequest{Node: args[0], Verb: verb, Deploy: &d, Wait: wait()}, *follow)
+		return s.works(args, *follow, func(node string) (*farrierv1.Node, work, string, error) {
+			return s.provision(&farrierv1.SetProvisionStateRequest{Node: node, Verb: verb, Deploy: &d, Wait: wait()})
+		})
 	})
 	return c
 }
@@ -117,22 +160,23 @@ func (a *app) nodeClean() *cobra.Command {
 			}
 			req.CleanSteps = append(req.CleanSteps, &farrierv1.CleanStep{Interface: iface, Step: name, Args: kv})
 		}
-		return s.provision(req, *follow)
+		return s.works(args, *follow, func(string) (*farrierv1.Node, work, string, error) { return s.provision(req) })
 	})
 	return c
 }
 
 func (a *app) nodePower() *cobra.Command {
 	verb := func(use, target, short string) *cobra.Command {
-		c := &cobra.Command{Use: use + " NODE", Short: short, Args: exactly(1)}
+		c := &cobra.Command{Use: use + " NODE...", Short: short, Args: some}
 		follow := c.Flags().Bool("wait", false, "follow the work to its end")
 		wait := lockWait(c)
 		c.RunE = a.run(func(s *session, args []string) error {
-			res, err := s.Nodes.SetPowerState(s.ctx, &farrierv1.SetPowerStateRequest{Node: args[0], Target: target, Wait: wait()})
-			if err != nil {
-				return err
-			}
-			return s.settle(res.GetNode(), *follow, "asked for "+target)
+			return s.works(args, *follow, func(node string) (*farrierv1.Node, work, string, error) {
+				res, err := s.Nodes.SetPowerState(s.ctx, &farrierv1.SetPowerStateRequest{Node: node, Target: target, Wait: wait()})
+				w := workOf(target, res.GetNode())
+				w.power = true
+				return res.GetNode(), w, "asked for " + target, err
+			})
 		})
 		return c
 	}
@@ -142,21 +186,23 @@ func (a *app) nodePower() *cobra.Command {
 }
 
 func (a *app) nodeMaintenance() *cobra.Command {
-	set := &cobra.Command{Use: "set NODE", Short: "Take a machine out of service: running work pauses at the end of its step", Args: exactly(1)}
+	set := &cobra.Command{Use: "set NODE...", Short: "Take a machine out of service: running work pauses at the end of its step", Args: some}
 	reason := set.Flags().String("reason", "", "why")
-	set.RunE = a.run(func(s *session, args []string) error { return s.maintenance(args[0], true, *reason) })
-	unset := &cobra.Command{Use: "unset NODE", Short: "End maintenance: paused work goes on", Args: exactly(1)}
-	unset.RunE = a.run(func(s *session, args []string) error { return s.maintenance(args[0], false, "") })
+	set.RunE = a.run(func(s *session, args []string) error { return s.maintenance(args, true, *reason) })
+	unset := &cobra.Command{Use: "unset NODE...", Short: "End maintenance: paused work goes on", Args: some}
+	unset.RunE = a.run(func(s *session, args []string) error { return s.maintenance(args, false, "") })
 	return noun("maintenance", "Maintenance mode", set, unset)
 }
 
-func (s *session) maintenance(node string, on bool, reason string) error {
-	res, err := s.Nodes.SetMaintenance(s.ctx, &farrierv1.SetMaintenanceRequest{Node: node, On: on, Reason: reason})
-	if err != nil {
-		return err
-	}
-	return s.Message(res.GetNode(), func() {
-		s.say("%s: maintenance %s", title(res.GetNode()), map[bool]string{true: "on", false: "off"}[on])
+func (s *session) maintenance(nodes []string, on bool, reason string) error {
+	return s.each(nodes, func(node string) error {
+		res, err := s.Nodes.SetMaintenance(s.ctx, &farrierv1.SetMaintenanceRequest{Node: node, On: on, Reason: reason})
+		if err != nil {
+			return err
+		}
+		return s.Message(res.GetNode(), func() {
+			s.say("%s: maintenance %s", title(res.GetNode()), map[bool]string{true: "on", false: "off"}[on])
+		})
 	})
 }
 
@@ -174,14 +220,38 @@ func (a *app) nodeWaive() *cobra.Command {
 }
 
 func (a *app) nodeWatch() *cobra.Command {
-	c := &cobra.Command{Use: "watch [NODE...]", Short: "Show work as it happens", Args: cobra.ArbitraryArgs}
+	c := &cobra.Command{Use: "watch [NODE...]", Short: "Show machines and their work as it happens", Args: cobra.ArbitraryArgs,
+		Long: "Show machines and their work as it happens, until Ctrl-C or --timeout.\n\n" +
+			"One machine on a terminal: its steps, redrawn in place. Else one line for each change, of the machines that are\n" +
+			"named or of all. With -o json or yaml: the machine after each change. `farrier event tail` has every event."}
+	rest := c.Flags().Bool("until-settled", false, "end when no work is under way on any of them")
 	c.RunE = a.run(func(s *session, args []string) error {
-		if len(args) == 1 && s.Format == view.Table {
-			live := view.Live{Out: s.Out, TTY: terminal(s.Out), Color: s.Color, Now: time.Now}
-			_, err := s.Follow(s.ctx, args[0], live.Show)
-			return err
+		live := s.live(s.Out)
+		live.TTY = live.TTY && len(args) == 1
+		busy, read := map[string]bool{}, map[string]bool{}
+		settled := errors.New("settled")
+		err := s.Observe(s.ctx, client.Observation{Nodes: args, Away: s.away(s.live(s.app.err)), Show: func(n *farrierv1.Node) error {
+			if s.Format != view.Table {
+				if err := s.Line(n); err != nil {
+					return err
+				}
+			} else {
+				live.Show(n)
+			}
+			read[n.GetId()] = true
+			if busy[n.GetId()] = !client.Settled(n); busy[n.GetId()] {
+				return nil
+			}
+			delete(busy, n.GetId())
+			if *rest && len(busy) == 0 && len(args) > 0 && len(read) >= len(args) {
+				return settled
+			}
+			return nil
+		}})
+		if errors.Is(err, settled) {
+			return nil
 		}
-		return s.events(&farrierv1.WatchRequest{Nodes: args}, "")
+		return s.ended(err)
 	})
 	return c
 }

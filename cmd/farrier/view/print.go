@@ -47,7 +47,7 @@ func (p Printer) Message(m proto.Message, table func()) error {
 		table()
 		return nil
 	}
-	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	raw, err := marshal(m)
 	if err != nil {
 		return fault.Wrap("write answer", err)
 	}
@@ -70,9 +70,15 @@ func (p Printer) Message(m proto.Message, table func()) error {
 	return fault.Wrap("write answer", enc.Encode(v))
 }
 
+// marshal writes every field that has a value by itself, so that a program finds an empty list, a zero and a false where
+// it looks for them. A message that is absent is left out.
+func marshal(m proto.Message) ([]byte, error) {
+	return protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)
+}
+
 // Line writes one JSON object on one line, whatever the format but Table: for streams.
 func (p Printer) Line(m proto.Message) error {
-	raw, err := protojson.MarshalOptions{UseProtoNames: true}.Marshal(m)
+	raw, err := marshal(m)
 	if err != nil {
 		return fault.Wrap("write answer", err)
 	}
@@ -162,23 +168,25 @@ const (
 )
 
 func (p Printer) paint(code, s string) string {
-	if !p.Color || s == "" {
+	if !p.Color || s == "" || code == "" {
 		return s
 	}
 	return "\x1b[" + code + "m" + s + "\x1b[0m"
 }
 
 // State colours a word that says how something stands.
-func (p Printer) State(s string) string {
+func (p Printer) State(s string) string { return p.paint(stateColor(s), s) }
+
+func stateColor(s string) string {
 	switch {
 	case s == "active" || s == "available" || s == "live" || s == "done":
-		return p.paint(green, s)
+		return green
 	case strings.HasSuffix(s, " failed") || s == "error" || s == "dead" || s == "failed":
-		return p.paint(red, s)
+		return red
 	case s == "deploying" || s == "cleaning" || s == "wait call-back" || s == "clean wait" || s == "verifying" || s == "inspecting" || s == "inspect wait" ||
 		s == "deleting" || s == "draining" || s == "running":
-		return p.paint(yellow, s)
+		return yellow
 	default:
-		return s
+		return ""
 	}
 }

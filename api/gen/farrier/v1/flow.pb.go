@@ -35,6 +35,8 @@ type Flow struct {
 	BootId         string                 `protobuf:"bytes,9,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"` // of the open boot attempt
 	StartedAt      *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=started_at,json=startedAt,proto3" json:"started_at,omitempty"`
 	EndedAt        *timestamppb.Timestamp `protobuf:"bytes,11,opt,name=ended_at,json=endedAt,proto3" json:"ended_at,omitempty"`
+	Queued         bool                   `protobuf:"varint,12,opt,name=queued,proto3" json:"queued,omitempty"`  // it waits until fewer flows of its kind are open: max_concurrent_deploy, max_concurrent_clean
+	Working        *Step                  `protobuf:"bytes,13,opt,name=working,proto3" json:"working,omitempty"` // of an open flow: the step in work; lists have it too
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
@@ -142,6 +144,20 @@ func (x *Flow) GetStartedAt() *timestamppb.Timestamp {
 func (x *Flow) GetEndedAt() *timestamppb.Timestamp {
 	if x != nil {
 		return x.EndedAt
+	}
+	return nil
+}
+
+func (x *Flow) GetQueued() bool {
+	if x != nil {
+		return x.Queued
+	}
+	return false
+}
+
+func (x *Flow) GetWorking() *Step {
+	if x != nil {
+		return x.Working
 	}
 	return nil
 }
@@ -360,7 +376,7 @@ var File_farrier_v1_flow_proto protoreflect.FileDescriptor
 const file_farrier_v1_flow_proto_rawDesc = "" +
 	"\n" +
 	"\x15farrier/v1/flow.proto\x12\n" +
-	"farrier.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xe2\x02\n" +
+	"farrier.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"\xa6\x03\n" +
 	"\x04Flow\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\x04R\x02id\x12\x12\n" +
 	"\x04kind\x18\x02 \x01(\tR\x04kind\x12\x14\n" +
@@ -374,7 +390,9 @@ const file_farrier_v1_flow_proto_rawDesc = "" +
 	"\n" +
 	"started_at\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\tstartedAt\x125\n" +
-	"\bended_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\"\xdf\x03\n" +
+	"\bended_at\x18\v \x01(\v2\x1a.google.protobuf.TimestampR\aendedAt\x12\x16\n" +
+	"\x06queued\x18\f \x01(\bR\x06queued\x12*\n" +
+	"\aworking\x18\r \x01(\v2\x10.farrier.v1.StepR\aworking\"\xdf\x03\n" +
 	"\x04Step\x12\x1c\n" +
 	"\tinterface\x18\x01 \x01(\tR\tinterface\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x14\n" +
@@ -425,15 +443,16 @@ var file_farrier_v1_flow_proto_depIdxs = []int32{
 	1, // 0: farrier.v1.Flow.steps:type_name -> farrier.v1.Step
 	4, // 1: farrier.v1.Flow.started_at:type_name -> google.protobuf.Timestamp
 	4, // 2: farrier.v1.Flow.ended_at:type_name -> google.protobuf.Timestamp
-	4, // 3: farrier.v1.Step.started_at:type_name -> google.protobuf.Timestamp
-	4, // 4: farrier.v1.Step.ended_at:type_name -> google.protobuf.Timestamp
-	2, // 5: farrier.v1.Step.progress:type_name -> farrier.v1.Progress
-	3, // 6: farrier.v1.Step.facts:type_name -> farrier.v1.Step.FactsEntry
-	7, // [7:7] is the sub-list for method output_type
-	7, // [7:7] is the sub-list for method input_type
-	7, // [7:7] is the sub-list for extension type_name
-	7, // [7:7] is the sub-list for extension extendee
-	0, // [0:7] is the sub-list for field type_name
+	1, // 3: farrier.v1.Flow.working:type_name -> farrier.v1.Step
+	4, // 4: farrier.v1.Step.started_at:type_name -> google.protobuf.Timestamp
+	4, // 5: farrier.v1.Step.ended_at:type_name -> google.protobuf.Timestamp
+	2, // 6: farrier.v1.Step.progress:type_name -> farrier.v1.Progress
+	3, // 7: farrier.v1.Step.facts:type_name -> farrier.v1.Step.FactsEntry
+	8, // [8:8] is the sub-list for method output_type
+	8, // [8:8] is the sub-list for method input_type
+	8, // [8:8] is the sub-list for extension type_name
+	8, // [8:8] is the sub-list for extension extendee
+	0, // [0:8] is the sub-list for field type_name
 }
 
 func init() { file_farrier_v1_flow_proto_init() }
