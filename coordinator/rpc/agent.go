@@ -82,9 +82,23 @@ func (s agentService) UndrainAgent(ctx context.Context, req *farrierv1.UndrainAg
 	return &farrierv1.UndrainAgentResponse{Agent: x}, fault.Wrap("undrain agent", err)
 }
 
+// mayRemove refuses to remove an agent that works: it could come back with a new token only.
+func mayRemove(x *farrierv1.Agent) error {
+	if x.GetSessionLeft() == nil || x.GetState() == "draining" && x.GetNodes() == 0 {
+		return nil
+	}
+	return fault.New(fault.IllegalState, "", "agent %s is live and has %d nodes", x.GetName(), x.GetNodes()).
+		WithHelp("farrier agent drain %s, wait until it has none, stop it; or remove it as it is: farrier agent remove %s --force", x.GetName(), x.GetName())
+}
+
 // RemoveAgent implements AgentService.
 func (s agentService) RemoveAgent(ctx context.Context, req *farrierv1.RemoveAgentRequest) (*farrierv1.RemoveAgentResponse, error) {
-	if _, err := findAgent(s.Reader.View(), req.GetAgent()); err != nil {
+	v := s.Reader.View()
+	x, err := findAgent(v, req.GetAgent())
+	if err == nil && !req.GetForce() {
+		err = mayRemove(s.agentOut(v, x))
+	}
+	if err != nil {
 		return nil, fault.Wrap("remove agent", err)
 	}
 	res, err := s.propose(ctx, command.RemoveAgent{Agent: req.GetAgent()})

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/lifecycle"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
 )
@@ -18,6 +19,11 @@ func (s nodeService) ListNodes(ctx context.Context, req *farrierv1.ListNodesRequ
 	size, err := pageSize(req.GetPageSize())
 	if err != nil {
 		return nil, err
+	}
+	for _, text := range req.GetFilter().GetProvisionState() {
+		if _, ok := lifecycle.ParseState(text); !ok {
+			return nil, invalid("filter.provision_state", "there is no provision state %q", clip(text)).WithHelp("the states are %s", stateNames())
+		}
 	}
 	order, err := parseOrder(req.GetOrderBy())
 	if err != nil {
@@ -49,6 +55,14 @@ func (s nodeService) ListNodes(ctx context.Context, req *farrierv1.ListNodesRequ
 		out.NextPageToken = order.token(page.nodes[len(page.nodes)-1])
 	}
 	return out, nil
+}
+
+func stateNames() string {
+	var names []string
+	for _, s := range lifecycle.States() {
+		names = append(names, s.String())
+	}
+	return strings.Join(names, ", ")
 }
 
 func pageSize(asked int32) (int, error) {

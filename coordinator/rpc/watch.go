@@ -4,6 +4,8 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -50,6 +52,19 @@ func (s watchService) Watch(ctx context.Context, req *farrierv1.WatchRequest, st
 	return w.run(ctx, req.GetProgress())
 }
 
+// eventTypes are the types that there are.
+var eventTypes = []string{ // read-only
+	state.EventNodeCreated, state.EventNodeUpdated, state.EventNodeDeleted, state.EventNodeProvision,
+	state.EventNodePower, state.EventMaintenance, state.EventNodeOwner, state.EventNodeHandover,
+	state.EventNodeWipe, state.EventPortCreated, state.EventPortUpdated, state.EventPortDeleted,
+	state.EventFlowOpened, state.EventFlowAdmit, state.EventFlowStep, state.EventFlowAbort,
+	state.EventFlowLate, state.EventFlowEdge, state.EventFlowClosed, state.EventLockGranted,
+	state.EventLockReleased, state.EventLockBroken, state.EventAgentSession, state.EventAgentDrain,
+	state.EventAgentRemoved, state.EventRingEpoch, state.EventClientEnded, state.EventSettings,
+	state.EventLevel, state.EventGeneration, state.EventMember, state.EventJoinToken,
+	state.EventAlarm,
+}
+
 // watcher is one open stream. It belongs to the handler's goroutine.
 type watcher struct {
 	api     *API
@@ -80,7 +95,13 @@ func (w *watcher) filter(v *state.View, req *farrierv1.WatchRequest) error {
 		w.nodes[node.ID(name)] = true
 	}
 	for _, t := range req.GetTypes() {
+		if !slices.Contains(eventTypes, t) {
+			return invalid("types", "there is no event type %q", clip(t)).WithHelp("the types are %s", strings.Join(eventTypes, ", "))
+		}
 		w.types[t] = true
+	}
+	if w.after.Index > v.Index() {
+		return invalid("after", "the log ends at %d, before %d", v.Index(), w.after.Index).WithHelp("watch from an index that an event or a list has, or from now")
 	}
 	return nil
 }

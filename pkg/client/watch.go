@@ -18,7 +18,8 @@ const silence = 15 * time.Second
 
 // Watch calls fn with each item after req.After, in order, and goes on through lost connections and restarts of
 // coordinators from the last position seen. It returns when ctx ends, when fn returns an error (that error), or when
-// the position was compacted (fault.Compacted: list again, then watch from the list's index). fn is called from one
+// the position was compacted (fault.Compacted, with the floor, a *Position, as detail: list again, then watch from the
+// list's index). fn is called from one
 // goroutine.
 func (c *Client) Watch(ctx context.Context, req *farrierv1.WatchRequest, fn func(*farrierv1.WatchResponse) error) error {
 	return c.watchOn(ctx, req, fn, func(error) {})
@@ -32,7 +33,7 @@ func (c *Client) watchOn(ctx context.Context, req *farrierv1.WatchRequest, fn fu
 		heard, err := c.watchOnce(ctx, again, func(item *farrierv1.WatchResponse) error {
 			if compacted := item.GetCompacted(); compacted != nil {
 				return stop{fault.New(fault.Compacted, "watch", "events before %d are gone", compacted.GetIndex()).
-					WithHelp("list the nodes again and watch from the list's index")}
+					WithHelp("list the nodes again and watch from the list's index").WithDetail(compacted)}
 			}
 			if p := item.GetEvent().GetPosition(); p != nil {
 				after = p
@@ -115,3 +116,26 @@ func transient(state string) bool {
 	}
 }
 
+// Events calls fn with each event after req.After, or with all that are kept without it, up to now.
+func (c *Client) Events(ctx context.Context, req *farrierv1.WatchRequest, fn func(*farrierv1.Event) error) error {
+	after := req.GetAfter()
+	if after == nil {
+		after = &farrierv1.Position{}
+	}
+	done := errors.New("up to date")
+	err := c.watchOn(ctx, &farrierv1.WatchRequest{After: after, Nodes: req.GetNodes(), Types: req.GetTypes()}, func(item *farrierv1.WatchResponse) error {
+		if item.GetSynced() != nil {
+			return done
+		}
+		return fn(item.GetEvent())
+	}, func(error) {})
+	if f := Fault(err); req.GetAfter() == nil && f != nil && f.Kind == fault.Compacted {
+		if floor, ok := f.Detail.(*farrierv1.Position); ok {
+			return c.Events(ctx, &farrierv1.WatchRequest{After: floor, Nodes: req.GetNodes(), Types: req.GetTypes()}, fn)
+		}
+	}
+	if errors.Is(err, done) {
+		return nil
+	}
+	return err
+}

@@ -34,6 +34,9 @@ func (k *kit) queued(node, purpose string, n uint32) *farrierv1.Lock {
 	return l
 }
 
+// dotted is a token as people see it.
+func dotted(token uint64) string { return fmt.Sprintf("%d.%d", token>>48, token&(1<<48-1)) }
+
 // locks: an operator holds a machine, others wait in order, one does not, and the lock is broken.
 func (k *kit) locks() {
 	m := k.Machines[plain]
@@ -53,7 +56,7 @@ func (k *kit) locks() {
 		args:   []string{"node", "power", "on", m.Name, "--lock-wait", "0s"},
 		detail: &fault.LockDetail{Token: l.GetToken(), Purpose: "firmware by hand"}})
 	told := k.farrier("node", "power", "on", m.Name, "--lock-wait", "100ms")
-	told.refused(k.t, cli.ExitConflict, "holder   operator", "purpose  firmware by hand", "since    20", "token    "+held.Token, "queued   ", "farrier lock")
+	told.refused(k.t, cli.ExitConflict, "holder   operator", "purpose  firmware by hand", "since    20", "token    "+dotted(l.GetToken()), "queued   ", "farrier lock")
 
 	second := k.begin("lock", "acquire", m.Name, "--purpose", "cabling", "--lock-wait", "1m")
 	k.queued(m.Name, "firmware by hand", 1)

@@ -89,7 +89,11 @@ func noArguments(c *cobra.Command, args []string) error {
 	}
 	c.SuggestionsMinimumDistance = 2
 	advice := fmt.Sprintf("see `%s --help`", c.CommandPath())
-	if like := c.SuggestionsFor(args[0]); len(like) > 0 {
+	like := c.SuggestionsFor(args[0])
+	if use, ok := commandOf[args[0]]; ok && c.Name() == "node" { // Ironic's word, which may look like that of another thing
+		like = []string{use}
+	}
+	if len(like) > 0 {
 		advice = fmt.Sprintf("did you mean `%s %s`? %s", c.CommandPath(), like[0], advice)
 	}
 	return fault.New(fault.Invalid, c.CommandPath(), "there is no command %q", args[0]).WithHelp("%s", advice)
@@ -126,6 +130,18 @@ func (a *app) configDir() string {
 		}
 	}
 	return "/etc/farrier/operator"
+}
+
+// joinDir is where a new certificate goes: never by default where another operator's may be.
+func (a *app) joinDir() (string, error) {
+	if a.config != "" || os.Getenv("FARRIER_CONFIG") != "" {
+		return a.configDir(), nil
+	}
+	dir, err := os.UserConfigDir()
+	if err != nil {
+		return "", fault.New(fault.Invalid, "join", "%w", err).WithHelp("give --config DIRECTORY")
+	}
+	return filepath.Join(dir, "farrier"), nil
 }
 
 func exists(path string) bool {
@@ -188,7 +204,7 @@ func (a *app) errorOf(c *cobra.Command, err error) error {
 		}
 		return errors.Join(out...)
 	}
-	f := client.Fault(err)
+	f := inCommands(client.Fault(err))
 	if c.Context().Err() != nil && (f.Help == "" || !errors.Is(err, context.Canceled)) {
 		return fault.New(fault.Aborted, "", "interrupted: %w", context.Canceled).WithHelp("look before you repeat a change: it may have been made")
 	}
@@ -207,6 +223,40 @@ func (a *app) warnOfEnd(cl *client.Client) {
 	if left := time.Until(ends); err != nil && left > 0 && left < endIsNear {
 		fmt.Fprintf(a.err, "farrier: warning: your certificate ends in %s and was not renewed: %s\n", left.Truncate(time.Minute), view.Clean(err.Error()))
 	}
+}
+
+// commandOf names the command of a verb of the API, which are Ironic's. Verbs that this version has no steps for have none.
+var commandOf = map[string]string{ // read-only
+	"manage": "manage", "provide": "provide", "inspect": "inspect", "clean": "clean", "active": "deploy", "rebuild": "rebuild",
+	"deleted": "undeploy", "abort": "abort",
+}
+
+// inCommands says a refusal in the words of the command line: what is legal, and what was refused.
+func inCommands(f *fault.Error) *fault.Error {
+	d, ok := f.Detail.(*fault.StateDetail)
+	if !ok {
+		return f
+	}
+	text := f.Error()
+	for verb, use := range commandOf {
+		if head, ok := strings.CutSuffix(text, ": "+verb+" is illegal"); ok {
+			text = head + ": it cannot be told to " + use
+		}
+	}
+	out := *f
+	out.Op, out.Err = "", errors.New(text)
+	var legal []string
+	for _, verb := range d.LegalVerbs {
+		if use, ok := commandOf[verb]; ok {
+			legal = append(legal, "farrier node "+use)
+		}
+	}
+	if strings.HasPrefix(f.Help, "legal now") {
+		if out.Help = "wait for the work to end"; len(legal) > 0 {
+			out.Help = "legal now: " + strings.Join(legal, ", ")
+		}
+	}
+	return &out
 }
 
 func colour(w io.Writer) bool { return terminal(w) && os.Getenv("NO_COLOR") == "" }
@@ -286,12 +336,8 @@ func Report(w io.Writer, err error) {
 	}
 	switch d := f.Detail.(type) {
 	case *fault.LockDetail:
-		fmt.Fprintf(w, "  holder   %s\n  purpose  %s\n  since    %s\n  token    %d\n  queued   %d\n", view.Clean(d.Holder), view.Clean(d.Purpose),
-			time.Unix(0, d.SinceUnixNano).Local().Format(time.DateTime), d.Token, d.Queued)
-	case *fault.StateDetail:
-		if len(d.LegalVerbs) > 0 && !strings.HasPrefix(f.Help, "legal now") {
-			fmt.Fprintf(w, "  legal now: %s\n", strings.Join(d.LegalVerbs, ", "))
-		}
+		fmt.Fprintf(w, "  holder   %s\n  purpose  %s\n  since    %s\n  token    %s\n  queued   %d\n", view.Clean(d.Holder), view.Clean(d.Purpose),
+			time.Unix(0, d.SinceUnixNano).Local().Format(time.DateTime), tokenText(d.Token), d.Queued)
 	}
 	if f.Help != "" {
 		fmt.Fprintf(w, "  → %s\n", view.Clean(f.Help))

@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"time"
 
@@ -179,7 +180,7 @@ func (a *app) setting() *cobra.Command {
 		}
 		return s.Message(res.GetSettings(), func() { s.Pairs(settingPairs(res.GetSettings())) })
 	})
-	set := &cobra.Command{Use: "set NAME=VALUE...", Short: "Change timeouts and limits", Args: cobra.MinimumNArgs(1)}
+	set := &cobra.Command{Use: "set NAME=VALUE...", Short: "Change timeouts and limits", Args: some}
 	set.RunE = a.run(func(s *session, args []string) error {
 		settings, paths, err := parseSettings(args)
 		if err != nil {
@@ -213,10 +214,13 @@ func parseSettings(args []string) (*farrierv1.Settings, []string, error) {
 	m := st.ProtoReflect()
 	var paths []string
 	for _, arg := range args {
-		name, value, _ := strings.Cut(arg, "=")
+		name, value, given := strings.Cut(arg, "=")
 		fd := m.Descriptor().Fields().ByName(protoreflect.Name(name))
 		bad := func(why string) error {
 			return fault.New(fault.Invalid, "set "+name, "%s", why).WithHelp("see the names with `farrier setting show`")
+		}
+		if !given {
+			return nil, nil, fault.New(fault.Invalid, "set "+name, "a value is missing").WithHelp("write NAME=VALUE; see the names with `farrier setting show`")
 		}
 		if fd == nil {
 			return nil, nil, bad("there is no such setting")
@@ -229,11 +233,11 @@ func parseSettings(args []string) (*farrierv1.Settings, []string, error) {
 			}
 			m.Set(fd, protoreflect.ValueOfMessage(proto.Message(durationpb.New(d)).ProtoReflect()))
 		case protoreflect.Uint32Kind:
-			var n uint32
-			if _, err := fmt.Sscanf(value, "%d", &n); err != nil {
-				return nil, nil, bad(fmt.Sprintf("%q is not a number", value))
+			n, err := strconv.ParseUint(value, 10, 32)
+			if err != nil {
+				return nil, nil, bad(fmt.Sprintf("%q is not a whole number", value))
 			}
-			m.Set(fd, protoreflect.ValueOfUint32(n))
+			m.Set(fd, protoreflect.ValueOfUint32(uint32(n)))
 		case protoreflect.BoolKind:
 			if value != "true" && value != "false" {
 				return nil, nil, bad(fmt.Sprintf("%q is not true or false", value))

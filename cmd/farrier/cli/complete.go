@@ -20,7 +20,7 @@ func (a *app) completeNodes(c *cobra.Command) {
 	for _, child := range c.Commands() {
 		a.completeNodes(child)
 	}
-	if words := strings.Fields(c.Use); len(words) > 1 && words[1] == "NODE" {
+	if words := strings.Fields(c.Use); len(words) > 1 && strings.Trim(words[1], "[].") == "NODE" {
 		c.ValidArgsFunction = a.nodeNames
 	}
 }
@@ -28,7 +28,7 @@ func (a *app) completeNodes(c *cobra.Command) {
 // nodeNames offers the names that begin with what was typed. Without an answer there is nothing to offer: an error has no
 // place in the middle of a line that is being typed.
 func (a *app) nodeNames(c *cobra.Command, args []string, typed string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 {
+	if len(args) > 0 && !strings.Contains(c.Use, "...") {
 		return nil, cobra.ShellCompDirectiveNoFileComp
 	}
 	cl, err := a.connect()

@@ -2,8 +2,10 @@ package cli
 
 import (
 	"fmt"
+	"io"
 	"net/http"
 	"path/filepath"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -16,16 +18,33 @@ import (
 
 // operatorJoin turns a token into a configuration directory.
 func (a *app) operatorJoin() *cobra.Command {
-	c := &cobra.Command{Use: "join TOKEN", Short: "Make a configuration directory from a token", Args: exactly(1)}
+	c := &cobra.Command{Use: "join TOKEN", Short: "Make a configuration directory from a token", Args: exactly(1),
+		Long: "Make a configuration directory from a token: in --config, or $FARRIER_CONFIG, or ~/.config/farrier.\n\n" +
+			"With - for TOKEN it is read from standard input, where ps and the shell's history do not show it."}
 	c.RunE = func(c *cobra.Command, args []string) error {
-		token, err := identity.ParseJoinToken(args[0])
+		text := args[0]
+		if text == "-" {
+			data, err := io.ReadAll(io.LimitReader(a.in, maxAttachment))
+			if err != nil {
+				return fault.Wrap("read token", err)
+			}
+			text = strings.TrimSpace(string(data))
+		}
+		token, err := identity.ParseJoinToken(text)
 		if err != nil {
 			return err
 		}
 		if token.Role != identity.RoleOperator {
 			return fault.New(fault.Invalid, "join", "the token is for role %s", token.Role).WithHelp("make one with `farrier operator token NAME`")
 		}
-		dir := a.configDir()
+		dir, err := a.joinDir()
+		if err != nil {
+			return err
+		}
+		if old, err := identity.OpenStore(dir); err == nil && old.Peer().Name != token.Name {
+			return fault.New(fault.Exists, "join", "%s holds the certificate of operator %s", dir, old.Peer().Name).
+				WithHelp("give another directory: farrier --config DIRECTORY operator join TOKEN")
+		}
 		store, err := identity.NewStore(dir)
 		if err != nil {
 			return err
@@ -34,7 +53,7 @@ func (a *app) operatorJoin() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		res, err := joinAny(c, token, &farrierv1.JoinRequest{Token: args[0], CsrDer: csr, Version: c.Root().Version, FeatureLevel: 1})
+		res, err := joinAny(c, token, &farrierv1.JoinRequest{Token: text, CsrDer: csr, Version: c.Root().Version, FeatureLevel: 1})
 		if err != nil {
 			return err
 		}

@@ -51,6 +51,9 @@ func (a *app) nodeList() *cobra.Command {
 	c.Flags().StringVar(&sortBy, "sort", "name", "id, name, provision_state or updated_at; \" desc\" may follow")
 	c.Flags().IntVar(&limit, "limit", 0, "at most this many")
 	c.RunE = a.run(func(s *session, _ []string) error {
+		if limit < 0 {
+			return fault.New(fault.Invalid, "--limit", "%d is below zero", limit).WithHelp("0, or no --limit, lists all")
+		}
 		if c.Flags().Changed("maintenance") {
 			f.Maintenance = &maintenance
 		}
@@ -129,29 +132,7 @@ func (a *app) nodeShow() *cobra.Command {
 }
 
 func (s *session) node(n *farrierv1.Node) {
-	lock := ""
-	if l := n.GetLock(); l.GetToken() != 0 {
-		lock = fmt.Sprintf("%s: %s, since %s, token %d", l.GetHolder(), l.GetPurpose(), clock(l.GetSince()), l.GetToken())
-	}
-	wipe := ""
-	if w := n.GetWipe(); w.GetMethod() != "" {
-		wipe = strings.TrimSpace(fmt.Sprintf("%s at %s %s %s", w.GetMethod(), clock(w.GetAt()), w.GetWho(), w.GetReason()))
-	}
-	var macs []string
-	for _, p := range n.GetPorts() {
-		macs = append(macs, strings.TrimSpace(p.GetAddress()+" "+p.GetIp()))
-	}
-	s.Pairs([][2]string{
-		{"id", n.GetId()}, {"name", n.GetName()}, {"driver", n.GetDriver()}, {"group", n.GetGroup()}, {"agent", n.GetAgent()},
-		{"handover from", n.GetPreviousAgent()}, {"state", n.GetProvisionState()}, {"target", n.GetTargetProvisionState()},
-		{"power", n.GetPowerState()}, {"target power", n.GetTargetPowerState()}, {"maintenance", n.GetMaintenanceReason()}, {"fault", n.GetFault()},
-		{"last error", n.GetLastError()}, {"lock", lock}, {"ports", strings.Join(macs, ", ")}, {"driver info", pairs(n.GetDriverInfo())},
-		{"properties", pairs(n.GetProperties())}, {"extra", pairs(n.GetExtra())}, {"traits", strings.Join(n.GetTraits(), ", ")},
-		{"resource class", n.GetResourceClass()}, {"image", n.GetInstance().GetImage().GetUrl()}, {"image sha256", n.GetInstance().GetImage().GetSha256()},
-		{"verified", n.GetInstance().GetImageDigest()}, {"disk", n.GetInstance().GetDiskId()}, {"hostname", n.GetInstance().GetHostname()}, {"wiped", wipe},
-		{"boot tier", map[bool]string{true: "weak: the boot secret crossed the segment in clear (plain PXE)"}[n.GetWeakBoot()]},
-		{"version", fmt.Sprint(n.GetVersion())}, {"created", clock(n.GetCreatedAt())}, {"updated", clock(n.GetUpdatedAt())},
-	})
+	s.Pairs(nodePairs(n))
 	if f := n.GetFlow(); f.GetId() != 0 {
 		fmt.Fprintf(s.Out, "\nflow %d: %s, %s%s\n", f.GetId(), f.GetKind(), s.State(f.GetState()), colon(f.GetError()))
 		var rows [][]string
@@ -164,6 +145,58 @@ func (s *session) node(n *farrierv1.Node) {
 		}
 		s.Rows([]string{"STEP", "STATE", "CLASS", "WHERE", "TRY", "TOOK", ""}, rows)
 	}
+}
+
+// nodePairs are all fields of a node but its flow; those without a value are left out.
+func nodePairs(n *farrierv1.Node) [][2]string {
+	lock := ""
+	if l := n.GetLock(); l.GetToken() != 0 {
+		lock = fmt.Sprintf("%s: %s, since %s, token %s, %d queued", l.GetHolder(), l.GetPurpose(), clock(l.GetSince()), tokenText(l.GetToken()), l.GetQueued())
+	}
+	wipe := ""
+	if w := n.GetWipe(); w.GetMethod() != "" {
+		wipe = strings.Join(strings.Fields(fmt.Sprintf("%s at %s %s %s %s", w.GetMethod(), clock(w.GetAt()), strings.Join(w.GetDisks(), ","), w.GetWho(), w.GetReason())), " ")
+		if w.GetSampled() > 0 {
+			wipe += fmt.Sprintf(", %d samples read back", w.GetSampled())
+		}
+	}
+	var macs []string
+	for _, p := range n.GetPorts() {
+		macs = append(macs, strings.TrimSpace(p.GetAddress()+" "+p.GetIp()))
+	}
+	automated := ""
+	if n.AutomatedClean != nil {
+		automated = fmt.Sprint(n.GetAutomatedClean())
+	}
+	in := n.GetInstance()
+	return [][2]string{
+		{"id", n.GetId()}, {"name", n.GetName()}, {"description", n.GetDescription()}, {"driver", n.GetDriver()}, {"group", n.GetGroup()},
+		{"agent", n.GetAgent()}, {"handover from", n.GetPreviousAgent()}, {"state", n.GetProvisionState()}, {"target", n.GetTargetProvisionState()},
+		{"since", clock(n.GetProvisionUpdatedAt())}, {"power", n.GetPowerState()}, {"target power", n.GetTargetPowerState()},
+		{"maintenance", yes(n.GetMaintenance(), n.GetMaintenanceReason())}, {"fault", n.GetFault()}, {"last error", n.GetLastError()},
+		{"lock", lock}, {"protected", yes(n.GetProtected(), n.GetProtectedReason())}, {"retired", yes(n.GetRetired(), "")},
+		{"owner", n.GetOwner()}, {"lessee", n.GetLessee()}, {"automated clean", automated}, {"ports", strings.Join(macs, ", ")},
+		{"driver info", pairs(n.GetDriverInfo())}, {"properties", pairs(n.GetProperties())}, {"extra", pairs(n.GetExtra())},
+		{"traits", strings.Join(n.GetTraits(), ", ")}, {"resource class", n.GetResourceClass()}, {"boot mode", n.GetBootMode()},
+		{"instance", in.GetUuid()}, {"image", strings.TrimSpace(in.GetImage().GetUrl() + " " + in.GetImage().GetFormat())},
+		{"image sha256", in.GetImage().GetSha256()}, {"verified", in.GetImageDigest()}, {"root device", pairs(in.GetRootDeviceHints())},
+		{"disk", in.GetDiskId()}, {"hostname", in.GetHostname()}, {"wiped", wipe}, {"tenanted", yes(n.GetTenanted(), "a tenant's data may be on the disks")},
+		{"boot tier", map[bool]string{true: "weak: the boot secret crossed the segment in clear (plain PXE)"}[n.GetWeakBoot()]},
+		{"version", fmt.Sprint(n.GetVersion())}, {"created", clock(n.GetCreatedAt())}, {"updated", clock(n.GetUpdatedAt())},
+	}
+}
+
+// yes is empty for false; a reason may be left without the thing that it was for.
+func yes(on bool, reason string) string {
+	switch {
+	case on && reason != "":
+		return "yes: " + reason
+	case on:
+		return "yes"
+	case reason != "" && !strings.HasPrefix(reason, "a tenant"):
+		return "no: " + reason
+	}
+	return ""
 }
 
 func colon(s string) string {
@@ -319,8 +352,11 @@ func (a *app) nodeCreate() *cobra.Command {
 func (a *app) nodeSet() *cobra.Command {
 	var f fields
 	var version uint64
+	var driver, group string
 	c := &cobra.Command{Use: "set NODE", Short: "Change fields of a machine", Args: exactly(1)}
 	f.flags(c)
+	c.Flags().StringVar(&driver, "driver", "", "hardware type")
+	c.Flags().StringVar(&group, "group", "", "group of agents that can reach it")
 	c.Flags().Uint64Var(&version, "if-version", 0, "only if the machine still has this version")
 	wait := lockWait(c)
 	c.RunE = a.run(func(s *session, args []string) error {
@@ -332,6 +368,12 @@ func (a *app) nodeSet() *cobra.Command {
 		paths, err := f.apply(c, n)
 		if err != nil {
 			return err
+		}
+		if c.Flags().Changed("driver") {
+			n.Driver, paths = driver, append(paths, "driver")
+		}
+		if c.Flags().Changed("group") {
+			n.Group, paths = group, append(paths, "group")
 		}
 		if len(paths) == 0 {
 			return fault.New(fault.Invalid, "set", "nothing to change").WithHelp("see `farrier node set --help` for what can be changed")

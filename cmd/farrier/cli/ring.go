@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/pkg/fault"
 )
 
 func (a *app) ring() *cobra.Command {
@@ -16,6 +17,9 @@ func (a *app) ring() *cobra.Command {
 		res, err := s.Rings.ShowRing(s.ctx, &farrierv1.ShowRingRequest{Group: *group})
 		if err != nil {
 			return err
+		}
+		if *group != "" && len(res.GetRings()) == 0 {
+			return fault.New(fault.NotFound, "", "no agent and no machine is in group %q", *group).WithHelp("`farrier ring show` lists the groups")
 		}
 		return s.Message(res, func() {
 			var rows [][]string
@@ -110,11 +114,22 @@ func (a *app) agent() *cobra.Command {
 			res, err := s.Agents.UndrainAgent(s.ctx, &farrierv1.UndrainAgentRequest{Agent: name})
 			return res.GetAgent(), "takes machines again", err
 		}),
-		one("remove", "End an agent's session and forget it", func(s *session, name string) (*farrierv1.Agent, string, error) {
-			res, err := s.Agents.RemoveAgent(s.ctx, &farrierv1.RemoveAgentRequest{Agent: name})
-			return &farrierv1.Agent{Name: name}, fmt.Sprintf("removed, %d machines moved", res.GetMoved()), err
-		}),
-		a.token("agent", true))
+		a.agentRemove(), a.token("agent", true))
+}
+
+func (a *app) agentRemove() *cobra.Command {
+	c := &cobra.Command{Use: "remove AGENT", Short: "Forget an agent that is dead, or drained: only a new token brings it back", Args: exactly(1)}
+	force := c.Flags().Bool("force", false, "also when it is live: its session ends, its machines move")
+	c.RunE = a.run(func(s *session, args []string) error {
+		res, err := s.Agents.RemoveAgent(s.ctx, &farrierv1.RemoveAgentRequest{Agent: args[0], Force: *force})
+		if err != nil {
+			return err
+		}
+		return s.Message(res, func() {
+			s.say("%s: removed, %d machines moved; to bring it back: farrier agent token %s --group GROUP, then farrier-agent join", args[0], res.GetMoved(), args[0])
+		})
+	})
+	return c
 }
 
 func (a *app) lock() *cobra.Command {
@@ -128,22 +143,23 @@ func (a *app) lock() *cobra.Command {
 		return s.Message(res, func() {
 			var rows [][]string
 			for _, l := range res.GetLocks() {
-				rows = append(rows, []string{first(l.GetNodeName(), l.GetNode()), l.GetHolder(), l.GetPurpose(), ago(l.GetSince()), fmt.Sprint(l.GetToken()), fmt.Sprint(l.GetQueued())})
+				rows = append(rows, []string{first(l.GetNodeName(), l.GetNode()), l.GetHolder(), l.GetPurpose(), ago(l.GetSince()), tokenText(l.GetToken()), fmt.Sprint(l.GetQueued())})
 			}
 			s.Rows([]string{"NODE", "HOLDER", "PURPOSE", "HELD", "TOKEN", "QUEUED"}, rows)
 		})
 	})
 	brk := &cobra.Command{Use: "break NODE --reason TEXT", Short: "Take a lock from its holder: work behind it goes on under a new token, the old one is refused", Args: exactly(1)}
 	reason := brk.Flags().String("reason", "", "why; recorded")
-	token := brk.Flags().Uint64("token", 0, "only if the lock still has this token")
+	var only token
+	brk.Flags().Var(&only, "token", "only if the lock still has this token")
 	brk.RunE = a.run(func(s *session, args []string) error {
-		res, err := s.Locks.BreakLock(s.ctx, &farrierv1.BreakLockRequest{Node: args[0], Token: *token, Reason: *reason})
+		res, err := s.Locks.BreakLock(s.ctx, &farrierv1.BreakLockRequest{Node: args[0], Token: uint64(only), Reason: *reason})
 		if err != nil {
 			return err
 		}
 		return s.Message(res, func() {
 			if l := res.GetLock(); l.GetToken() != 0 {
-				s.say("%s: broken; the work goes on with %s under token %d", args[0], l.GetHolder(), l.GetToken())
+				s.say("%s: broken; the work goes on with %s under token %s", args[0], l.GetHolder(), tokenText(l.GetToken()))
 			} else {
 				s.say("%s: broken; the lock is free", args[0])
 			}
@@ -158,13 +174,14 @@ func (a *app) lock() *cobra.Command {
 			return err
 		}
 		return s.Message(res.GetLock(), func() {
-			s.say("%s is yours for at most 15 minutes, token %d; release it with: farrier lock release %s --token %d", args[0], res.GetLock().GetToken(), args[0], res.GetLock().GetToken())
+			s.say("%s is yours for at most 15 minutes, token %[2]s; release it with: farrier lock release %[1]s --token %[2]s", args[0], tokenText(res.GetLock().GetToken()))
 		})
 	})
 	release := &cobra.Command{Use: "release NODE --token N", Short: "Let go of a machine", Args: exactly(1)}
-	rtoken := release.Flags().Uint64("token", 0, "the token of the lock")
+	var own token
+	release.Flags().Var(&own, "token", "the token of the lock")
 	release.RunE = a.run(func(s *session, args []string) error {
-		res, err := s.Locks.ReleaseLock(s.ctx, &farrierv1.ReleaseLockRequest{Node: args[0], Token: *rtoken})
+		res, err := s.Locks.ReleaseLock(s.ctx, &farrierv1.ReleaseLockRequest{Node: args[0], Token: uint64(own)})
 		if err != nil {
 			return err
 		}

@@ -1011,6 +1011,7 @@ func (x *UndrainAgentResponse) GetAgent() *Agent {
 type RemoveAgentRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Agent         string                 `protobuf:"bytes,1,opt,name=agent,proto3" json:"agent,omitempty"`
+	Force         bool                   `protobuf:"varint,2,opt,name=force,proto3" json:"force,omitempty"` // also when it is live and has nodes
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1050,6 +1051,13 @@ func (x *RemoveAgentRequest) GetAgent() string {
 		return x.Agent
 	}
 	return ""
+}
+
+func (x *RemoveAgentRequest) GetForce() bool {
+	if x != nil {
+		return x.Force
+	}
+	return false
 }
 
 type RemoveAgentResponse struct {
@@ -3097,9 +3105,10 @@ const file_farrier_v1_ring_proto_rawDesc = "" +
 	"\x13UndrainAgentRequest\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\"?\n" +
 	"\x14UndrainAgentResponse\x12'\n" +
-	"\x05agent\x18\x01 \x01(\v2\x11.farrier.v1.AgentR\x05agent\"*\n" +
+	"\x05agent\x18\x01 \x01(\v2\x11.farrier.v1.AgentR\x05agent\"@\n" +
 	"\x12RemoveAgentRequest\x12\x14\n" +
-	"\x05agent\x18\x01 \x01(\tR\x05agent\"+\n" +
+	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x14\n" +
+	"\x05force\x18\x02 \x01(\bR\x05force\"+\n" +
 	"\x13RemoveAgentResponse\x12\x14\n" +
 	"\x05moved\x18\x01 \x01(\x04R\x05moved\":\n" +
 	"\bPosition\x12\x14\n" +
