@@ -74,7 +74,7 @@ func (s *Site) waitVoters(ctx context.Context) error {
 		}
 		var addresses []string
 		for _, m := range res.GetMembers() {
-			if m.GetVoter() {
+			if m.GetVoter() && m.GetApiAddress() != "" { // a new cluster records its first member a moment later
 				addresses = append(addresses, m.GetApiAddress())
 			}
 		}
