@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/ramdisk-agent/machine"
@@ -187,4 +188,44 @@ func TestControllersWithoutADriver(t *testing.T) {
 	if got, err := NewLinux(t.TempDir()).Undriven(); err != nil || len(got) != 0 {
 		t.Errorf("a machine without PCI: %v, %v", got, err)
 	}
+}
+
+// TestSoftwareDiskGate: a write past the gate waits until the gate is gone, and leaves nothing in the log before.
+func TestSoftwareDiskGate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		dir := t.TempDir()
+		gate, log := filepath.Join(dir, "gate"), filepath.Join(dir, "log")
+		if err := os.WriteFile(gate, []byte("4096\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		h, info := software(t, machine.Disk{WriteLog: log, WriteGate: gate})
+		d, err := h.Open(info)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		if _, err := d.WriteAt(Buffer(4096), 0); err != nil {
+			t.Fatal(err)
+		}
+		written := make(chan error, 1)
+		go func() {
+			_, err := d.WriteAt(Buffer(4096), 4096)
+			written <- err
+		}()
+		synctest.Wait()
+		select {
+		case err := <-written:
+			t.Errorf("the gate let more through than it says (%v)", err)
+		default:
+		}
+		if b, err := os.ReadFile(log); err != nil || string(b) != "write 0 4096\n" {
+			t.Errorf("the log before the gate opened: %q, %v", b, err)
+		}
+		if err := os.Remove(gate); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-written; err != nil {
+			t.Error(err)
+		}
+	})
 }

@@ -3,6 +3,8 @@ package disk
 import (
 	"fmt"
 	"os"
+	"strconv"
+	"strings"
 	"sync"
 	"time"
 
@@ -94,9 +96,13 @@ type fileDisk struct {
 	spec machine.Disk
 	log  *os.File
 
-	mu   sync.Mutex // guards busy
-	busy time.Time  // when the disk is done with what it was given, at its write rate
+	mu    sync.Mutex // guards the fields below
+	busy  time.Time  // when the disk is done with what it was given, at its write rate
+	given int64      // bytes to write since it was opened
 }
+
+// gatePoll is how often a held write looks whether its gate is open.
+const gatePoll = 5 * time.Millisecond
 
 func (d *fileDisk) check(op string, p []byte, off int64) error {
 	if !aligned(p, off, d.info.Sector) || off < 0 || off+int64(len(p)) > d.info.Size {
@@ -120,6 +126,7 @@ func (d *fileDisk) WriteAt(p []byte, off int64) (int, error) {
 	if err := d.check("write disk", p, off); err != nil {
 		return 0, err
 	}
+	d.pass(int64(len(p)))
 	if err := d.note("write", off, int64(len(p))); err != nil {
 		return 0, err
 	}
@@ -129,6 +136,28 @@ func (d *fileDisk) WriteAt(p []byte, off int64) (int, error) {
 		return n, fault.New(fault.Unavailable, "write disk", "%w", err)
 	}
 	return n, nil
+}
+
+// pass holds a write at the gate, if there is one and the disk was given as much as it lets through.
+func (d *fileDisk) pass(n int64) {
+	if d.spec.WriteGate == "" {
+		return
+	}
+	d.mu.Lock()
+	d.given += n
+	given := d.given
+	d.mu.Unlock()
+	for {
+		text, err := os.ReadFile(d.spec.WriteGate)
+		if err != nil {
+			return // open
+		}
+		through, err := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		if err != nil || given <= through {
+			return
+		}
+		time.Sleep(gatePoll)
+	}
 }
 
 // wait lets the disk be as slow as its description says.

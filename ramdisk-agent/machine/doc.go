@@ -20,6 +20,8 @@
 //	     "sector": 512,                    logical sector: 512 (default) or 4096
 //	     "write_bytes_per_second": 0,      0: as fast as it goes; for tests that must meet a write half-way
 //	     "write_log": ""                   file that gets one line "write OFFSET LENGTH" (or discard, zero) for each change
+//	     "write_gate": ""                  file with a number of bytes: while it is there, a disk that was given so many
+//	                                       since it was opened holds its further writes; for tests that stop in the middle
 //	  }]
 //	}
 //

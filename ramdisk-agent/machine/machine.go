@@ -59,6 +59,7 @@ type Disk struct {
 	Sector     int64   `json:"sector,omitempty"`
 	WriteRate  int64   `json:"write_bytes_per_second,omitempty"`
 	WriteLog   string  `json:"write_log,omitempty"`
+	WriteGate  string  `json:"write_gate,omitempty"`
 }
 
 // Discard says what a disk does with a discard.
@@ -177,8 +178,10 @@ func (d *Disk) complete(dir string, i int) error {
 	if !filepath.IsAbs(d.Path) {
 		d.Path = filepath.Join(dir, d.Path)
 	}
-	if d.WriteLog != "" && !filepath.IsAbs(d.WriteLog) {
-		d.WriteLog = filepath.Join(dir, d.WriteLog)
+	for _, path := range []*string{&d.WriteLog, &d.WriteGate} {
+		if *path != "" && !filepath.IsAbs(*path) {
+			*path = filepath.Join(dir, *path)
+		}
 	}
 	if d.Name == "" {
 		d.Name = diskName(i)

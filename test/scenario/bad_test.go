@@ -152,9 +152,6 @@ func (k *kit) picture() *farrierv1.ListNodesResponse {
 		k.t.Fatal(client.Fault(err))
 	}
 	res.Index = 0
-	for _, n := range res.GetNodes() {
-		n.Lock = n.GetLock() // held locks show here too
-	}
 	return res
 }
 

@@ -131,8 +131,11 @@ func (k *kit) killDuring(m *site.Machine, v victim, verb, step, want string) *fa
 	if back == nil {
 		back = (*kit).restart
 	}
+	open := k.hold(m)
+	defer open()
 	seen, wait := during(step, func(n *farrierv1.Node) {
 		killed = v.kill(k, k.ctx(), m, n)
+		open()
 		happened = true
 		if !v.late {
 			back(k, killed)

@@ -22,10 +22,11 @@ import (
 // patience bounds each wait for the work of a machine. Nothing is asserted of the time that it takes.
 const patience = 3 * time.Minute
 
-// The disks of the machines: slow enough to be caught in the middle, large enough for the image.
+// The disks of the machines: large enough for the image, and slow enough for others to see it being written.
 const (
 	diskBytes = 512 << 20
 	diskRate  = 150 << 20
+	half      = 100 << 20 // bytes: in the middle of the image, which has about twice as many that are not zero, and of a wipe
 	chunk     = 4 << 20
 )
 
@@ -56,7 +57,7 @@ func start(t *testing.T, machines int) *kit {
 	dir := t.TempDir()
 	s, err := site.Start(t.Context(), site.Config{Dir: dir, Bin: binaries, Machines: machines, Machine: func(_ int, cfg *machine.Config) {
 		cfg.DiskBytes = diskBytes
-		cfg.Disk = ramdisk.Disk{Discard: ramdisk.DiscardRefuse, WriteRate: diskRate, WriteLog: filepath.Join(cfg.Dir, "writes.log")}
+		cfg.Disk = ramdisk.Disk{Discard: ramdisk.DiscardRefuse, WriteRate: diskRate, WriteLog: filepath.Join(cfg.Dir, "writes.log"), WriteGate: filepath.Join(cfg.Dir, "gate")}
 	}})
 	if err != nil {
 		t.Fatal(err)
@@ -136,7 +137,18 @@ func (k *kit) reach(node, want string, seen func(*farrierv1.Node)) *farrierv1.No
 	return n
 }
 
-// during runs act once, when the step is running and has done a part of its work, and returns what waits for act's end.
+// hold has the machine's disk stop in the middle of a long write until open is called.
+func (k *kit) hold(m *site.Machine) (open func()) {
+	k.t.Helper()
+	gate := filepath.Join(filepath.Dir(m.DiskPath()), "gate")
+	if err := os.WriteFile(gate, []byte(fmt.Sprint(half)), 0o600); err != nil {
+		k.t.Fatal(err)
+	}
+	return func() { _ = os.Remove(gate) } // again: it is gone
+}
+
+// during runs act once, when the step is running and has done a part of its work, and returns what waits for act's end. The
+// disk is held, so that the step cannot be over before.
 func during(step string, act func(n *farrierv1.Node)) (seen func(*farrierv1.Node), wait func()) {
 	var once sync.Once
 	var wg sync.WaitGroup
@@ -145,8 +157,7 @@ func during(step string, act func(n *farrierv1.Node)) (seen func(*farrierv1.Node
 		if f.GetState() != "open" || int(f.GetCurrent()) >= len(f.GetSteps()) {
 			return
 		}
-		st := f.GetSteps()[f.GetCurrent()]
-		if p := st.GetProgress(); st.GetName() == step && p.GetDone() > 0 && p.GetDone() > p.GetTotal()/8 && p.GetDone() < p.GetTotal()*3/4 {
+		if st := f.GetSteps()[f.GetCurrent()]; st.GetName() == step && st.GetProgress().GetDone() > 0 {
 			once.Do(func() { wg.Go(func() { act(n) }) })
 		}
 	}, wg.Wait
