@@ -24,9 +24,14 @@ build: ## the four binaries, in bin/
 demo: build ## three coordinators, two rack agents, four software machines: enrolled, cleaned and deployed
 	@exec $(BIN)/farrier demo --exit-with-parent
 
+# -timeout is of each package: it ends a test that hangs. How long all of it took is printed at the end.
 .PHONY: test
-test: build ## unit tests with -race, layers, scenarios with software machines
-	CGO_ENABLED=1 FARRIER_BIN=$(CURDIR)/$(BIN) $(GO) test -race -timeout 8m ./...
+test: build ## unit tests with -race, layers, documents, scenarios with software machines
+	@time CGO_ENABLED=1 FARRIER_BIN=$(CURDIR)/$(BIN) $(GO) test -race -timeout 8m ./...
+
+.PHONY: race
+race: build ## the tests of a part again and again with -race: make race PKG=./agent/... COUNT=20
+	CGO_ENABLED=1 FARRIER_BIN=$(CURDIR)/$(BIN) $(GO) test -race -count=$(or $(COUNT),5) -timeout 30m $(or $(PKG),./agent/... ./coordinator/... ./pkg/... ./ramdisk-agent/...)
 
 .PHONY: check
 check: ## format, vet, staticcheck, generated code fresh
