@@ -146,6 +146,14 @@ func (k *ringKit) onlyFrom(agent string, had []string, moved map[string]string) 
 	k.placed()
 }
 
+// still looks for moves after the leader has planned several times.
+func (k *ringKit) still() (moved map[string]string) {
+	k.t.Helper()
+	before := k.elapsed()
+	k.await("time goes on", func() bool { return k.elapsed() > before+time.Second })
+	return k.settle()
+}
+
 func (k *ringKit) nothing(what string, moved map[string]string) {
 	k.t.Helper()
 	if len(moved) != 0 {
@@ -327,20 +335,32 @@ func (k *ringKit) createFakes() {
 	}
 }
 
-// rebalance asks for it and returns the moves by node name.
+// saying runs the command line and looks for what it has to say.
+func (k *ringKit) saying(text string, args ...string) {
+	k.t.Helper()
+	if a := k.done(args...); !strings.Contains(a.out, text) {
+		k.t.Errorf("%s does not say %q:\n%s", a, text, a.out)
+	}
+}
+
+// rebalance asks for it on the command line and returns the moves by node name. A dry run announces the same before.
 func (k *ringKit) rebalance() map[string]string {
 	k.t.Helper()
-	res, err := k.Client.Rings.Rebalance(k.ctx(), &farrierv1.RebalanceRequest{Group: "rack1"})
-	if err != nil {
-		k.t.Fatal(client.Fault(err))
+	var announced, done struct {
+		Moves []struct{ Node, To string }
+	}
+	k.done("ring", "rebalance", "--group", "rack1", "--dry-run", "-o", "json").decode(k.t, &announced)
+	k.done("ring", "rebalance", "--group", "rack1", "-o", "json").decode(k.t, &done)
+	if !slices.Equal(announced.Moves, done.Moves) {
+		k.t.Errorf("the dry run announced %v, and %v moved", announced.Moves, done.Moves)
 	}
 	names := map[string]string{}
 	for _, n := range k.list() {
 		names[n.GetId()] = n.GetName()
 	}
 	moves := map[string]string{}
-	for _, m := range res.GetMoves() {
-		moves[names[m.GetNode()]] = m.GetTo()
+	for _, m := range done.Moves {
+		moves[names[m.Node]] = m.To // by the node's id
 	}
 	return moves
 }
@@ -393,7 +413,7 @@ func TestRing(t *testing.T) {
 		if err := k.AddAgent(k.ctx(), "drivers: [fake-hardware]\n"); err != nil {
 			k.t.Fatal(err)
 		}
-		k.nothing("a join", k.settle())
+		k.nothing("a join", k.still())
 	})
 	k.run("rebalance", func(k *ringKit) {
 		moves := k.rebalance()
@@ -411,16 +431,16 @@ func TestRing(t *testing.T) {
 	})
 	k.run("drain", func(k *ringKit) {
 		had := k.of(a.Name)
-		if _, err := k.Client.Agents.DrainAgent(k.ctx(), &farrierv1.DrainAgentRequest{Agent: a.Name}); err != nil {
-			k.t.Fatal(client.Fault(err))
-		}
+		k.saying("draining", "agent", "drain", a.Name)
+		k.saying("draining", "agent", "list")
 		moved := k.settle()
 		k.onlyFrom(a.Name, had, moved)
 		k.followed(moved)
-		if _, err := k.Client.Agents.UndrainAgent(k.ctx(), &farrierv1.UndrainAgentRequest{Agent: a.Name}); err != nil {
-			k.t.Fatal(client.Fault(err))
+		for name, owner := range moved {
+			k.saying(name+" is owned by "+owner, "ring", "explain", name)
 		}
-		k.nothing("undrain", k.settle())
+		k.saying("takes machines again", "agent", "undrain", a.Name)
+		k.nothing("undrain", k.still())
 	})
 	for _, end := range []struct {
 		name string
