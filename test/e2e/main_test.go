@@ -22,7 +22,7 @@ import (
 )
 
 func TestMain(m *testing.M) {
-	inside, status, err := netns.Enter()
+	inside, status, err := netns.Enter(context.Background())
 	if err != nil {
 		fmt.Fprintln(os.Stderr, err)
 	}

@@ -3,7 +3,6 @@ package demo
 import (
 	"context"
 	"os"
-	"time"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/sys/unix"
@@ -17,7 +16,7 @@ import (
 // environment, it leaves when all machines are active.
 func Command() *cobra.Command {
 	var o Options
-	var withParent bool
+	var parent int
 	c := &cobra.Command{
 		Use: "demo", Short: "A whole Farrier on this computer, with simulated machines", Args: cobra.NoArgs,
 		Long: "demo starts three coordinators and two rack agents as processes, and simulated machines with a Redfish BMC\neach; it enrols, verifies, inspects, cleans and deploys them, and says what happens.\n\nOn a terminal it stays up until Ctrl-C. Elsewhere, or with DEMO_EXIT=1, it leaves when all machines are active.",
@@ -27,10 +26,10 @@ func Command() *cobra.Command {
 	c.Flags().IntVar(&o.Machines, "machines", 0, "how many machines, 1 to 16 (default 4, and 1 with --vm)")
 	c.Flags().BoolVar(&o.VM, "vm", false, "machines that QEMU emulates, with real firmware and a real kernel (after 'make setup', on Debian)")
 	c.Flags().DurationVar(&o.Timeout, "give-up", 0, "fail when not every machine is active after this time (default 2m, and 5m with --vm)")
-	c.Flags().BoolVar(&withParent, "exit-with-parent", false, "end when the program that started this one ends, also by kill -9")
+	c.Flags().IntVar(&parent, "parent", 0, "process id of the program that starts this one: end when that ends, also by kill -9")
 	c.RunE = func(c *cobra.Command, _ []string) error {
-		if withParent {
-			if err := exitWithParent(); err != nil {
+		if parent != 0 {
+			if err := endWithParent(parent); err != nil {
 				return err
 			}
 		}
@@ -47,49 +46,27 @@ func Command() *cobra.Command {
 	return c
 }
 
-// exitWithParent asks the kernel for SIGTERM when the parent ends: make, for one, holds no pipe to what it runs.
-func exitWithParent() error {
+// endWithParent asks the kernel for SIGTERM when the parent ends: make, for one, holds no pipe to what it runs. Whether it has ended
+// before that was asked shows by the process that is the parent now; it may be process 1 from the start, in a container.
+func endWithParent(parent int) error {
 	if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGTERM), 0, 0, 0); err != nil {
 		return fault.New(fault.Unsupported, "follow the parent process", "%w", err)
 	}
-	if os.Getppid() == 1 {
-		return fault.New(fault.Aborted, "follow the parent process", "it has ended already")
+	if now := os.Getppid(); now != parent {
+		return fault.New(fault.Aborted, "follow the parent process", "%d is the parent, not %d: that has ended", now, parent)
 	}
 	return nil
 }
 
-// stopWait is how long the process in the namespaces may take to end in order.
-const stopWait = 8 * time.Second
-
 // enter runs this program again in namespaces of its own and ends with its status; there, it returns true. The kernel
 // kills that process when this one ends.
 func enter(ctx context.Context) (inside bool, err error) {
-	type result struct {
-		inside bool
-		status int
-		err    error
+	inside, status, err := netns.Enter(ctx)
+	if err != nil {
+		return false, fault.New(fault.Unsupported, "make namespaces", "%w", err)
 	}
-	done := make(chan result, 1)
-	go func() {
-		var r result
-		r.inside, r.status, r.err = netns.Enter()
-		done <- r
-	}()
-	var r result
-	select {
-	case r = <-done:
-	case <-ctx.Done(): // Ctrl-C reached that process too
-		select {
-		case r = <-done:
-		case <-time.After(stopWait):
-			return false, fault.New(fault.Aborted, "demo", "%w", ctx.Err())
-		}
+	if !inside && status != 0 {
+		os.Exit(status) // it has said why
 	}
-	if r.err != nil {
-		return false, fault.New(fault.Unsupported, "make namespaces", "%w", r.err)
-	}
-	if !r.inside && r.status != 0 {
-		os.Exit(r.status) // it has said why
-	}
-	return r.inside, nil
+	return inside, nil
 }

@@ -26,7 +26,7 @@ type Options struct {
 	Bin      string        // directory of the binaries; default that of the running program
 	Machines int           // 1 to 16; default 4, and 1 with VM
 	VM       bool          // machines that QEMU emulates; this process is in namespaces of its own (netns.Enter)
-	Timeout  time.Duration // for all machines to become active; default 120 s, and 300 s with VM
+	Timeout  time.Duration // for all machines to become active, from the start of the daemons; default 120 s, and 300 s with VM
 	Stay     bool          // go on until the context ends
 	Out      io.Writer
 }
@@ -50,7 +50,7 @@ func Run(ctx context.Context, o Options) error {
 	}
 	defer release()
 	d := &demo{o: o, began: time.Now(), dir: filepath.Join(o.Dir, "run")}
-	d.say("Farrier demonstration: real daemons, %s machines. Everything it writes is in %s", d.kind(), d.dir)
+	d.say("Farrier demonstration: real daemons, %s machines. Everything it writes is in %s", d.kind(), o.Dir)
 	if err := d.binaries(ctx); err != nil {
 		return err
 	}
@@ -60,17 +60,24 @@ func Run(ctx context.Context, o Options) error {
 		OnStart: d.started, OnMachine: d.machineEvent,
 	}
 	if o.VM {
+		cfg.Images = filepath.Join(d.dir, "images") // each run makes its own: they go with it
 		if cfg.Rack, err = newRack(o.Bin); err != nil {
 			return err
 		}
 	}
-	s, err := site.Start(ctx, cfg)
+	late := fmt.Errorf("not every machine was active within %s", o.Timeout)
+	limited, cancel := context.WithTimeoutCause(ctx, o.Timeout, late)
+	defer cancel()
+	s, err := site.Start(limited, cfg)
 	if err != nil {
+		if limited.Err() != nil && ctx.Err() == nil {
+			err = fmt.Errorf("%w: %w", late, err)
+		}
 		return fault.Wrap("start the demonstration", fault.New(fault.Unavailable, "", "%w", err).WithHelp("the logs are in %s", d.dir))
 	}
 	d.site = s
 	defer s.Close()
-	if err := d.story(ctx); err != nil {
+	if err := d.story(limited); err != nil {
 		if ctx.Err() != nil {
 			return fault.New(fault.Aborted, "demo", "ended before every machine was active")
 		}
@@ -159,8 +166,6 @@ func (d *demo) binaries(ctx context.Context) error {
 
 // story takes every machine from unknown to active and compares its disk with the image.
 func (d *demo) story(ctx context.Context) error {
-	ctx, cancel := context.WithTimeoutCause(ctx, d.o.Timeout, fmt.Errorf("not every machine was active within %s", d.o.Timeout))
-	defer cancel()
 	list, err := d.site.Client.Nodes.ListNodes(ctx, &farrierv1.ListNodesRequest{PageSize: 1})
 	if err != nil {
 		return err
@@ -215,7 +220,7 @@ func (d *demo) deploy(ctx context.Context, m *subject) error {
 			return fmt.Errorf("%s: %w", v.verb, err)
 		}
 	}
-	d.line(m.name, "active", "after "+seconds(time.Since(began))+", "+seconds(time.Since(d.began))+" from the start of the daemons", 0)
+	d.line(m.name, "active", d.kind()+" machine, after "+seconds(time.Since(began))+", "+seconds(time.Since(d.began))+" from the start of the daemons", 0)
 	return m.check(ctx)
 }
 

@@ -92,7 +92,7 @@ func TestEvents(t *testing.T) {
 	tell("flow.step", 3500*time.Millisecond, step("done"))
 	tell("node.owner", 0, map[string]string{"from": "rack1-a", "to": "rack1-b", "reason": "session ended"})
 	tell("node.provision_state", 0, map[string]string{"to": "active"})
-	for _, want := range []string{"deploy.write_image retry: cut", "2.50 s", "moves from rack1-a to rack1-b: session ended"} {
+	for _, want := range []string{"deploy.write_image (simulated) retry: cut", "2.50 s", "moves from rack1-a to rack1-b: session ended"} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("%q is not told in:\n%s", want, out.String())
 		}

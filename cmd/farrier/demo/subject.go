@@ -48,7 +48,11 @@ func (d *demo) subjects() ([]*subject, error) {
 		})
 	}
 	for _, vm := range d.site.VMs {
+		began := time.Now()
 		img, err := d.site.OS(nonce())
+		if err == nil {
+			d.line("lab", "start", "disk image of "+vm.Name+" built: a boot loader, Debian's kernel, busybox", time.Since(began))
+		}
 		if err != nil {
 			return nil, fault.New(fault.Unavailable, "build image", "%w", err).WithHelp("run `make setup`")
 		}
@@ -71,7 +75,7 @@ func (d *demo) compare(ctx context.Context, m *site.Machine) error {
 	if err != nil {
 		return fmt.Errorf("the disk is not the image: %w", err)
 	}
-	d.line(m.Name, "disk", fmt.Sprintf("equals the image, byte for byte (%d MiB compared)", n>>20), time.Since(began))
+	d.line(m.Name, "disk", fmt.Sprintf("%s disk equals the image, byte for byte (%d MiB)", d.kind(), n>>20), time.Since(began))
 	return nil
 }
 
@@ -82,7 +86,7 @@ func (d *demo) booted(ctx context.Context, vm *site.VM, img *site.OS) error {
 	if err != nil {
 		return err
 	}
-	d.line(vm.Name, "disk", "boots, and says: "+strings.TrimSpace(line), time.Since(began))
+	d.line(vm.Name, "disk", "the emulated machine boots it, and says: "+strings.TrimSpace(line), time.Since(began))
 	return nil
 }
 

@@ -47,19 +47,19 @@ func (d *demo) line(who, kind, what string, took time.Duration) {
 func (d *demo) print(who, kind, what string, took time.Duration) {
 	at := time.Since(d.began).Seconds()
 	if took > 0 {
-		fmt.Fprintf(d.o.Out, "%7.2f s  %-4s %-8s %-34s %6.2f s\n", at, who, kind, what, took.Seconds())
+		fmt.Fprintf(d.o.Out, "%7.2f s  %-4s %-8s %-46s %6.2f s\n", at, who, kind, what, took.Seconds())
 		return
 	}
 	fmt.Fprintf(d.o.Out, "%7.2f s  %-4s %-8s %s\n", at, who, kind, what)
 }
 
 func (d *demo) started(what string, took time.Duration) {
-	boot := "ramdisk packed (real); kernel and boot program are marked stand-ins"
+	image, boot := "disk image built, and served over HTTP with its digest", "ramdisk packed (real); kernel and boot program are marked stand-ins"
 	if d.o.VM {
-		boot = "ramdisk packed, with the modules of Debian's kernel"
+		image, boot = "a server of disk images, over HTTP", "ramdisk packed, with the modules of Debian's kernel"
 	}
 	text := map[string]string{
-		"image":        "disk image built, and served over HTTP with its digest",
+		"image":        image,
 		"ramdisk":      boot,
 		"coordinators": "3 coordinators: processes, mutual TLS, one made the cluster, two joined by token",
 		"agents":       "2 rack agents: processes, joined by token",
@@ -115,7 +115,7 @@ func (d *demo) event(e *farrierv1.Event) {
 		d.step(e, f)
 	case "flow.closed":
 		if f["error"] != "" {
-			d.print(e.GetNodeName(), f["kind"], f["status"]+": "+f["error"], 0)
+			d.print(e.GetNodeName(), f["kind"], f["status"]+" ("+d.kind()+"): "+f["error"], 0)
 		}
 	case "node.owner":
 		if f["from"] != "" {
@@ -131,6 +131,7 @@ func (d *demo) event(e *farrierv1.Event) {
 func (d *demo) step(e *farrierv1.Event, f map[string]string) {
 	key := e.GetNode() + "/" + f["flow"] + "/" + f["step"]
 	at := e.GetAt().AsTime()
+	name := f["name"] + " (" + d.kind() + ")"
 	switch f["state"] {
 	case "opened":
 		if d.opened == nil {
@@ -138,13 +139,13 @@ func (d *demo) step(e *farrierv1.Event, f map[string]string) {
 		}
 		d.opened[key] = at
 	case "regrant":
-		d.print(e.GetNodeName(), f["kind"], f["name"]+" goes on under a new owner", 0)
+		d.print(e.GetNodeName(), f["kind"], name+" goes on under a new owner", 0)
 	case "retry", "reboot", "failed", "aborted":
-		d.print(e.GetNodeName(), f["kind"], fmt.Sprintf("%s %s: %s", f["name"], f["state"], f["error"]), 0)
+		d.print(e.GetNodeName(), f["kind"], fmt.Sprintf("%s %s: %s", name, f["state"], f["error"]), 0)
 	default:
 		took := at.Sub(d.opened[key])
 		delete(d.opened, key)
-		d.print(e.GetNodeName(), f["kind"], f["name"], max(took, time.Millisecond))
+		d.print(e.GetNodeName(), f["kind"], name, max(took, time.Millisecond))
 	}
 }
 
@@ -177,7 +178,8 @@ func (d *demo) next(ctx context.Context) {
 	for _, c := range []struct{ command, what string }{
 		{"node list", "all machines"},
 		{"node show m1", "one of them, with its steps"},
-		{"event tail", "what happens, as it happens"},
+		{"node watch m1", "its work, as it happens"},
+		{"event tail", "everything that happens"},
 		{"node rebuild m1 --wait", "write the image again"},
 		{"node undeploy m2 --wait", "wipe a machine and make it available"},
 		{"ring show", "which agent has which machine"},

@@ -3,6 +3,7 @@
 package netns
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"net"
@@ -10,6 +11,7 @@ import (
 	"os/exec"
 	"runtime"
 	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	vns "github.com/vishvananda/netns"
@@ -18,9 +20,13 @@ import (
 
 const insideEnv = "FARRIER_INSIDE_NETNS"
 
+// stopWait is how long the program in the namespaces may take to end when it is asked to.
+const stopWait = 8 * time.Second
+
 // Enter runs the program again in new user, mount and network namespaces and returns its exit status and inside false;
-// in the new process it returns inside true. Call it first thing in main or TestMain.
-func Enter() (inside bool, status int, err error) {
+// in the new process it returns inside true. Call it first thing in main or TestMain. When ctx ends the new process gets
+// SIGTERM, and is killed if that does not end it.
+func Enter(ctx context.Context) (inside bool, status int, err error) {
 	if os.Getenv(insideEnv) != "" {
 		return true, 0, nil
 	}
@@ -28,7 +34,9 @@ func Enter() (inside bool, status int, err error) {
 	if err != nil {
 		return false, 1, err
 	}
-	cmd := exec.Command(self, os.Args[1:]...)
+	cmd := exec.CommandContext(ctx, self, os.Args[1:]...)
+	cmd.Cancel = func() error { return cmd.Process.Signal(syscall.SIGTERM) }
+	cmd.WaitDelay = stopWait
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = os.Stdin, os.Stdout, os.Stderr
 	cmd.Env = append(os.Environ(), insideEnv+"=1")
 	cmd.SysProcAttr = &syscall.SysProcAttr{
@@ -42,6 +50,9 @@ func Enter() (inside bool, status int, err error) {
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
 		return false, exit.ExitCode(), nil
+	}
+	if err != nil && cmd.ProcessState != nil { // it ended in order when it was asked to
+		return false, cmd.ProcessState.ExitCode(), nil
 	}
 	if err != nil {
 		return false, 1, fmt.Errorf("run again in own namespaces: %w (kernel.unprivileged_userns_clone or user.max_user_namespaces may forbid it)", err)
