@@ -17,13 +17,11 @@ func interfaces(bmcName, bootName, ramdiskName string) []Interface {
 }
 
 func powerSteps() []Step {
-	soft := Arg{Name: "soft_timeout", Description: "how long the operating system may take, as a duration; default 30s"}
+	soft := Arg{Name: "soft_timeout", Description: "how long the operating system may take, as a duration; default 10m"}
 	return []Step{
 		{Name: "power_on", Executor: step.BMC, Class: step.Set},
 		{Name: "power_off", Executor: step.BMC, Class: step.Set},
 		{Name: "soft_power_off", Executor: step.BMC, Class: step.Set, Args: []Arg{soft}},
-		{Name: "reboot", Executor: step.BMC, Class: step.Onceish},
-		{Name: "soft_reboot", Executor: step.BMC, Class: step.Onceish, Args: []Arg{soft}},
 	}
 }
 

@@ -39,9 +39,6 @@ func (a *agent) run(ctx context.Context, t *task.Exclusive) work.Outcome {
 	switch t.Order().Full() {
 	case "power.power_off", "power.soft_power_off":
 		a.sim.PowerOff(out.Node)
-	case "power.reboot", "power.soft_reboot":
-		a.sim.PowerOff(out.Node)
-		a.powerOn(out.Node, 0)
 	case "power.power_on":
 		a.powerOn(out.Node, 0)
 	}

@@ -5,7 +5,8 @@
 // An effect is tried three times with back-off as long as its error is one of the way. A resumed order begins
 // with the same question, so what an earlier run has done is found, not done again.
 //
-// Steps are data (see table): a set has a read and a do. Resets are split into sets: off, read back, on, read back.
+// Steps are data (see table): a set has a read and a do. Resets are split into sets by the flow: off, read back, on, read
+// back. A soft power off asks once, and waits; it never cuts the power.
 //
 // Relay hands ramdisk steps on; an order to write an image first makes the group's cache fetch it, and a fetch
 // that fails is the step's failure.

@@ -2,6 +2,8 @@ package steps
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"strconv"
 	"time"
 
@@ -80,67 +82,79 @@ func bootSet(args map[string]string) set {
 	}
 }
 
-// softOff asks the operating system first, and takes the power away when it has not shut down in time.
+// errAskedOnce marks a shutdown that was asked for and has not come about: asking again by itself would push the power
+// button of a machine that may have gone off meanwhile.
+var errAskedOnce = errors.New("the operating system has not shut down") // read-only
+
+// softOff asks the operating system to shut down, once, and waits until it has. It never takes the power away: that is
+// power_off, and the user's to decide.
 func (r *Runner) softOff(ctx context.Context, t Task) (map[string]string, error) {
-	wait := DefaultSoft
-	if d, err := time.ParseDuration(t.Order().Args["soft_timeout"]); err == nil && d > 0 {
-		wait = d
-	}
-	if d := t.Order().Deadline; d > 0 {
-		wait = min(wait, d/2) // the hard way needs time too
-	}
 	off := powerSet(bmc.PowerOff)
 	var facts map[string]string
-	var done bool
+	var done, asked bool
 	err := r.tries(ctx, t, func(ctx context.Context) error {
 		return t.Turn(ctx, func(ctx context.Context, c bmc.Client, do Do) (err error) {
 			if facts, done, err = read(ctx, off, c); err != nil || done {
 				return err
 			}
-			return do(ctx, changeDeadline(t), c.SoftOff)
+			err = do(ctx, changeDeadline(t), func(ctx context.Context) error {
+				err := c.SoftOff(ctx)
+				k := fault.KindOf(err)
+				asked = err == nil || k == fault.UnknownOutcome || k == fault.Timeout
+				return err
+			})
+			if asked { // what the request did is seen in the power state, whatever its answer was
+				return nil
+			}
+			return err
 		})
 	})
-	if done && err == nil {
-		return facts, nil
+	if err != nil || done {
+		return facts, err
 	}
-	if err != nil {
-		r.Log.Info("soft power off not taken: going the hard way", "node", t.Order().Node, "err", err)
-		return r.set(ctx, t, off)
-	}
+	return r.awaitOff(ctx, t, off)
+}
+
+// awaitOff reads the power state until it is off.
+func (r *Runner) awaitOff(ctx context.Context, t Task, off set) (facts map[string]string, err error) {
+	wait := softTimeout(t.Order())
 	until := time.NewTimer(wait)
 	defer until.Stop()
 	poll := time.NewTicker(softPoll)
 	defer poll.Stop()
-	for !done {
+	for done := false; !done; {
 		select {
 		case <-until.C:
-			return r.set(ctx, t, off)
+			return facts, fault.New(fault.Timeout, "shut down", "%w within %v", errAskedOnce, wait).
+				WithHelp("look at the machine's console; to cut its power: farrier node power off")
 		case <-ctx.Done():
-			return facts, ctx.Err()
+			return facts, fmt.Errorf("%w: %w", errAskedOnce, ctx.Err())
 		case <-poll.C:
-			err := t.Turn(ctx, func(ctx context.Context, c bmc.Client, _ Do) (err error) {
-				facts, done, err = read(ctx, off, c)
-				return err
-			})
-			if err != nil && !work.Retryable(fault.KindOf(err)) {
-				return facts, err
+		}
+		err := t.Turn(ctx, func(ctx context.Context, c bmc.Client, _ Do) error {
+			seen, isOff, err := read(ctx, off, c)
+			if err == nil {
+				facts, done = seen, isOff
 			}
+			return err
+		})
+		if err != nil && ctx.Err() == nil && !work.Retryable(fault.KindOf(err)) {
+			return facts, err
 		}
 	}
 	return facts, nil
 }
 
-// reboot is two sets. A resumed one starts over: nobody knows how far it came, and off is where it is safe.
-func (r *Runner) reboot(ctx context.Context, t Task) (facts map[string]string, err error) {
-	if t.Order().Name == "soft_reboot" {
-		facts, err = r.softOff(ctx, t)
-	} else {
-		facts, err = r.set(ctx, t, powerSet(bmc.PowerOff))
+// softTimeout is how long the operating system may take.
+func softTimeout(o work.Order) time.Duration {
+	wait := DefaultSoft
+	if d, err := time.ParseDuration(o.Args["soft_timeout"]); err == nil && d > 0 {
+		wait = d
 	}
-	if err != nil {
-		return facts, err
+	if d := o.Deadline; d > 0 {
+		wait = min(wait, max(d-softMargin, d/2))
 	}
-	return r.set(ctx, t, powerSet(bmc.PowerOn))
+	return wait
 }
 
 // verify reads what proves that the credentials work and which machine answers.

@@ -40,7 +40,8 @@ type Checker interface {
 const (
 	DefaultTries      = 3
 	DefaultChange     = 10 * time.Second // one changing BMC call
-	DefaultSoft       = 30 * time.Second // for the operating system to shut down
+	DefaultSoft       = 10 * time.Minute // for the operating system to shut down, as Ironic's soft_power_off_timeout
+	softMargin        = 30 * time.Second // of the attempt's deadline, that is left for the calls
 	softPoll          = time.Second
 	DefaultReadBefore = 30 * time.Second // one reading BMC call
 )
@@ -64,6 +65,7 @@ func (r *Runner) Run(ctx context.Context, t Task) work.Outcome {
 	if err != nil {
 		out := work.Failed(o, explain(ctx, err))
 		out.Facts = facts
+		out.Retryable = out.Retryable && !errors.Is(err, errAskedOnce)
 		return out
 	}
 	return work.Done(o, facts)
@@ -76,8 +78,6 @@ func (r *Runner) dispatch(ctx context.Context, t Task, o work.Order) (map[string
 	switch o.Full() {
 	case "power.soft_power_off":
 		return r.softOff(ctx, t)
-	case "power.reboot", "power.soft_reboot":
-		return r.reboot(ctx, t)
 	case "management.verify":
 		return r.verify(ctx, t)
 	case "boot.prepare":

@@ -130,8 +130,6 @@ var list = []struct { // read-only: every step that the agent runs, and what is 
 	{"power.power_on", nil, bmc.PowerOff, powerIs(bmc.PowerOn)},
 	{"power.power_off", nil, bmc.PowerOn, powerIs(bmc.PowerOff)},
 	{"power.soft_power_off", nil, bmc.PowerOn, powerIs(bmc.PowerOff)},
-	{"power.reboot", nil, bmc.PowerOn, powerIs(bmc.PowerOn)},
-	{"power.soft_reboot", nil, bmc.PowerOn, powerIs(bmc.PowerOn)},
 	{"management.set_boot_device", map[string]string{"device": "pxe", "persistent": "false"}, bmc.PowerOff, bootIs(bmc.Boot{Device: bmc.DevicePXE})},
 	{"management.set_boot_device", map[string]string{"device": "disk", "persistent": "true"}, bmc.PowerOff, bootIs(bmc.Boot{Device: bmc.DeviceDisk, Persistent: true})},
 	{"management.verify", nil, bmc.PowerOn, func(t *testing.T, b *bench, s *shelf, facts map[string]string) {
@@ -183,7 +181,7 @@ func setUp(t *testing.T, full string, args map[string]string, from bmc.PowerStat
 	return b, &shelf{served: map[string]string{"n1": "b1"}}
 }
 
-// TestRunTwice: a step that is done is found so. Resets are the exception: they are two sets, and done again.
+// TestRunTwice: a step that is done is found so.
 func TestRunTwice(t *testing.T) {
 	for _, tc := range list {
 		t.Run(tc.full, func(t *testing.T) {
@@ -201,7 +199,7 @@ func TestRunTwice(t *testing.T) {
 					t.Fatal(out.Error)
 				}
 				tc.want(t, b, s, out.Facts)
-				if b.intents != intents && !strings.HasSuffix(tc.full, "reboot") {
+				if b.intents != intents {
 					t.Errorf("the second run made %d effects", b.intents-intents)
 				}
 			})
@@ -221,7 +219,7 @@ func TestFailAtEachCall(t *testing.T) {
 					b.failAt, b.after, b.err = at, after, gone
 					out := runner(s).Run(t.Context(), b)
 					reached := b.calls >= at
-					if reached && out.OK && !strings.Contains(tc.full, "soft") { // a soft request that fails goes the hard way
+					if reached && out.OK {
 						t.Errorf("%s: call %d (%s) failed, and the step is done", tc.full, at, b.log[at-1])
 					}
 					if !out.OK && (!strings.Contains(out.Error, "refuses the password") || out.Kind != fault.Unauthenticated || out.Retryable) {
@@ -395,4 +393,63 @@ func TestRelayFetchesFirst(t *testing.T) {
 			t.Error(err)
 		}
 	})
+}
+
+// TestSoftPowerOffNeverCutsThePower: an operating system that took 45 s to stop was killed at 30, and a request that
+// failed was a hard power off at once. It is asked once, is given its ten minutes, and then the step fails.
+func TestSoftPowerOffNeverCutsThePower(t *testing.T) {
+	for name, tt := range map[string]struct {
+		info map[string]string
+		err  error      // of the request, after it took effect
+		kind fault.Kind // invalid zero: done
+	}{
+		"slow":             {info: map[string]string{"fake_power_delay": "45s"}},
+		"very slow":        {info: map[string]string{"fake_power_delay": "9m"}},
+		"answer lost":      {info: map[string]string{"fake_power_delay": "45s"}, err: fault.New(fault.UnknownOutcome, "x", "cut")},
+		"answer late":      {info: map[string]string{"fake_power_delay": "45s"}, err: fault.New(fault.Timeout, "x", "late")},
+		"refused":          {info: map[string]string{"fake_power_delay": "8s"}, err: fault.New(fault.Unsupported, "x", "400"), kind: fault.Unsupported},
+		"does not stop":    {info: map[string]string{"fake_fault": "stuck"}, kind: fault.Timeout},
+		"lost, not coming": {info: map[string]string{"fake_fault": "stuck"}, err: fault.New(fault.UnknownOutcome, "x", "cut"), kind: fault.Timeout},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, s := setUp(t, "power.soft_power_off", nil, bmc.PowerOn)
+				b.info, b.order.Deadline = tt.info, 11*time.Minute
+				if tt.err != nil {
+					b.failAt, b.after, b.err = 2, true, tt.err
+				}
+				out := runner(s).Run(t.Context(), b)
+				if out.OK != (tt.kind == 0) || out.Kind != tt.kind || out.Retryable {
+					t.Errorf("outcome %+v", out)
+				}
+				if tt.kind == fault.Timeout && !strings.Contains(out.Error, "has not shut down within 10m") {
+					t.Errorf("it says %q", out.Error)
+				}
+				if asked := count(b.log, "soft off"); asked != 1 || count(b.log, "set power off") != 0 {
+					t.Errorf("asked %d times, and then %v", asked, b.log)
+				}
+			})
+		})
+	}
+}
+
+// TestSoftPowerOffIsAskedAgainWhenItWasNot: nothing listened at the BMC's port; the second request is the first that
+// reaches it.
+func TestSoftPowerOffIsAskedAgainWhenItWasNot(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, s := setUp(t, "power.soft_power_off", nil, bmc.PowerOn)
+		b.failAt, b.err = 2, fault.New(fault.Unavailable, "x", "refused")
+		if out := runner(s).Run(t.Context(), b); !out.OK || count(b.log, "soft off") != 2 {
+			t.Errorf("%+v after %v", out, b.log)
+		}
+	})
+}
+
+func count(log []string, call string) (n int) {
+	for _, c := range log {
+		if c == call {
+			n++
+		}
+	}
+	return n
 }

@@ -180,9 +180,9 @@ func powerSteps(target string) ([]Step, error) {
 	case "rebooting":
 		return []Step{powerOff(), powerOn()}, nil
 	case "soft power off":
-		return []Step{bmc("power", "soft_power_off", step.Set, nil)}, nil
+		return []Step{softPowerOff()}, nil
 	case "soft rebooting":
-		return []Step{bmc("power", "soft_reboot", step.Onceish, nil)}, nil
+		return []Step{softPowerOff(), powerOn()}, nil // two sets, as a reboot: a resumed one shuts nothing down twice
 	default:
 		return nil, fault.New(fault.Invalid, "plan power", "%q is not a power target", target).
 			WithHelp(`use "power on", "power off", "rebooting", "soft power off" or "soft rebooting"`).
@@ -190,9 +190,10 @@ func powerSteps(target string) ([]Step, error) {
 	}
 }
 
-func powerOn() Step  { return bmc("power", "power_on", step.Set, nil) }
-func powerOff() Step { return bmc("power", "power_off", step.Set, nil) }
-func teardown() Step { return agent("boot", "teardown") }
+func powerOn() Step      { return bmc("power", "power_on", step.Set, nil) }
+func powerOff() Step     { return bmc("power", "power_off", step.Set, nil) }
+func softPowerOff() Step { return bmc("power", "soft_power_off", step.Set, nil) }
+func teardown() Step     { return agent("boot", "teardown") }
 
 func bootDevice(device, persistent string) Step {
 	return bmc("management", "set_boot_device", step.Set, map[string]string{"device": device, "persistent": persistent})

@@ -290,7 +290,7 @@ func (j *job) clock() {
 
 // Deadlines of steps that have no setting of their own.
 const (
-	softPowerDeadline  = 11 * time.Minute // Ironic's soft_power_off_timeout is 600 s; then the step turns it off
+	softPowerDeadline  = 11 * time.Minute // Ironic's soft_power_off_timeout is 600 s; then the step fails
 	convergingDeadline = 24 * time.Hour   // of a wipe or an image write: silence ends it far earlier
 	contactedBoot      = 48 * time.Hour   // of a boot attempt whose ramdisk made contact
 )
@@ -305,7 +305,7 @@ func (j *job) deadline(st *flow.Step) time.Duration {
 		return from + convergingDeadline
 	case st.Executor == step.Ramdisk, st.Executor == step.Wait:
 		return from + callbackTimeout(j.f.Kind, set.DeployTimeout, set.CleanTimeout, set.InspectTimeout)
-	case st.Name == "soft_power_off", st.Name == "soft_reboot":
+	case st.Name == "soft_power_off":
 		return from + softPowerDeadline
 	default:
 		return from + set.StepDeadline
