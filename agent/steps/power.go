@@ -63,6 +63,7 @@ func bootSet(args map[string]string) set {
 	device, ok := bmc.ParseDevice(args["device"])
 	persistent, err := strconv.ParseBool(args["persistent"])
 	want := bmc.Boot{Device: device, Persistent: persistent && err == nil, Mode: bmc.ParseMode(args["boot_mode"])}
+	changed := false // the client was asked, and has read back what the BMC is able to do: perhaps for the next boot only
 	return set{
 		want: "boot device " + device.String(), key: "boot_device",
 		read: func(ctx context.Context, c bmc.Client) (map[string]string, bool, error) {
@@ -74,11 +75,15 @@ func bootSet(args map[string]string) set {
 			if err != nil {
 				return nil, false, err
 			}
-			same := b.Device == want.Device && (b.Persistent == want.Persistent || want.Device == bmc.DeviceNone) &&
+			same := b.Device == want.Device && (b.Persistent == want.Persistent || want.Device == bmc.DeviceNone || changed && want.Persistent) &&
 				(want.Mode == bmc.ModeDefault || b.Mode == bmc.ModeDefault || b.Mode == want.Mode)
 			return map[string]string{"boot_device": b.Device.String(), "persistent": strconv.FormatBool(b.Persistent)}, same, nil
 		},
-		do: func(ctx context.Context, c bmc.Client) error { return c.SetBootDevice(ctx, want) },
+		do: func(ctx context.Context, c bmc.Client) error {
+			err := c.SetBootDevice(ctx, want)
+			changed = err == nil
+			return err
+		},
 	}
 }
 

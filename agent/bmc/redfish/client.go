@@ -75,6 +75,7 @@ type Client struct {
 	record func(ctx context.Context, uri string) error
 	noted  string // URI of the session that was recorded last
 	fenced bool   // record is set: a session that ends is not silently replaced inside a change
+	sent   bool   // the call in work has sent a change, and the BMC did not refuse its session
 }
 
 var (
@@ -90,6 +91,7 @@ func (c *Client) call(ctx context.Context, op string, change bool, fn func(ctx c
 	defer c.mu.Unlock()
 	ctx, cancel := c.deadline(ctx, change)
 	defer cancel()
+	c.sent = false
 	for try := 1; ; try++ {
 		api, err := c.login(ctx)
 		if err == nil && change {
@@ -108,6 +110,9 @@ func (c *Client) call(ctx context.Context, op string, change bool, fn func(ctx c
 		}
 		c.wire.setSession("", "")
 		c.ready = false
+		if change && c.sent {
+			return fault.New(fault.UnknownOutcome, op, "the BMC session of this agent was ended after the request had been sent")
+		}
 		if change && c.fenced {
 			return fault.New(fault.Unavailable, op, "the BMC session of this agent was ended, and nothing was changed").
 				WithHelp("another agent may own the node now; ask again while the right to act stands")
@@ -204,7 +209,8 @@ func (c *Client) note(ctx context.Context) error {
 	return nil
 }
 
-// sessionRefused tells a wrong password from a service without (free) sessions.
+// sessionRefused tells a wrong password from a service without sessions, and from one that opens none now: all are
+// taken, or it is starting. Only a service without them is worth giving up the fence that a session is.
 func (c *Client) sessionRefused(err error) error {
 	status := statusOf(err)
 	var e *schemas.Error
@@ -213,11 +219,18 @@ func (c *Client) sessionRefused(err error) error {
 		return fault.New(fault.Unauthenticated, "open session", "the BMC refuses the user name or password (%d)", status).
 			WithHelp("set redfish_username and redfish_password")
 	}
-	if status != 0 && c.in.auth == authAuto {
-		c.wire.setBasic(c.in.username, c.in.password)
-		return nil
+	switch status {
+	case 0:
+		return err
+	case http.StatusNotFound, http.StatusMethodNotAllowed, http.StatusNotImplemented:
+		if c.in.auth == authAuto {
+			c.wire.setBasic(c.in.username, c.in.password)
+			return nil
+		}
+		return fault.New(fault.Unsupported, "open session", "the BMC has no sessions (%d)", status).WithHelp("set redfish_auth_type to basic")
 	}
-	return err
+	return fault.New(fault.Busy, "open session", "the BMC opens no session (%d): %s", status, brief(err)).
+		WithHelp("end sessions that others left open at the BMC, or, if it never opens one, set redfish_auth_type to basic")
 }
 
 // Fence implements bmc.Fencer.
@@ -331,6 +344,6 @@ func (c *Client) fullSystem(api *gofish.APIClient) (*schemas.ComputerSystem, err
 	if err != nil {
 		return nil, err
 	}
-	sys.DisableEtagMatch(true) // several services never match the tag they gave (HPE iLO 5, Supermicro X11)
+	sys.DisableEtagMatch(true) // see setBoot; actions need no tag
 	return sys, nil
 }

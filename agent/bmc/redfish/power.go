@@ -2,6 +2,7 @@ package redfish
 
 import (
 	"context"
+	"net/http"
 	"slices"
 	"time"
 
@@ -116,6 +117,7 @@ func (c *Client) reset(api *gofish.APIClient, types ...schemas.ResetType) error 
 		use = types[i]
 	}
 	_, err = sys.Reset(use)
+	c.sent = c.sent || statusOf(err) != http.StatusUnauthorized
 	return err
 }
 
