@@ -8,6 +8,7 @@ import (
 	"encoding/hex"
 	"fmt"
 	"net"
+	"slices"
 	"time"
 
 	"google.golang.org/protobuf/types/known/timestamppb"
@@ -37,6 +38,9 @@ func (s clusterService) CreateJoinToken(ctx context.Context, req *farrierv1.Crea
 			WithHelp("as an operator: farrier %s token %s", clip(req.GetRole()), clip(req.GetName()))
 	}
 	t, ttl, err := s.newToken(ctx, req)
+	if err == nil && t.Role == identity.RoleCoordinator {
+		err = s.checkFree(s.Reader.View(), t.Name, false)
+	}
 	if err == nil {
 		_, err = s.propose(ctx, command.CreateJoinToken{ID: t.ID, Role: string(t.Role), Name: t.Name, Group: t.Group, Hash: t.Hash(), TTL: ttl})
 	}
@@ -146,6 +150,9 @@ func (a *API) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.
 	if err == nil && used != nil && *used != key {
 		err = usedUp(t)
 	}
+	if err == nil && t.Role == identity.RoleCoordinator {
+		err = a.checkFree(v, t.Name, used != nil)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -234,6 +241,22 @@ func (a *API) checkJoin(v *state.View, t identity.JoinToken, req *farrierv1.Join
 		}
 	case identity.RoleCoordinator:
 		return a.checkMember(memberOf(t.Name, req))
+	}
+	return nil
+}
+
+// checkFree refuses a coordinator whose name is a member's. A member that comes back empty has forgotten its votes and
+// what it acknowledged: while it still counts, committed entries can be lost. again is set when the same key joined with
+// the same token before, and its join was cut: then it has a record, but was never reached.
+func (a *API) checkFree(v *state.View, name string, again bool) error {
+	servers, err := a.Cluster.Servers()
+	if err != nil {
+		return fault.Wrap("read members", err)
+	}
+	_, member := v.Member(name)
+	if slices.ContainsFunc(servers, func(s Server) bool { return s.ID == name }) || member && !again {
+		return fault.New(fault.Exists, "", "coordinator %s is a member already", name).
+			WithHelp("if its machine or its disk is gone, farrier coordinator remove %s first; if only its log is damaged, farrier-coordinator rejoin there", name)
 	}
 	return nil
 }

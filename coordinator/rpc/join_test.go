@@ -196,6 +196,44 @@ func TestCoordinatorJoinsAndBecomesVoter(t *testing.T) {
 	}
 }
 
+// TestEmptyMemberVotedUnderALiveName: a coordinator with a new disk joined under the name under which it still voted, and
+// with its empty log helped to elect a leader without committed entries.
+func TestEmptyMemberVotedUnderALiveName(t *testing.T) {
+	w := newWorld(t, []string{"c1"})
+	join := func(text string) error {
+		c, store := joiner(t, w, "c1")
+		csr, _ := csrs(t, store)
+		_, err := c.Join(t.Context(), &farrierv1.JoinRequest{Token: text, CsrDer: csr, RaftAddress: "10.0.0.9:7601",
+			ApiAddress: "10.0.0.9:7600", RackAddress: "10.0.0.9:7602", FeatureLevel: 1})
+		return err
+	}
+	req := &farrierv1.CreateJoinTokenRequest{Role: "coordinator", Name: "c2"}
+	early, second := token(t, w, req), token(t, w, req)
+	before := command.Member{ID: "c2", RaftAddress: "10.0.0.2:7601", APIAddress: "10.0.0.2:7600", RackAddress: "10.0.0.2:7602", Level: 1}
+	refused := func(what string) {
+		for _, text := range []string{early, second} {
+			if d := wantKind(t, join(text), fault.Exists); !strings.Contains(d.GetHelp(), "farrier coordinator remove c2") {
+				t.Errorf("%s: advice %q", what, d.GetHelp())
+			}
+		}
+		_, err := w.clusterClient("c1").CreateJoinToken(t.Context(), req)
+		wantKind(t, err, fault.Exists)
+	}
+	w.apply(t, command.PutMember{Member: before})
+	refused("a record")
+	if got, _ := w.model.state.View().Member("c2"); *got != before {
+		t.Errorf("its addresses are %+v now", *got)
+	}
+	w.apply(t, command.RemoveMember{ID: "c2"})
+	w.voters = []Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true}}
+	refused("a voter whose record is gone")
+	w.voters = w.voters[:1]
+	if err := join(early); err != nil {
+		t.Errorf("after its removal: %v", err)
+	}
+	wantKind(t, join(second), fault.Exists) // another key: not a join that was cut
+}
+
 func TestRenew(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2"})
 	store := w.identity(identity.Peer{Cluster: testCluster, Role: identity.RoleAgent, Name: "a1", Group: "default"})

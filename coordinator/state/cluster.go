@@ -125,6 +125,10 @@ func (s *State) useJoinToken(c command.UseJoinToken) command.Result {
 	if used {
 		return ok()
 	}
+	if t.Role == "coordinator" && s.members.find(t.Name) != nil { // an empty log under a name that votes loses what is committed
+		return refuse(fault.New(fault.Exists, "use join token", "coordinator %s is a member already", t.Name).
+			WithHelp("take it out first: farrier coordinator remove %s", t.Name))
+	}
 	if c.Key == ([32]byte{}) {
 		drop(s, &s.joinTokens, c.ID)
 	} else {

@@ -525,6 +525,22 @@ func TestJoinTokens(t *testing.T) {
 	}
 }
 
+// TestEmptyMemberJoinedUnderALiveName: see the test of that join in rpc; two tokens for one name must not do it either.
+func TestEmptyMemberJoinedUnderALiveName(t *testing.T) {
+	w := newWorld(t)
+	for _, id := range []string{"t", "u"} {
+		w.must(command.CreateJoinToken{ID: id, Role: "coordinator", Name: "c2", TTL: time.Hour})
+	}
+	first := command.UseJoinToken{ID: "t", Role: "coordinator", Key: [32]byte{1}}
+	w.must(first)
+	w.must(command.PutMember{Member: command.Member{ID: "c2", Level: Level}})
+	w.must(first) // its join was cut
+	second := command.UseJoinToken{ID: "u", Role: "coordinator", Key: [32]byte{2}}
+	w.refused(second, fault.Exists)
+	w.must(command.RemoveMember{ID: "c2"})
+	w.must(second)
+}
+
 func detailOf(err error) any {
 	var e *fault.Error
 	if errors.As(err, &e) {
