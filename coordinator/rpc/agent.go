@@ -55,10 +55,12 @@ func findAgent(v *state.View, name string) (*state.Agent, error) {
 
 // drain starts or ends draining, and answers how many nodes are on their way.
 func (a *API) drain(ctx context.Context, name string, on bool) (*farrierv1.Agent, uint64, error) {
-	if _, err := findAgent(a.Reader.View(), name); err != nil {
-		return nil, 0, err
-	}
-	res, err := a.propose(ctx, command.SetDrain{Agent: name, On: on})
+	res, err := a.once(ctx, func() (command.Result, error) {
+		if _, err := findAgent(a.Reader.View(), name); err != nil {
+			return command.Result{}, err
+		}
+		return a.propose(ctx, command.SetDrain{Agent: name, On: on})
+	})
 	if err != nil {
 		return nil, 0, err
 	}
@@ -93,14 +95,16 @@ func mayRemove(x *farrierv1.Agent) error {
 
 // RemoveAgent implements AgentService.
 func (s agentService) RemoveAgent(ctx context.Context, req *farrierv1.RemoveAgentRequest) (*farrierv1.RemoveAgentResponse, error) {
-	v := s.Reader.View()
-	x, err := findAgent(v, req.GetAgent())
-	if err == nil && !req.GetForce() {
-		err = mayRemove(s.agentOut(v, x))
-	}
-	if err != nil {
-		return nil, fault.Wrap("remove agent", err)
-	}
-	res, err := s.propose(ctx, command.RemoveAgent{Agent: req.GetAgent()})
+	res, err := s.once(ctx, func() (command.Result, error) {
+		v := s.Reader.View()
+		x, err := findAgent(v, req.GetAgent())
+		if err == nil && !req.GetForce() {
+			err = mayRemove(s.agentOut(v, x))
+		}
+		if err != nil {
+			return command.Result{}, err
+		}
+		return s.propose(ctx, command.RemoveAgent{Agent: req.GetAgent()})
+	})
 	return &farrierv1.RemoveAgentResponse{Moved: res.Count}, fault.Wrap("remove agent", err)
 }

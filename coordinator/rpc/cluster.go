@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"slices"
 	"time"
 
 	"connectrpc.com/connect"
@@ -107,21 +108,22 @@ func (s clusterService) RemoveMember(ctx context.Context, req *farrierv1.RemoveM
 	if err != nil {
 		return nil, fault.Wrap(op, err)
 	}
-	voter := false
-	for _, x := range servers {
-		voter = voter || x.ID == req.GetId()
-	}
-	_, member := memberByID(s.Reader.View(), req.GetId())
-	switch {
-	case !voter && !member:
-		return nil, fault.New(fault.NotFound, op, "there is no member %q", clip(req.GetId())).WithHelp("`farrier coordinator members` lists them")
-	case voter && len(servers) == 1:
-		return nil, fault.New(fault.Denied, op, "%s is the last member", req.GetId()).WithHelp("join another one first")
-	}
-	if _, err := s.propose(ctx, command.RemoveMember{ID: req.GetId()}); err != nil && !fault.Is(err, fault.NotFound) {
-		return nil, fault.Wrap(op, err)
-	}
-	if voter {
+	voter := slices.ContainsFunc(servers, func(x Server) bool { return x.ID == req.GetId() })
+	_, err = s.once(ctx, func() (command.Result, error) {
+		_, member := memberByID(s.Reader.View(), req.GetId())
+		switch {
+		case !voter && !member:
+			return command.Result{}, fault.New(fault.NotFound, "", "there is no member %q", clip(req.GetId())).WithHelp("`farrier coordinator members` lists them")
+		case voter && len(servers) == 1:
+			return command.Result{}, fault.New(fault.Denied, "", "%s is the last member", req.GetId()).WithHelp("join another one first")
+		}
+		res, err := s.propose(ctx, command.RemoveMember{ID: req.GetId()})
+		if fault.Is(err, fault.NotFound) { // a voter without a record
+			err = nil
+		}
+		return res, err
+	})
+	if err == nil && voter { // also when a first try was cut between the two
 		err = s.Cluster.RemoveServer(ctx, req.GetId())
 	}
 	return &farrierv1.RemoveMemberResponse{}, fault.Wrap(op, err)

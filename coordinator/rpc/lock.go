@@ -40,20 +40,23 @@ func (s lockService) ListLocks(ctx context.Context, req *farrierv1.ListLocksRequ
 
 // BreakLock implements LockService.
 func (s lockService) BreakLock(ctx context.Context, req *farrierv1.BreakLockRequest) (*farrierv1.BreakLockResponse, error) {
-	n, err := resolve(s.Reader.View(), req.GetNode())
-	if err == nil {
-		err = checkText("reason", req.GetReason(), maxText)
-	}
-	if err == nil && strings.TrimSpace(req.GetReason()) == "" {
-		err = invalid("reason", "say why: it is recorded with your name").WithHelp("farrier lock break %s --reason TEXT", nodeLabel(n))
-	}
-	if err == nil {
-		_, err = s.propose(ctx, command.BreakLock{Node: n.ID, Token: lock.Token(req.GetToken()), Reason: req.GetReason()})
-	}
+	res, err := s.once(ctx, func() (command.Result, error) {
+		n, err := resolve(s.Reader.View(), req.GetNode())
+		if err == nil {
+			err = checkText("reason", req.GetReason(), maxText)
+		}
+		if err == nil && strings.TrimSpace(req.GetReason()) == "" {
+			err = invalid("reason", "say why: it is recorded with your name").WithHelp("farrier lock break %s --reason TEXT", nodeLabel(n))
+		}
+		if err != nil {
+			return command.Result{}, err
+		}
+		return s.propose(ctx, command.BreakLock{Node: n.ID, Token: lock.Token(req.GetToken()), Reason: req.GetReason()})
+	})
 	if err != nil {
 		return nil, fault.Wrap("break lock", err)
 	}
-	return &farrierv1.BreakLockResponse{Lock: s.lockNow(n.ID)}, nil
+	return &farrierv1.BreakLockResponse{Lock: s.lockNow(res.Node)}, nil
 }
 
 func (a *API) lockNow(id node.ID) *farrierv1.Lock {
@@ -66,23 +69,25 @@ func (a *API) lockNow(id node.ID) *farrierv1.Lock {
 // AcquireLock implements LockService. The lock belongs to the caller's client session: the header Farrier-Client
 // names it.
 func (s lockService) AcquireLock(ctx context.Context, req *farrierv1.AcquireLockRequest) (*farrierv1.AcquireLockResponse, error) {
-	n, err := resolve(s.Reader.View(), req.GetNode())
-	if err == nil {
-		err = checkText("purpose", req.GetPurpose(), maxName)
-	}
-	id := requestOf(ctx)
-	if err == nil && id.IsZero() {
-		err = invalid(HeaderClient, "a lock belongs to a client session, and the request names none").
-			WithHelp("send the headers %s and %s, as the Go client does", HeaderClient, HeaderSequence)
-	}
+	res, err := s.once(ctx, func() (command.Result, error) {
+		n, err := resolve(s.Reader.View(), req.GetNode())
+		if err == nil {
+			err = checkText("purpose", req.GetPurpose(), maxName)
+		}
+		id := requestOf(ctx)
+		if err == nil && id.IsZero() {
+			err = invalid(HeaderClient, "a lock belongs to a client session, and the request names none").
+				WithHelp("send the headers %s and %s, as the Go client does", HeaderClient, HeaderSequence)
+		}
+		if err != nil {
+			return command.Result{}, err
+		}
+		return s.queue(ctx, command.AcquireLock{Node: n.ID, Session: id.Client, Holder: actorOf(callerOf(ctx)), Task: "operator", Purpose: req.GetPurpose()}, req.GetWait())
+	})
 	if err != nil {
 		return nil, fault.Wrap("acquire lock", err)
 	}
-	res, err := s.queue(ctx, command.AcquireLock{Node: n.ID, Session: id.Client, Holder: actorOf(callerOf(ctx)), Task: "operator", Purpose: req.GetPurpose()}, req.GetWait())
-	if err != nil {
-		return nil, fault.Wrap("acquire lock", err)
-	}
-	l := s.lockNow(n.ID)
+	l := s.lockNow(res.Node)
 	if l.GetToken() != uint64(res.Token) { // a repeat, and the lock is another's by now
 		return nil, fault.New(fault.Expired, "acquire lock", "the lock was granted and is gone again")
 	}
@@ -91,15 +96,18 @@ func (s lockService) AcquireLock(ctx context.Context, req *farrierv1.AcquireLock
 
 // ReleaseLock implements LockService. Who holds the token may release.
 func (s lockService) ReleaseLock(ctx context.Context, req *farrierv1.ReleaseLockRequest) (*farrierv1.ReleaseLockResponse, error) {
-	n, err := resolve(s.Reader.View(), req.GetNode())
-	if err == nil && req.GetToken() == 0 {
-		err = invalid("token", "name the token that AcquireLock gave")
-	}
-	if err == nil && n.Lock.Flow != 0 {
-		err = fault.New(fault.Denied, "", "the lock is the flow's, not an operator's").WithHelp("`farrier lock break` takes it")
-	}
-	if err == nil {
-		_, err = s.propose(ctx, command.ReleaseLock{Node: n.ID, Token: lock.Token(req.GetToken())})
-	}
+	_, err := s.once(ctx, func() (command.Result, error) {
+		n, err := resolve(s.Reader.View(), req.GetNode())
+		if err == nil && req.GetToken() == 0 {
+			err = invalid("token", "name the token that AcquireLock gave")
+		}
+		if err == nil && n.Lock.Flow != 0 {
+			err = fault.New(fault.Denied, "", "the lock is the flow's, not an operator's").WithHelp("`farrier lock break` takes it")
+		}
+		if err != nil {
+			return command.Result{}, err
+		}
+		return s.propose(ctx, command.ReleaseLock{Node: n.ID, Token: lock.Token(req.GetToken())})
+	})
 	return &farrierv1.ReleaseLockResponse{}, fault.Wrap("release lock", err)
 }

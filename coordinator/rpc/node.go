@@ -24,11 +24,13 @@ type nodeService struct{ *API }
 
 // CreateNode implements NodeService.
 func (s nodeService) CreateNode(ctx context.Context, req *farrierv1.CreateNodeRequest) (*farrierv1.CreateNodeResponse, error) {
-	body, err := s.newNode(s.Reader.View(), req.GetNode(), newUUID())
-	if err != nil {
-		return nil, fault.Wrap("create node", err)
-	}
-	res, err := s.propose(ctx, body)
+	res, err := s.once(ctx, func() (command.Result, error) {
+		body, err := s.newNode(s.Reader.View(), req.GetNode(), newUUID())
+		if err != nil {
+			return command.Result{}, err
+		}
+		return s.propose(ctx, body)
+	})
 	if err != nil {
 		return nil, fault.Wrap("create node", err)
 	}
@@ -111,13 +113,14 @@ func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodes
 	var cmds []command.Command
 	var at []int // of each command, the index of its node
 	for i, in := range req.GetNodes() {
-		body, err := s.newNode(v, in, bulkID(ctx, i))
-		if err != nil {
-			out.Results[i] = &farrierv1.CreateNodesResponse_Result{Error: Detail(fault.Wrap("create node", err))}
+		id := bulkID(ctx, i)
+		if _, there := v.Node(node.ID(id)); there && in.GetId() == "" { // only a repeat can draw the id again
+			out.Results[i] = &farrierv1.CreateNodesResponse_Result{Id: id}
 			continue
 		}
-		if _, there := v.Node(body.Node.ID); there && in.GetId() == "" { // only a repeat can draw the id again
-			out.Results[i] = &farrierv1.CreateNodesResponse_Result{Id: string(body.Node.ID)}
+		body, err := s.newNode(v, in, id)
+		if err != nil {
+			out.Results[i] = &farrierv1.CreateNodesResponse_Result{Error: Detail(fault.Wrap("create node", err))}
 			continue
 		}
 		cmd := s.command(ctx, body)
@@ -185,7 +188,7 @@ func (s nodeService) GetNode(ctx context.Context, req *farrierv1.GetNodeRequest)
 
 // UpdateNode implements NodeService.
 func (s nodeService) UpdateNode(ctx context.Context, req *farrierv1.UpdateNodeRequest) (*farrierv1.UpdateNodeResponse, error) {
-	res, err := s.updateNode(ctx, req)
+	res, err := s.once(ctx, func() (command.Result, error) { return s.updateNode(ctx, req) })
 	if err != nil {
 		return nil, fault.Wrap("update node", err)
 	}
@@ -208,9 +211,6 @@ func (a *API) updateNode(ctx context.Context, req *farrierv1.UpdateNodeRequest) 
 			return command.Result{}, err
 		}
 		res, err := a.queue(ctx, body, req.GetWait())
-		if err == nil {
-			res.Node = n.ID
-		}
 		if !fault.Is(err, fault.VersionConflict) || req.GetVersion() != 0 || !merged || try == tries {
 			return res, err
 		}
@@ -264,49 +264,58 @@ func (a *API) change(v *state.View, n *node.Node, req *farrierv1.UpdateNodeReque
 
 // DeleteNode implements NodeService.
 func (s nodeService) DeleteNode(ctx context.Context, req *farrierv1.DeleteNodeRequest) (*farrierv1.DeleteNodeResponse, error) {
-	n, err := resolve(s.Reader.View(), req.GetNode())
-	if err == nil {
-		_, err = s.queue(ctx, command.DeleteNode{Node: n.ID}, req.GetWait())
-	}
+	_, err := s.once(ctx, func() (command.Result, error) {
+		n, err := resolve(s.Reader.View(), req.GetNode())
+		if err != nil {
+			return command.Result{}, err
+		}
+		return s.queue(ctx, command.DeleteNode{Node: n.ID}, req.GetWait())
+	})
 	return &farrierv1.DeleteNodeResponse{}, fault.Wrap("delete node", err)
 }
 
 // SetMaintenance implements NodeService.
 func (s nodeService) SetMaintenance(ctx context.Context, req *farrierv1.SetMaintenanceRequest) (*farrierv1.SetMaintenanceResponse, error) {
-	n, err := resolve(s.Reader.View(), req.GetNode())
-	if err == nil {
-		err = checkText("reason", req.GetReason(), maxText)
-	}
-	if err == nil && !req.GetOn() && req.GetReason() != "" {
-		err = invalid("reason", "a reason goes with turning maintenance on")
-	}
-	if err == nil {
-		_, err = s.propose(ctx, command.SetMaintenance{Node: n.ID, On: req.GetOn(), Reason: req.GetReason()})
-	}
+	res, err := s.once(ctx, func() (command.Result, error) {
+		n, err := resolve(s.Reader.View(), req.GetNode())
+		if err == nil {
+			err = checkText("reason", req.GetReason(), maxText)
+		}
+		if err == nil && !req.GetOn() && req.GetReason() != "" {
+			err = invalid("reason", "a reason goes with turning maintenance on")
+		}
+		if err != nil {
+			return command.Result{}, err
+		}
+		return s.propose(ctx, command.SetMaintenance{Node: n.ID, On: req.GetOn(), Reason: req.GetReason()})
+	})
 	if err != nil {
 		return nil, fault.Wrap("set maintenance", err)
 	}
-	out, err := s.show(string(n.ID))
+	out, err := s.show(string(res.Node))
 	return &farrierv1.SetMaintenanceResponse{Node: out}, err
 }
 
 // WaiveWipe implements NodeService.
 func (s nodeService) WaiveWipe(ctx context.Context, req *farrierv1.WaiveWipeRequest) (*farrierv1.WaiveWipeResponse, error) {
-	n, err := resolve(s.Reader.View(), req.GetNode())
-	if err == nil {
-		err = checkText("reason", req.GetReason(), maxText)
-	}
-	if err == nil && strings.TrimSpace(req.GetReason()) == "" {
-		err = invalid("reason", "say why the disks need no wipe: it is recorded with your name").
-			WithHelp("farrier node waive-wipe %s --reason TEXT", nodeLabel(n))
-	}
-	if err == nil {
-		_, err = s.propose(ctx, command.WaiveWipe{Node: n.ID, Reason: req.GetReason()})
-	}
+	res, err := s.once(ctx, func() (command.Result, error) {
+		n, err := resolve(s.Reader.View(), req.GetNode())
+		if err == nil {
+			err = checkText("reason", req.GetReason(), maxText)
+		}
+		if err == nil && strings.TrimSpace(req.GetReason()) == "" {
+			err = invalid("reason", "say why the disks need no wipe: it is recorded with your name").
+				WithHelp("farrier node waive-wipe %s --reason TEXT", nodeLabel(n))
+		}
+		if err != nil {
+			return command.Result{}, err
+		}
+		return s.propose(ctx, command.WaiveWipe{Node: n.ID, Reason: req.GetReason()})
+	})
 	if err != nil {
 		return nil, fault.Wrap("waive wipe", err)
 	}
-	out, err := s.show(string(n.ID))
+	out, err := s.show(string(res.Node))
 	return &farrierv1.WaiveWipeResponse{Node: out}, err
 }
 

@@ -38,18 +38,21 @@ func newPort(field string, id node.ID, in *farrierv1.Port) (node.Port, error) {
 
 // CreatePort implements PortService.
 func (s portService) CreatePort(ctx context.Context, req *farrierv1.CreatePortRequest) (*farrierv1.CreatePortResponse, error) {
-	n, err := resolve(s.Reader.View(), req.GetPort().GetNode())
-	var p node.Port
-	if err == nil {
-		p, err = newPort("port", n.ID, req.GetPort())
-	}
-	if err == nil {
-		_, err = s.queue(ctx, command.CreatePort{Port: p}, req.GetWait())
-	}
+	_, err := s.once(ctx, func() (command.Result, error) {
+		n, err := resolve(s.Reader.View(), req.GetPort().GetNode())
+		if err != nil {
+			return command.Result{}, err
+		}
+		p, err := newPort("port", n.ID, req.GetPort())
+		if err != nil {
+			return command.Result{}, err
+		}
+		return s.queue(ctx, command.CreatePort{Port: p}, req.GetWait())
+	})
 	if err != nil {
 		return nil, fault.Wrap("create port", err)
 	}
-	out, err := s.showPort(p.Address) // a repeat of the request draws another id, and the MAC is as unique
+	out, err := s.showPort(req.GetPort().GetAddress()) // a repeat of the request draws another id, and the MAC is as unique
 	return &farrierv1.CreatePortResponse{Port: out}, err
 }
 
@@ -124,24 +127,31 @@ func (s portService) ListPorts(ctx context.Context, req *farrierv1.ListPortsRequ
 
 // UpdatePort implements PortService.
 func (s portService) UpdatePort(ctx context.Context, req *farrierv1.UpdatePortRequest) (*farrierv1.UpdatePortResponse, error) {
-	body, err := s.changePort(req)
-	if err == nil {
-		_, err = s.queue(ctx, body, req.GetWait())
-	}
+	_, err := s.once(ctx, func() (command.Result, error) {
+		body, err := s.changePort(req)
+		if err != nil {
+			return command.Result{}, err
+		}
+		return s.queue(ctx, body, req.GetWait())
+	})
 	if err != nil {
 		return nil, fault.Wrap("update port", err)
 	}
-	out, err := s.showPort(body.Port.ID)
+	out, err := s.showPort(portName(req.GetPort()))
 	return &farrierv1.UpdatePortResponse{Port: out}, err
+}
+
+// portName is how a request names a port. The MAC address is a name only where it is not changed.
+func portName(p *farrierv1.Port) string {
+	if p.GetId() != "" {
+		return p.GetId()
+	}
+	return p.GetAddress()
 }
 
 func (a *API) changePort(req *farrierv1.UpdatePortRequest) (command.UpdatePort, error) {
 	in := req.GetPort()
-	name := in.GetId()
-	if name == "" {
-		name = in.GetAddress()
-	}
-	old, err := resolvePort(a.Reader.View(), name)
+	old, err := resolvePort(a.Reader.View(), portName(in))
 	if err != nil {
 		return command.UpdatePort{}, err
 	}
@@ -173,9 +183,12 @@ func (a *API) changePort(req *farrierv1.UpdatePortRequest) (command.UpdatePort, 
 
 // DeletePort implements PortService.
 func (s portService) DeletePort(ctx context.Context, req *farrierv1.DeletePortRequest) (*farrierv1.DeletePortResponse, error) {
-	p, err := resolvePort(s.Reader.View(), req.GetPort())
-	if err == nil {
-		_, err = s.queue(ctx, command.DeletePort{Port: p.ID}, req.GetWait())
-	}
+	_, err := s.once(ctx, func() (command.Result, error) {
+		p, err := resolvePort(s.Reader.View(), req.GetPort())
+		if err != nil {
+			return command.Result{}, err
+		}
+		return s.queue(ctx, command.DeletePort{Port: p.ID}, req.GetWait())
+	})
 	return &farrierv1.DeletePortResponse{}, fault.Wrap("delete port", err)
 }

@@ -20,36 +20,33 @@ var powerTargets = []string{"power on", "power off", "rebooting", "soft power of
 
 // SetProvisionState implements NodeService.
 func (s nodeService) SetProvisionState(ctx context.Context, req *farrierv1.SetProvisionStateRequest) (*farrierv1.SetProvisionStateResponse, error) {
-	id, err := s.provision(ctx, req)
+	res, err := s.once(ctx, func() (command.Result, error) { return s.provision(ctx, req) })
 	if err != nil {
 		return nil, fault.Wrap(clip(req.GetVerb()), err)
 	}
-	out, err := s.show(string(id))
+	out, err := s.show(string(res.Node))
 	return &farrierv1.SetProvisionStateResponse{Node: out}, err
 }
 
-func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateRequest) (node.ID, error) {
+func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateRequest) (command.Result, error) {
 	verb, ok := lifecycle.ParseVerb(req.GetVerb())
 	if !ok {
-		return "", invalid("verb", "there is no verb %q", clip(req.GetVerb())).WithHelp("the verbs are %s", verbNames())
+		return command.Result{}, invalid("verb", "there is no verb %q", clip(req.GetVerb())).WithHelp("the verbs are %s", verbNames())
 	}
 	v := a.Reader.View()
 	n, err := resolve(v, req.GetNode())
 	if err != nil {
-		return "", err
-	}
-	if v.Answered(actorOf(callerOf(ctx)), requestOf(ctx)) { // a repeat: the state has moved on since
-		return n.ID, nil
+		return command.Result{}, err
 	}
 	body := command.Provision{Node: n.ID, Verb: verb.String()}
 	if verb != lifecycle.Deploy && verb != lifecycle.Rebuild && req.GetDeploy() != nil {
-		return "", invalid("deploy", "it goes with active and rebuild only")
+		return command.Result{}, invalid("deploy", "it goes with active and rebuild only")
 	}
 	if verb != lifecycle.Clean && len(req.GetCleanSteps()) > 0 {
-		return "", invalid("clean_steps", "they go with clean only")
+		return command.Result{}, invalid("clean_steps", "they go with clean only")
 	}
 	if err := legal(v, n, verb); err != nil {
-		return "", err
+		return command.Result{}, err
 	}
 	switch verb {
 	case lifecycle.Manage:
@@ -58,7 +55,7 @@ func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateReq
 		body.Instance, err = a.instance(n, verb, req.GetDeploy())
 	case lifecycle.Clean:
 		if len(req.GetCleanSteps()) == 0 {
-			return "", invalid("clean_steps", "say which steps to run").
+			return command.Result{}, invalid("clean_steps", "say which steps to run").
 				WithHelp("deploy.erase_devices and deploy.erase_devices_metadata; the automated clean is the verb provide")
 		}
 		body.CleanSteps, err = checkCleanSteps(req.GetCleanSteps())
@@ -66,10 +63,10 @@ func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateReq
 	if err == nil {
 		err = reachable(v, n, verb)
 	}
-	if err == nil {
-		_, err = a.queue(ctx, body, req.GetWait())
+	if err != nil {
+		return command.Result{}, err
 	}
-	return n.ID, err
+	return a.queue(ctx, body, req.GetWait())
 }
 
 // legal refuses early what Apply would refuse at a node that nobody works on, so that a wrong verb is named
@@ -179,24 +176,27 @@ func (a *API) sealData(id node.ID, out *node.Instance, args *farrierv1.DeployArg
 
 // SetPowerState implements NodeService.
 func (s nodeService) SetPowerState(ctx context.Context, req *farrierv1.SetPowerStateRequest) (*farrierv1.SetPowerStateResponse, error) {
-	v := s.Reader.View()
-	n, err := resolve(v, req.GetNode())
-	if err == nil && !slices.Contains(powerTargets, req.GetTarget()) {
-		err = invalid("target", "%q is not a power target", clip(req.GetTarget())).WithHelp("the targets are %s", strings.Join(powerTargets, ", "))
-	}
-	if err == nil {
-		err = credentials(n)
-	}
-	if err == nil && n.Owner == "" {
-		err = requireAgent(v, n.Group, n.Driver)
-	}
-	if err == nil {
-		_, err = s.queue(ctx, command.SetPower{Node: n.ID, Target: req.GetTarget()}, req.GetWait())
-	}
+	res, err := s.once(ctx, func() (command.Result, error) {
+		v := s.Reader.View()
+		n, err := resolve(v, req.GetNode())
+		if err == nil && !slices.Contains(powerTargets, req.GetTarget()) {
+			err = invalid("target", "%q is not a power target", clip(req.GetTarget())).WithHelp("the targets are %s", strings.Join(powerTargets, ", "))
+		}
+		if err == nil {
+			err = credentials(n)
+		}
+		if err == nil && n.Owner == "" {
+			err = requireAgent(v, n.Group, n.Driver)
+		}
+		if err != nil {
+			return command.Result{}, err
+		}
+		return s.queue(ctx, command.SetPower{Node: n.ID, Target: req.GetTarget()}, req.GetWait())
+	})
 	if err != nil {
 		return nil, fault.Wrap("set power", err)
 	}
-	out, err := s.show(string(n.ID))
+	out, err := s.show(string(res.Node))
 	return &farrierv1.SetPowerStateResponse{Node: out}, err
 }
 

@@ -143,6 +143,9 @@ func (s ringService) Rebalance(ctx context.Context, req *farrierv1.RebalanceRequ
 	if limit > maxMoves {
 		return nil, fault.Wrap("rebalance", invalid("limit", "%d is above %d moves", limit, maxMoves))
 	}
+	if _, done := s.answered(ctx); done { // which nodes moved is not kept: their events say it
+		return &farrierv1.RebalanceResponse{}, nil
+	}
 	moves := s.API.Rebalance(s.Reader.View(), req.GetGroup(), limit)
 	out := &farrierv1.RebalanceResponse{}
 	for _, m := range moves {

@@ -81,6 +81,21 @@ func waitWithin(wait, left time.Duration) time.Duration {
 	return wait
 }
 
+// once is the result of the caller's request: the stored one when it was done before, else do's, which checks the
+// request against the state and proposes it. A repeat must not be checked again: what it asks for may be refused now
+// because it is done.
+func (a *API) once(ctx context.Context, do func() (command.Result, error)) (command.Result, error) {
+	if res, done := a.answered(ctx); done {
+		return res, nil
+	}
+	return do()
+}
+
+// answered is the stored result of the caller's request, if this is a repeat of it.
+func (a *API) answered(ctx context.Context) (command.Result, bool) {
+	return a.Reader.View().Answered(actorOf(callerOf(ctx)), requestOf(ctx))
+}
+
 // lockWait reads how long a caller waits for a lock: negative is as long as it stays.
 func lockWait(w *farrierv1.LockWait) (time.Duration, error) {
 	switch {

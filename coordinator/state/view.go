@@ -135,10 +135,14 @@ func (v *View) Sessions(fn func(*Session) bool) { v.data.sessions.scan(fn) }
 // Clients is how many client sessions are known, ended ones included.
 func (v *View) Clients() int { return v.data.clients.len() }
 
-// Answered tells whether the actor's request was done and its answer is kept: a repeat of it changes nothing.
-func (v *View) Answered(actor string, r command.RequestID) bool {
+// Answered is the stored answer to the actor's request, if it was done and its answer is kept: a repeat of it changes
+// nothing.
+func (v *View) Answered(actor string, r command.RequestID) (command.Result, bool) {
 	c, a := v.data.client(r.Client), v.data.answers.find(answerKey{r.Client, r.Seq})
-	return c != nil && c.Actor == actor && a != nil && !a.Gone && a.Digest == r.Digest
+	if c == nil || c.Actor != actor || a == nil || a.Gone || a.Digest != r.Digest {
+		return command.Result{}, false
+	}
+	return a.Result, true
 }
 
 // Agent finds a registered agent, live or not.
