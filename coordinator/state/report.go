@@ -40,7 +40,8 @@ func (s *State) outcome(c command.Outcome) command.Result {
 	}
 	st := j.step()
 	st.Attempt.Open, st.Attempt.NotBefore = false, 0 // the call is over, whoever made it
-	if p := node.ParsePower(c.Facts[flow.FactPower]); p != node.PowerUnknown && st.Executor == step.BMC { // a ramdisk has not seen it
+	// What a ramdisk says of the power it has not seen.
+	if p := node.ParsePower(c.Facts[flow.FactPower]); p != node.PowerUnknown && st.Executor == step.BMC {
 		j.setPower(p)
 	}
 	switch {
