@@ -57,11 +57,26 @@ func (s *State) placeAmong(n *node.Node, more int) string {
 	return agent
 }
 
-// placeUnowned gives an agent that came the nodes that nobody could take.
-func (s *State) placeUnowned(a *Agent) {
+// welcome gives an agent that came the nodes that nobody could take, and those that draining agents kept because nobody else
+// could take them.
+func (s *State) welcome(a *Agent) {
 	if a.Draining {
 		return
 	}
+	s.placeUnowned(a)
+	var draining []string
+	s.agents.scan(func(b *Agent) bool {
+		if b.Draining && b.Session != "" && b.Group == a.Group {
+			draining = append(draining, b.Name)
+		}
+		return true
+	})
+	for _, name := range draining {
+		s.evacuate(name, "drain")
+	}
+}
+
+func (s *State) placeUnowned(a *Agent) {
 	for _, id := range s.ids(&s.nodesOf, "") {
 		if n := s.node(id); n.Group == a.Group && a.HasDriver(n.Driver) {
 			j := s.jobOf(id)
@@ -79,8 +94,11 @@ func (s *State) setDrain(c command.SetDrain) command.Result {
 	if old == nil || old.Removed {
 		return refuse(noAgentNamed(c.Agent))
 	}
-	if old.Draining == c.On {
-		return ok()
+	if old.Draining == c.On { // asked again: somebody may have come who can take what stayed
+		if !c.On {
+			return ok()
+		}
+		return command.Result{Count: uint64(s.evacuate(old.Name, "drain"))}
 	}
 	a := *old
 	a.Draining = c.On
@@ -90,7 +108,7 @@ func (s *State) setDrain(c command.SetDrain) command.Result {
 	if c.On {
 		moved = s.evacuate(a.Name, "drain")
 	} else if a.Session != "" {
-		s.placeUnowned(&a)
+		s.welcome(&a)
 	}
 	s.emit(EventAgentDrain, nil, "agent", a.Name, "on", text(c.On), "moving", num(moved))
 	return command.Result{Count: uint64(moved)}

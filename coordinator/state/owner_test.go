@@ -312,3 +312,40 @@ func TestAbortOfATearDown(t *testing.T) {
 		t.Error("abort is legal at rest")
 	}
 }
+
+// TestADrainThatCouldNotMoveNeverDid: who comes later takes what stayed; asking again asks again.
+func TestADrainThatCouldNotMoveNeverDid(t *testing.T) {
+	w := newWorld(t)
+	w.agent("r1", 1)
+	id := w.create(1)
+	if got := w.must(command.SetDrain{Agent: "r1", On: true}).Count; got != 0 {
+		t.Fatalf("%d nodes move to nobody", got)
+	}
+	w.agent("r2", 1)
+	if n := w.node(id); n.Owner != "r2" || n.PrevOwner != "r1" {
+		t.Errorf("owner %q, previous %q", n.Owner, n.PrevOwner)
+	}
+
+	w = newWorld(t)
+	w.agent("r1", 1)
+	id = w.create(1)
+	w.must(command.SetDrain{Agent: "r1", On: true})
+	narrow := command.OpenSession{Session: "n", Agent: "r2", Group: "default", Drivers: []string{"redfish"}, Weight: 1, Journal: "j2", Incarnation: 1, Level: Level}
+	w.must(narrow)
+	if w.node(id).Owner != "r1" {
+		t.Fatal("the node moved to an agent without its hardware type")
+	}
+	narrow.Session, narrow.Incarnation, narrow.Drivers = "m", 2, []string{"fake-hardware", "redfish"}
+	w.must(narrow)
+	if w.node(id).Owner != "r2" {
+		t.Error("the hardware type that the other agent gained was not seen")
+	}
+	w.must(command.SetDrain{Agent: "r2", On: true})
+	w.must(command.SetDrain{Agent: "r1", On: false})
+	if w.node(id).Owner != "r1" {
+		t.Error("the drain of r2 did not see that r1 takes nodes again")
+	}
+	if got := w.must(command.SetDrain{Agent: "r2", On: true}).Count; got != 0 {
+		t.Errorf("a drain that is over moves %d", got)
+	}
+}

@@ -179,7 +179,7 @@ func (s *State) startSession(a, old *Agent, c command.OpenSession) command.Resul
 		s.freeLocksOf(replaced)
 		s.settleNodes(a, "session replaced")
 	}
-	s.placeUnowned(a)
+	s.welcome(a)
 	return command.Result{Session: c.Session}
 }
 
