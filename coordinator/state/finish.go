@@ -71,7 +71,6 @@ func (j *job) abandon() {
 // finish closes the flow and moves the node on.
 func (j *job) finish() {
 	f := j.flow()
-	j.s.leaveLimit(f)
 	switch {
 	case f.Error == "":
 		if f.Error = j.unverified(); f.Error != "" {
@@ -87,6 +86,7 @@ func (j *job) finish() {
 	f.Cur, f.Phase = max(0, min(f.Cur, len(f.Steps)-1)), max(f.Phase, 1)
 	f.Boot, f.EndedAt = flow.Boot{}, j.s.header.At
 	j.n.FlowOpen = false
+	j.recount()
 	if j.n.Lock.Held() && j.n.Lock.Flow == f.ID {
 		j.release()
 	}

@@ -19,7 +19,7 @@ func (d *data) invariants() error {
 		}
 	}
 	tokens := map[lock.Token]node.ID{}
-	admitted := map[limitClass]uint32{}
+	admitted, waiting := map[limitClass]uint32{}, map[limitClass]uint32{}
 	held, open := 0, 0
 	d.nodes.scan(func(n *node.Node) bool {
 		var f *flow.Flow
@@ -34,8 +34,11 @@ func (d *data) invariants() error {
 		}
 		if n.FlowOpen {
 			open++
-			if class := classOf(f.Kind); class != unlimited && !f.Queued() {
+			if class := countedAs(n, f); class != unlimited {
 				admitted[class]++
+			}
+			if f.Queued() && works(n, f) {
+				waiting[classOf(f.Kind)]++
 			}
 			d.checkFlow(n, f, fail)
 		} else if n.Provision.Transient() || n.Provision.Waiting() {
@@ -77,10 +80,10 @@ func (d *data) invariants() error {
 		fail("%d flows of %d nodes", d.flows.len(), d.nodes.len())
 	}
 	if admitted[limitDeploy] != d.root.deploys || admitted[limitClean] != d.root.cleans {
-		fail("%v flows are admitted, counted are %d and %d", admitted, d.root.deploys, d.root.cleans)
+		fail("%v flows work, counted are %d and %d", admitted, d.root.deploys, d.root.cleans)
 	}
-	if admitted[limitDeploy] > max(d.root.settings.MaxDeploy, 1) && d.queuedFlows.len() == 0 {
-		fail("%d deploys run, %d may", admitted[limitDeploy], d.root.settings.MaxDeploy)
+	if waiting[limitDeploy] > 0 && admitted[limitDeploy] < d.root.settings.MaxDeploy || waiting[limitClean] > 0 && admitted[limitClean] < d.root.settings.MaxClean {
+		fail("%v flows are queued although only %v work", waiting, admitted)
 	}
 	d.agents.scan(func(a *Agent) bool {
 		if se := d.session(a.Session); a.Session != "" && (se == nil || se.Agent != a.Name) {

@@ -22,8 +22,9 @@ type job struct {
 	n        *node.Node
 	f        *flow.Flow // the open flow; nil when there is none
 	before   *node.Node
-	copied   bool // f is a copy
-	lockOnly bool // nothing but the lock changed: the version stays
+	copied   bool       // f is a copy
+	lockOnly bool       // nothing but the lock changed: the version stays
+	counted  limitClass // see recount
 }
 
 // jobOf takes a node that exists.
@@ -33,6 +34,7 @@ func (s *State) jobOf(id node.ID) *job {
 	if n.FlowOpen {
 		j.f = s.flow(n.Flow)
 	}
+	j.counted = countedAs(j.n, j.f)
 	return j
 }
 
@@ -73,6 +75,7 @@ func (j *job) openStep() *flow.Step {
 // save writes back what changed. The job is over: its node is shared from then on.
 func (j *job) save() {
 	j.clock()
+	j.recount()
 	if j.f != nil && j.copied {
 		put(j.s, &j.s.flows, j.f)
 		j.copied = false

@@ -268,7 +268,7 @@ func (s *State) deleteNode(c command.DeleteNode) command.Result {
 	}
 	if n.FlowOpen {
 		f := s.flow(n.Flow)
-		s.leaveLimit(f)
+		s.uncount(countedAs(n, f))
 		s.emit(EventFlowClosed, n, "flow", flowText(f.ID), "kind", f.Kind.String(), "status", flow.Aborted.String(), "error", "the node was deleted")
 	}
 	for _, p := range s.nodePorts(n.ID) {

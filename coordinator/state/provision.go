@@ -195,6 +195,7 @@ func (j *job) openFlow(kind flow.Kind, verb, actor string, manual []command.Clea
 	}
 	j.f, j.copied = f, true
 	j.n.Flow, j.n.FlowOpen = f.ID, true
+	j.recount()
 	j.s.emit(EventFlowOpened, j.n, "flow", flowText(f.ID), "kind", kind.String(), "verb", verb, "queued", text(f.Queued()))
 	return nil
 }

@@ -51,7 +51,7 @@ type root struct {
 	alarms   uint64 // alarm ids given out
 	evicted  Position
 
-	deploys, cleans uint32 // flows that count against the limits and are admitted
+	deploys, cleans uint32 // flows that count against the limits: see countedAs
 	queuedChanged   bool   // a slot may be free: admit before the command ends
 }
 

@@ -312,11 +312,15 @@ func (s *State) setRoot(r *command.Root) {
 	}
 }
 
-// countFlow counts a restored flow against its limit.
+// countFlow counts a restored flow against its limit. Its node is there: nodes come before flows.
 func (s *State) countFlow(f *flow.Flow) {
-	if class := classOf(f.Kind); class != unlimited && f.Open() && !f.Queued() {
-		admitted, _ := s.limit(class)
-		*admitted++
+	n := s.node(node.ID(f.Node))
+	if n == nil || n.Flow != f.ID {
+		return
+	}
+	if class := countedAs(n, f); class != unlimited {
+		counted, _ := s.limit(class)
+		*counted++
 	}
 }
 
