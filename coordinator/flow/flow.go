@@ -89,7 +89,7 @@ type Attempt struct {
 	Open         bool
 	Token        lock.Token
 	Deadline     time.Duration // elapsed; 0: none
-	NotBefore    time.Duration // elapsed: an earlier owner's changing BMC call may still be on its way
+	NotBefore    time.Duration // elapsed: the pause before a repeat, or an earlier owner's changing BMC call may still be on its way
 	CallDeadline time.Duration // of each changing BMC call: goes with every order, and is how long such a call may be on its way
 	Resumed      bool          // an earlier owner may have run part of it
 	Boot         string        // boot id of a ramdisk step

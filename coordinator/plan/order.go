@@ -33,9 +33,16 @@ type Work struct {
 	CallDeadline    time.Duration          // for one changing BMC call; 0: the step makes none
 }
 
+// mayRun tells whether somebody should be running the step's attempt.
+func mayRun(st *flow.Step, now time.Duration) bool {
+	return st != nil && st.Attempt.Open && st.Executor != step.Wait && st.Attempt.NotBefore <= now &&
+		!(st.Class == step.OneShot && st.Attempt.Resumed)
+}
+
 // Order is the work that the node's owner should have now. ok is false when there is none: no attempt is open,
-// the attempt waits for the ramdisk's first contact, NotBefore has not passed, the node has no live owner, or
-// the previous owner has not yet let go.
+// the attempt waits for the ramdisk's first contact, NotBefore has not passed, the node has no live owner, the previous
+// owner has not yet let go, or the attempt is of a one-shot step that an earlier owner may have run: its outcome may
+// still be reported, from a journal, until the deadline; nobody runs it again.
 func Order(v *state.View, id node.ID) (w Work, ok bool) {
 	n, found := v.Node(id)
 	if !found || !n.FlowOpen || n.Owner == "" || n.PrevOwner != "" {
@@ -46,7 +53,7 @@ func Order(v *state.View, id node.ID) (w Work, ok bool) {
 		return Work{}, false
 	}
 	st := f.Step()
-	if st == nil || !st.Attempt.Open || st.Executor == step.Wait || st.Attempt.NotBefore > v.Elapsed() {
+	if !mayRun(st, v.Elapsed()) {
 		return Work{}, false
 	}
 	owner, found := v.Agent(n.Owner)

@@ -225,3 +225,21 @@ func TestRebalance(t *testing.T) {
 		t.Errorf("%+v", other)
 	}
 }
+
+// TestAOneShotWasOrderedAgain: whoever owns the node next waits for the outcome, and does not run it.
+func TestAOneShotWasOrderedAgain(t *testing.T) {
+	st := &flow.Step{Interface: "firmware", Name: "flash", Class: step.OneShot, Executor: step.BMC}
+	st.Attempt = flow.Attempt{N: 1, Open: true, NotBefore: time.Second}
+	for _, c := range []struct {
+		resumed bool
+		at      time.Duration
+		want    bool
+	}{{false, 0, false}, {false, time.Second, true}, {true, time.Second, false}} {
+		if st.Attempt.Resumed = c.resumed; mayRun(st, c.at) != c.want {
+			t.Errorf("resumed %v at %s: want %v", c.resumed, c.at, c.want)
+		}
+	}
+	if st.Class = step.Set; !mayRun(st, time.Second) {
+		t.Error("a step that may be repeated is not, after its owner died")
+	}
+}

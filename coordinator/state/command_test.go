@@ -368,11 +368,11 @@ func TestTimeouts(t *testing.T) {
 	if res := w.must(stale); res.Flags&command.FlagLate == 0 {
 		t.Fatal("a timeout before its deadline took effect")
 	}
-	for try := uint32(1); try <= w.s.root.settings.StepTries; try++ {
+	for try := uint32(1); try <= 2*w.s.root.settings.StepTries; try++ {
 		if got := w.flow(id).Step().Attempt.N; got != try {
 			t.Fatalf("attempt %d, want %d", got, try)
 		}
-		w.ticks(w.s.root.settings.StepDeadline, session)
+		w.ticks(w.flow(id).Step().Attempt.Deadline-w.s.root.elapsed, session)
 		w.must(timeoutOf(w, id))
 	}
 	w.run(id)

@@ -2,6 +2,7 @@ package state
 
 import (
 	"strings"
+	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
@@ -147,11 +148,14 @@ func (j *job) inspected(facts map[string]string) {
 // stepFailed decides what follows a failed attempt: another attempt, the next cleanup step, or the flow's
 // failure. The attempt is closed.
 func (j *job) stepFailed(st *flow.Step, cause string, retryable bool) {
+	if retryable && st.Class == step.OneShot {
+		cause += ": it is not known whether it took effect, and it must not be repeated blindly: look at the machine before you ask for it again"
+	}
 	st.Error, st.EndedAt = cause, j.s.header.At
-	again := retryable && st.Tries < j.s.root.settings.StepTries && !j.f.AbortRequested
+	again := retryable && st.Tries < j.tries(st) && !j.f.AbortRequested
 	switch {
 	case again:
-		st.Status = flow.Pending
+		st.Status, st.Attempt.NotBefore = flow.Pending, j.s.root.elapsed+pause(st.Tries)
 		j.stepEvent(st, StepRetry, cause)
 	case st.Cleanup:
 		st.Status = flow.Skipped
@@ -164,6 +168,32 @@ func (j *job) stepFailed(st *flow.Step, cause string, retryable bool) {
 		j.stepEvent(st, StepFailed, cause)
 		j.fail(cause)
 	}
+}
+
+// tries is how often a step may be attempted whose failures may pass: by its class, and by what its failure costs. Where
+// the flow's work would have to be done again, or a tear down ends in error, it is given the time that a BMC needs to
+// restart.
+func (j *job) tries(st *flow.Step) uint32 {
+	most := j.s.root.settings.StepTries
+	switch {
+	case st.Class == step.OneShot:
+		return 1
+	case st.Class == step.Onceish:
+		return min(most, 2)
+	case st.Cleanup, j.f.Kind == flow.Verify, j.f.Kind == flow.Power:
+		return most
+	default:
+		return 2 * most
+	}
+}
+
+// pauses of elapsed before the second attempt of a step and those after it; the last holds for all that follow. With the
+// default of step_tries, six attempts where the work is dear take some two and a half minutes, three take six seconds.
+var pausesBetween = [...]time.Duration{time.Second, 5 * time.Second, 20 * time.Second, time.Minute} // read-only
+
+// pause is how long the next attempt waits after so many.
+func pause(tries uint32) time.Duration {
+	return pausesBetween[min(max(int(tries), 1), len(pausesBetween))-1]
 }
 
 // timeout closes an attempt whose deadline has passed by replicated time.

@@ -184,12 +184,16 @@ func (j *job) reboot(why string) {
 		j.stepEvent(st, StepReboot, why)
 	}
 	f.Boot = flow.Boot{}
+	if st := f.Step(); st != nil && st.Class == step.OneShot && !st.Over() && st.Attempt.N > 0 {
+		j.fail(why + " in a step that must not be repeated blindly: look at the machine before you ask for it again")
+		return
+	}
 	if f.Boots >= j.s.root.settings.BootTries {
 		j.fail(why)
 		return
 	}
 	for i := range f.Steps {
-		if st := &f.Steps[i]; st.Executor != step.Ramdisk || !st.Over() {
+		if st := &f.Steps[i]; st.Executor != step.Ramdisk && st.Class != step.OneShot || !st.Over() {
 			st.Status, st.Tries = flow.Pending, 0
 		}
 	}

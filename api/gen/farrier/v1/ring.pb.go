@@ -2402,7 +2402,7 @@ type Settings struct {
 	RamdiskSilence        *durationpb.Duration   `protobuf:"bytes,6,opt,name=ramdisk_silence,json=ramdiskSilence,proto3" json:"ramdisk_silence,omitempty"`                        // 60 s
 	BmcChangeDeadline     *durationpb.Duration   `protobuf:"bytes,7,opt,name=bmc_change_deadline,json=bmcChangeDeadline,proto3" json:"bmc_change_deadline,omitempty"`             // 10 s; of attempts that are opened later
 	StepDeadline          *durationpb.Duration   `protobuf:"bytes,8,opt,name=step_deadline,json=stepDeadline,proto3" json:"step_deadline,omitempty"`                              // 30 s: a BMC or agent step's own deadline before it is tried again
-	StepTries             uint32                 `protobuf:"varint,9,opt,name=step_tries,json=stepTries,proto3" json:"step_tries,omitempty"`                                      // 3
+	StepTries             uint32                 `protobuf:"varint,9,opt,name=step_tries,json=stepTries,proto3" json:"step_tries,omitempty"`                                      // 3 attempts of a verify or power step, twice that of any other; 1, 5, 20, then 60 s between them
 	BootTries             uint32                 `protobuf:"varint,10,opt,name=boot_tries,json=bootTries,proto3" json:"boot_tries,omitempty"`                                     // 3 boot attempts per flow
 	AutomatedClean        bool                   `protobuf:"varint,11,opt,name=automated_clean,json=automatedClean,proto3" json:"automated_clean,omitempty"`                      // true
 	MaxConcurrentDeploy   uint32                 `protobuf:"varint,12,opt,name=max_concurrent_deploy,json=maxConcurrentDeploy,proto3" json:"max_concurrent_deploy,omitempty"`     // 250
