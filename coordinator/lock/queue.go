@@ -1,6 +1,11 @@
 package lock
 
-import "time"
+import (
+	"cmp"
+	"time"
+
+	"github.com/tidwall/btree"
+)
 
 // Bounds of a Queue.
 const (
@@ -20,6 +25,7 @@ type Waiter struct {
 type Queue struct {
 	nodes   map[string]*line
 	waiters map[uint64]*waiter
+	timed   *btree.BTreeG[Waiter] // those with a deadline, soonest first
 	perNode int
 	total   int
 }
@@ -37,7 +43,14 @@ type line struct {
 
 // NewQueue makes an empty queue with the bounds MaxPerNode and MaxWaiters.
 func NewQueue() *Queue {
-	return &Queue{nodes: map[string]*line{}, waiters: map[uint64]*waiter{}, perNode: MaxPerNode, total: MaxWaiters}
+	return &Queue{
+		nodes: map[string]*line{}, waiters: map[uint64]*waiter{}, perNode: MaxPerNode, total: MaxWaiters,
+		timed: btree.NewBTreeGOptions(sooner, btree.Options{NoLocks: true}),
+	}
+}
+
+func sooner(a, b Waiter) bool {
+	return cmp.Or(cmp.Compare(a.Deadline, b.Deadline), cmp.Compare(a.ID, b.ID)) < 0
 }
 
 // Push puts w behind all that wait for its node. It is false when a bound is reached or the id is queued
@@ -63,6 +76,9 @@ func (q *Queue) Push(w Waiter) bool {
 	l.tail = x
 	l.n++
 	q.waiters[w.ID] = x
+	if w.Deadline != 0 {
+		q.timed.Set(w)
+	}
 	return true
 }
 
@@ -81,6 +97,7 @@ func (q *Queue) Drop(id uint64) bool {
 		return false
 	}
 	delete(q.waiters, id)
+	q.timed.Delete(x.Waiter)
 	if x.prev != nil {
 		x.prev.next = x.next
 	} else {
@@ -117,15 +134,14 @@ func (q *Queue) Nodes(fn func(node string) bool) {
 	}
 }
 
-// Expired appends to ids the waiters whose deadline is not after now, at most max of them.
+// Expired appends to ids the waiters whose deadline is not after now, soonest first, until ids has max.
 func (q *Queue) Expired(now time.Duration, max int, ids []uint64) []uint64 {
-	for id, w := range q.waiters {
-		if len(ids) >= max {
-			break
+	q.timed.Scan(func(w Waiter) bool {
+		if w.Deadline > now || len(ids) >= max {
+			return false
 		}
-		if w.Deadline != 0 && w.Deadline <= now {
-			ids = append(ids, id)
-		}
-	}
+		ids = append(ids, w.ID)
+		return true
+	})
 	return ids
 }

@@ -113,3 +113,24 @@ func TestToken(t *testing.T) {
 		t.Error("a new generation does not rise above all tokens before it")
 	}
 }
+
+// TestExpiryWasInNoOrder: of many whose wait is over the one that waits longest is told first.
+func TestExpiryWasInNoOrder(t *testing.T) {
+	q := NewQueue()
+	for id := range uint64(100) {
+		q.Push(Waiter{ID: id, Node: "n" + string(rune('a'+id%26)), Deadline: time.Duration(id*37%100+1) * time.Second})
+	}
+	q.Drop(0) // of the first deadline
+	var last time.Duration
+	ids := q.Expired(50*time.Second, 20, nil)
+	for _, id := range ids {
+		if d := time.Duration(id*37%100+1) * time.Second; d <= last {
+			t.Errorf("%s is told after %s", d, last)
+		} else {
+			last = d
+		}
+	}
+	if len(ids) != 20 || last != 21*time.Second {
+		t.Errorf("%d are told, the last of %s", len(ids), last)
+	}
+}
