@@ -40,6 +40,8 @@ type data struct {
 	openFlows   tree[flow.ID]  //
 	queuedFlows tree[queued]   // waiting for a concurrency limit, oldest first
 	deadlines   tree[deadline] // in order
+
+	endedClients tree[deadline] // those of ended client sessions: the first was not used for the longest time
 }
 
 // pair is an entry of an index from one text to another, ordered by both.
@@ -114,6 +116,8 @@ func newData() data {
 		openFlows:   newTree(func(a, b flow.ID) bool { return a < b }),
 		queuedFlows: newTree(queued.less),
 		deadlines:   newTree(deadline.less),
+
+		endedClients: newTree(deadline.less),
 	}
 }
 
@@ -138,6 +142,7 @@ func (d *data) freeze() data {
 		nodeNames: d.nodeNames.freeze(), nodesOf: d.nodesOf.freeze(), handovers: d.handovers.freeze(), held: d.held.freeze(),
 		ringNodes: d.ringNodes.freeze(), ringTotals: d.ringTotals.freeze(), portMACs: d.portMACs.freeze(), portsOf: d.portsOf.freeze(),
 		openFlows: d.openFlows.freeze(), queuedFlows: d.queuedFlows.freeze(), deadlines: d.deadlines.freeze(),
+		endedClients: d.endedClients.freeze(),
 	}
 }
 
@@ -260,6 +265,7 @@ func indexClient(d *data, old, new *Client) {
 		b = at(new)
 	}
 	move(&d.deadlines, a, old != nil, b, new != nil)
+	move(&d.endedClients, a, old != nil && old.Ended, b, new != nil && new.Ended)
 }
 
 func indexJoinToken(d *data, old, new *JoinToken) {

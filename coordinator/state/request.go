@@ -18,6 +18,10 @@ func (s *State) repeated(r command.RequestID) (command.Result, bool) {
 	}
 	c := s.client(r.Client)
 	if c == nil {
+		if s.clients.len() >= MaxClients && s.endedClients.len() == 0 {
+			return refuse(fault.New(fault.Busy, op, "%d client sessions are in use", MaxClients).
+				WithHelp("a session that is not used ends after %s: try again later", ClientIdle)), true
+		}
 		return command.Result{}, false
 	}
 	if c.Actor != s.header.Actor {
@@ -80,20 +84,15 @@ func answerSize(r *command.Result) int {
 	return size
 }
 
-// makeRoomForClient forgets the client session that was not used for the longest time when there are too many.
+// makeRoomForClient forgets, when there are too many, the ended client session that was not used for the longest time. There
+// is one: repeated refused the request otherwise, because a live session has answers and locks that its holder counts on.
 func (s *State) makeRoomForClient() {
 	if s.clients.len() < MaxClients {
 		return
 	}
-	oldest := ""
-	s.deadlines.scan(func(d deadline) bool {
-		if d.kind == clientDeadline {
-			oldest = d.id
-		}
-		return oldest == ""
-	})
-	s.endClient(oldest)
-	drop(s, &s.clients, oldest)
+	if oldest, some := s.endedClients.live.Min(); some {
+		drop(s, &s.clients, oldest.id)
+	}
 }
 
 // endClient drops the answers of a client session and frees the locks that it holds. What it asked for stays
