@@ -71,9 +71,6 @@ func (s *State) begin(index uint64, h command.Header) {
 
 // apply checks the header, answers repeats, and executes everything else.
 func (s *State) apply(h command.Header, body command.Body) command.Result {
-	if !known(body) {
-		panic(fmt.Sprintf("state: unknown command %T at index %d: this member is too old; install the version that the others run", body, s.root.index))
-	}
 	if h.Level > Level {
 		panic(fmt.Sprintf("state: command of level %d at index %d, this member computes %d: install the version that the others run", h.Level, s.root.index, Level))
 	}
@@ -108,6 +105,9 @@ func (s *State) guarded(body command.Body) (res command.Result) {
 	defer func() {
 		if p := recover(); p != nil {
 			s.rollback(mark)
+			if unknown, is := p.(unknownCommand); is {
+				panic(unknown)
+			}
 			err := fault.New(fault.Internal, "apply", "%T at index %d failed inside: %v", body, s.root.index, p).
 				WithHelp("nothing was changed; report this with the log entry")
 			s.raise(err.Error())

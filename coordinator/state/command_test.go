@@ -457,7 +457,7 @@ func TestSecondClaim(t *testing.T) {
 
 func TestUnknownCommandsStopTheMember(t *testing.T) {
 	defer func() {
-		if p, _ := recover().(string); !strings.Contains(p, "this member is too old") {
+		if p, _ := recover().(unknownCommand); !strings.Contains(string(p), "this member is too old") {
 			t.Fatalf("recovered %q", p)
 		}
 	}()
@@ -623,4 +623,106 @@ func TestRamdiskReportsTheBMCsStep(t *testing.T) {
 	if w.is(id, "available"); !forged || !own {
 		t.Errorf("the flow had a step of the ramdisk: %v, and switched it off: %v", own, forged)
 	}
+}
+
+// TestAnInstanceOutlivedItsTearDown: a node that was managed out of error is nobody's any more.
+func TestAnInstanceOutlivedItsTearDown(t *testing.T) {
+	w := newWorld(t)
+	w.agent("r1", 1)
+	id := w.create(1)
+	w.to(id, "manage", "provide", "active")
+	w.must(w.verb(id, "deleted"))
+	w.must(w.failure(id, false))
+	w.is(id, "error")
+	if w.node(id).Instance.UUID == "" {
+		t.Error("a tear down that failed may be asked for again, of the same instance")
+	}
+	w.to(id, "manage")
+	if n := w.node(id); n.Instance.UUID != "" || !n.Tenanted {
+		t.Errorf("instance %q, tenanted %v", n.Instance.UUID, n.Tenanted)
+	}
+	w.to(id, "provide")
+	w.must(command.UpdatePort{Port: node.Port{ID: "p1", Address: mac(7)}, Fields: []string{"address"}})
+	w.must(command.DeleteNode{Node: id})
+}
+
+// TestADeployAgainDrewAnotherInstance: others know the instance by its id.
+func TestADeployAgainDrewAnotherInstance(t *testing.T) {
+	w := newWorld(t)
+	w.agent("r1", 1)
+	id := w.create(1)
+	w.to(id, "manage", "provide")
+	w.must(w.verb(id, "active"))
+	was := w.node(id).Instance.UUID
+	w.must(w.failure(id, false))
+	w.is(id, "deploy failed")
+	w.to(id, "active")
+	if got := w.node(id).Instance.UUID; got != was || got == "" {
+		t.Errorf("instance %q was %q", got, was)
+	}
+	w.to(id, "deleted", "active")
+	if got := w.node(id).Instance.UUID; got == was {
+		t.Error("the next tenant has the instance of the one before")
+	}
+}
+
+// TestMaintenanceOfTwo: what a person said and what the system said of a node are both kept, until it is over.
+func TestMaintenanceOfTwo(t *testing.T) {
+	failedClean := func(w *world, id node.ID) {
+		w.must(w.verb(id, "provide"))
+		w.parkInRamdisk(id)
+		w.must(w.failure(id, false))
+	}
+	is := func(w *world, id node.ID, reason, fault string) {
+		t.Helper()
+		if n := w.node(id); !n.Maintenance || n.MaintenanceReason != reason || n.Fault != fault {
+			t.Errorf("maintenance %v, reason %q, fault %q", n.Maintenance, n.MaintenanceReason, n.Fault)
+		}
+	}
+	w := newWorld(t)
+	w.agent("r1", 1)
+	id := w.create(1)
+	w.to(id, "manage")
+	failedClean(w, id)
+	w.run(id)
+	is(w, id, w.node(id).LastError, FaultClean)
+	w.must(command.SetMaintenance{Node: id, On: true, Reason: "disk ordered"})
+	is(w, id, "disk ordered", FaultClean)
+	w.must(command.SetMaintenance{Node: id})
+	if n := w.node(id); n.Maintenance || n.MaintenanceReason != "" || n.Fault != "" {
+		t.Errorf("reason %q and fault %q outlive maintenance", n.MaintenanceReason, n.Fault)
+	}
+	w.to(id, "manage")
+	failedClean(w, id)
+	w.must(command.SetMaintenance{Node: id, On: true, Reason: "fan"}) // while the cleanup runs
+	w.run(id)
+	is(w, id, "fan", FaultClean)
+}
+
+// TestBootModeChangedUnderTheRamdisk: a state that changes by itself has a boot mode in use.
+func TestBootModeChangedUnderTheRamdisk(t *testing.T) {
+	w := newWorld(t)
+	w.agent("r1", 1)
+	id := w.create(1)
+	w.to(id, "manage")
+	change := command.UpdateNode{Node: node.Node{ID: id, BootMode: "bios"}, Fields: []string{"boot_mode"}}
+	w.must(w.verb(id, "inspect"))
+	w.parkInRamdisk(id)
+	w.is(id, "inspect wait")
+	w.refused(change, fault.IllegalState)
+	w.must(command.SetMaintenance{Node: id, On: true, Reason: "fan"})
+	w.refused(change, fault.IllegalState)
+	w.run(id)
+	w.must(change)
+}
+
+// TestAnUnknownCommandInABatchWasRefused: others apply it.
+func TestAnUnknownCommandInABatchWasRefused(t *testing.T) {
+	w := newWorld(t)
+	defer func() {
+		if _, is := recover().(unknownCommand); !is {
+			t.Error("the member goes on")
+		}
+	}()
+	w.try(command.Batch{Commands: []command.Body{nil}})
 }

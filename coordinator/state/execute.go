@@ -6,14 +6,8 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 )
 
-// known tells whether execute has a case for the body.
-func known(body command.Body) bool {
-	switch body.(type) {
-	case command.InitCluster, command.Tick, command.UpdateSettings, command.OpenSession, command.CloseSession, command.SetDrain, command.RemoveAgent, command.MoveNodes, command.HandoverAck, command.CreateNode, command.UpdateNode, command.DeleteNode, command.CreatePort, command.UpdatePort, command.DeletePort, command.SetMaintenance, command.WaiveWipe, command.Provision, command.SetPower, command.Outcome, command.Edge, command.Timeout, command.Resume, command.AcquireLock, command.ReleaseLock, command.BreakLock, command.PutMember, command.RemoveMember, command.CreateJoinToken, command.UseJoinToken, command.RaiseLevel, command.NewGeneration, command.RecordBMCSession, command.Batch:
-		return true
-	}
-	return false
-}
+// unknownCommand is what execute panics with, and what guarded lets through: the member must stop.
+type unknownCommand string
 
 // execute is the one list of commands. Each case lives in the file of its table.
 func (s *State) execute(body command.Body) command.Result {
@@ -87,6 +81,6 @@ func (s *State) execute(body command.Body) command.Result {
 	case command.Batch:
 		return s.batch(c)
 	default:
-		panic(fmt.Sprintf("state: unknown command %T", c))
+		panic(unknownCommand(fmt.Sprintf("state: unknown command %T at index %d: this member is too old; install the version that the others run", c, s.root.index)))
 	}
 }

@@ -178,11 +178,18 @@ func ranErase(f *flow.Flow) bool {
 	return slices.ContainsFunc(f.Steps, func(st flow.Step) bool { return st.Executor == step.Ramdisk && st.Attempt.N > 0 })
 }
 
-// maintain sets or clears maintenance, with its reason and fault, and what waits for it.
+// maintain sets or clears maintenance, with its reason and fault. A person and the system may both have set it: neither takes
+// away what the other said. The system's reason is in the node's last error too.
 func (j *job) maintain(on bool, reason, fault string) {
 	n := j.n
-	if !on {
+	switch {
+	case !on:
 		reason, fault = "", ""
+	case !n.Maintenance:
+	case fault == "":
+		fault = n.Fault
+	case n.Fault == "":
+		reason = n.MaintenanceReason
 	}
 	if n.Maintenance == on && n.MaintenanceReason == reason && n.Fault == fault {
 		return

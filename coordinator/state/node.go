@@ -192,6 +192,10 @@ func mayUpdate(n, in *node.Node, field string) error {
 		return fault.New(fault.IllegalState, op, "node %s is %s: %s cannot change now", label(n), n.Provision, field).
 			WithHelp("wait for the work to end").WithDetail(stateDetail(n))
 	}
+	if field == "boot_mode" && n.Provision.Unstable() {
+		return fault.New(fault.IllegalState, op, "node %s is %s: its boot mode cannot change now", label(n), n.Provision).
+			WithHelp("wait for the work to end").WithDetail(stateDetail(n))
+	}
 	rewire := field == "driver" || field == "group" || field == "resource_class" && n.ResourceClass != ""
 	switch {
 	case rewire && (n.FlowOpen || !n.Provision.RewireAllowed() && (!n.Maintenance || field == "resource_class")):

@@ -62,6 +62,9 @@ func (j *job) begin(verb lifecycle.Verb, c *command.Provision) error {
 		target = lifecycle.Manageable
 	}
 	n.LastError = ""
+	if n.Provision == lifecycle.Error && verb == lifecycle.Manage {
+		n.Instance = node.Instance{} // the tear down that failed would have
+	}
 	j.setState(to, target)
 	switch verb {
 	case lifecycle.Manage:
@@ -133,7 +136,7 @@ func (j *job) prepare(verb lifecycle.Verb, c *command.Provision) error {
 			next.ImageURL, next.ImageSHA, next.ImageFmt = old.ImageURL, old.ImageSHA, old.ImageFmt
 		}
 	}
-	if verb == lifecycle.Rebuild && j.n.Instance.UUID != "" {
+	if j.n.Instance.UUID != "" { // also of a deploy that failed: others know the instance by it
 		next.UUID = j.n.Instance.UUID
 	}
 	if next.UUID == "" {
