@@ -131,6 +131,7 @@ var says = []struct { // read-only
 	{"farrier node delete", []string{"deleted"}},
 	{"farrier setting show", []string{"deploy_callback_timeout"}},
 	{"farrier setting set", []string{"45m0s"}},
+	{"farrier-coordinator operator-token", []string{"farrier-join-"}},
 	{"farrier-coordinator init", []string{"farrier-coordinator run --data"}},
 }
 
