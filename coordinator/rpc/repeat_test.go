@@ -101,7 +101,7 @@ func TestARepeatIsAnsweredAlthoughItsConditionsAreGone(t *testing.T) {
 			return c.agents.UndrainAgent(ctx, &farrierv1.UndrainAgentRequest{Agent: "a1"})
 		}, nil},
 		{fc.AgentServiceRemoveAgentProcedure, nil, func(ctx context.Context, c repeats) (proto.Message, error) {
-			return c.agents.RemoveAgent(ctx, &farrierv1.RemoveAgentRequest{Agent: "a1"})
+			return c.agents.RemoveAgent(ctx, &farrierv1.RemoveAgentRequest{Agent: "a1", Force: true})
 		}, nil},
 		{fc.ClusterServiceRemoveMemberProcedure, func(t *testing.T, w *world) {
 			w.apply(t, command.PutMember{Member: command.Member{ID: "c9", RaftAddress: "h:1", Level: 1}})
