@@ -40,6 +40,7 @@ type Config struct {
 	Deny    []netip.Prefix
 	RootCAs *x509.CertPool // for https; nil: the system's
 	Retry   time.Duration  // pause before going on after a cut, growing; default 1 s
+	Window  time.Duration  // in which a download must bring 1 MiB, or its end; default 5 min
 	Log     *slog.Logger
 }
 
@@ -55,7 +56,8 @@ type Cache struct {
 	flights map[string]*flight
 	bytes   int64 // of items, of partial files, and reserved by flights
 	parts   map[string]int64
-	seq     uint64 // of uses
+	held    map[string]string // digest by holder
+	seq     uint64            // of uses
 }
 
 type item struct {
@@ -85,6 +87,10 @@ func Open(cfg Config) (*Cache, error) {
 	if cfg.Retry <= 0 {
 		cfg.Retry = time.Second
 	}
+	if cfg.Window <= 0 {
+		cfg.Window = 5 * time.Minute
+	}
+	cfg.MaxFile = min(cfg.MaxFile, cfg.MaxBytes)
 	if cfg.Log == nil {
 		cfg.Log = slog.New(slog.DiscardHandler)
 	}
@@ -92,7 +98,7 @@ func Open(cfg Config) (*Cache, error) {
 		return nil, fault.New(fault.Unavailable, "open image cache", "%w", err)
 	}
 	c := &Cache{cfg: cfg, log: cfg.Log, client: newClient(cfg), slots: make(chan struct{}, cfg.Downloads),
-		items: map[string]*item{}, flights: map[string]*flight{}, parts: map[string]int64{}}
+		items: map[string]*item{}, flights: map[string]*flight{}, parts: map[string]int64{}, held: map[string]string{}}
 	if err := c.load(); err != nil {
 		return nil, err
 	}
@@ -313,8 +319,33 @@ func (c *Cache) removable() (n int64) {
 	return n
 }
 
-// idle tells whether nobody reads an image or works on it. The caller holds mu.
-func (c *Cache) idle(sha string, it *item) bool { return it.readers == 0 && c.flights[sha] == nil }
+// idle tells whether nobody reads an image, works on it, or holds it. The caller holds mu.
+func (c *Cache) idle(sha string, it *item) bool {
+	if it.readers > 0 || c.flights[sha] != nil {
+		return false
+	}
+	for _, held := range c.held {
+		if held == sha {
+			return false
+		}
+	}
+	return true
+}
+
+// Hold keeps an image from being removed, whether it is here yet or not, until Release: a machine reads it in many
+// requests. A holder holds one image: another takes the place of the first.
+func (c *Cache) Hold(holder, sha string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.held[holder] = sha
+}
+
+// Release ends a hold. It is harmless when there is none.
+func (c *Cache) Release(holder string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	delete(c.held, holder)
+}
 
 func (c *Cache) remove(sha string) {
 	os.Remove(c.path(sha, "manifest"))

@@ -187,7 +187,7 @@ func TestFetchRefuses(t *testing.T) {
 			w.(http.Flusher).Flush()
 			_, _ = w.Write(content[10:])
 		}, fault.TooLarge},
-		{"larger than the cache", content, func(c *Config) { c.MaxBytes = 60_000 }, nil, nil, fault.Busy},
+		{"larger than the cache", content, func(c *Config) { c.MaxBytes = 60_000 }, nil, nil, fault.TooLarge},
 		{"gzip bomb", bomb(9), func(c *Config) { c.MaxContent = 8 << 20 }, func(s *Source) { s.Format = RawGzip }, nil, fault.TooLarge},
 		{"not gzip", content, nil, func(s *Source) { s.Format = RawGzip }, nil, fault.Corrupt},
 		{"not zstd", content, nil, func(s *Source) { s.Format = RawZstd }, nil, fault.Corrupt},
@@ -560,4 +560,55 @@ func TestAnotherFormat(t *testing.T) {
 		t.Errorf("%d downloads", n)
 	}
 	checkBytes(t, c)
+}
+
+// TestHeldImageIsNotEvicted: an image that a machine was reading, in one request after another, went between two of them
+// when another deploy's image needed the room.
+func TestHeldImageIsNotEvicted(t *testing.T) {
+	c := open(t, func(cfg *Config) { cfg.MaxBytes = 3 << 20 })
+	a, b := newOrigin(t, random(t, 2<<20)), newOrigin(t, random(t, 2<<20))
+	c.Hold("n1", sum(a.content))
+	if _, err := c.Fetch(t.Context(), a.source(Raw)); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := c.Fetch(t.Context(), b.source(Raw)); !fault.Is(err, fault.Busy) {
+		t.Errorf("the other image: %v, want busy", err)
+	}
+	if _, err := c.Manifest(sum(a.content)); err != nil {
+		t.Errorf("the held image: %v", err)
+	}
+	c.Release("n1")
+	if _, err := c.Fetch(t.Context(), b.source(Raw)); err != nil {
+		t.Errorf("after the release: %v", err)
+	}
+	if _, err := c.Manifest(sum(a.content)); !fault.Is(err, fault.NotFound) {
+		t.Errorf("the image that nobody holds: %v", err)
+	}
+}
+
+// TestImageLargerThanTheCache: it waited for room that can never be.
+func TestImageLargerThanTheCache(t *testing.T) {
+	c := open(t, func(cfg *Config) { cfg.MaxBytes = 1 << 20 })
+	if _, err := c.Fetch(t.Context(), newOrigin(t, random(t, 2<<20)).source(Raw)); !fault.Is(err, fault.TooLarge) {
+		t.Errorf("%v, want too large", err)
+	}
+}
+
+// TestDrippingOriginIsGivenUp: a server that sends a byte now and then kept one of the few places for ever.
+func TestDrippingOriginIsGivenUp(t *testing.T) {
+	c := open(t, func(cfg *Config) { cfg.Window = 100 * time.Millisecond })
+	o := newOrigin(t, random(t, 1<<20))
+	o.serve = func(w http.ResponseWriter, r *http.Request, _ int32) {
+		for i := 0; i < len(o.content) && r.Context().Err() == nil; i++ {
+			w.Write(o.content[i : i+1])
+			w.(http.Flusher).Flush()
+			select {
+			case <-time.After(time.Millisecond):
+			case <-r.Context().Done():
+			}
+		}
+	}
+	if _, err := c.Fetch(t.Context(), o.source(Raw)); !fault.Is(err, fault.Unavailable) || !errors.Is(err, errSlow) {
+		t.Errorf("%v, want that it is too slow", err)
+	}
 }

@@ -9,7 +9,7 @@
 // With the file goes a manifest of its decompressed content in chunks of 4 MiB: a SHA-256 of each, none for a
 // chunk of zeros, and one of the whole. A machine verifies, skips and resumes by it.
 //
-// The directory is bounded in bytes; the least recently used image goes first, one that is being read never. Files
+// The directory is bounded in bytes; the least recently used image goes first, one that is being read, or held for a machine, never. Files
 // that were in the cache before a restart are taken back with their manifests; bytes that rotted on disk are found by the
 // machine that writes them, chunk by chunk.
 package imagecache

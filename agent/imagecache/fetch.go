@@ -22,6 +22,7 @@ import (
 const (
 	tries       = 6                // of one download without progress
 	stall       = 30 * time.Second // without a byte
+	leastBytes  = 1 << 20          // of one download in Config.Window
 	reserveStep = 16 << 20         // bytes
 	copyBuffer  = 256 << 10
 )
@@ -187,6 +188,8 @@ func (c *Cache) dropPart(sha string) {
 // fill requests the rest of the file until it is all there. Cuts are followed by another request for what is missing;
 // tries count only those that brought nothing.
 func (c *Cache) fill(ctx context.Context, f *flight, p *part) error {
+	ctx, stop := c.paced(ctx, f)
+	defer stop()
 	for try := 1; ; {
 		before := p.size
 		err := c.request(ctx, f, p)
@@ -194,7 +197,7 @@ func (c *Cache) fill(ctx context.Context, f *flight, p *part) error {
 			return nil
 		}
 		if ctx.Err() != nil {
-			return fault.New(fault.Aborted, "download", "%w", ctx.Err())
+			return ended(ctx)
 		}
 		if p.size > before {
 			try = 1
@@ -211,10 +214,40 @@ func (c *Cache) fill(ctx context.Context, f *flight, p *part) error {
 		select {
 		case <-time.After(c.cfg.Retry * time.Duration(try)):
 		case <-ctx.Done():
-			return fault.New(fault.Aborted, "download", "%w", ctx.Err())
+			return ended(ctx)
 		}
 		try++
 	}
+}
+
+var errSlow = errors.New("the server sends less than 1 MiB in a window") // read-only
+
+// paced ends the context of a download that is too slow: it would hold one of the few places for ever.
+func (c *Cache) paced(ctx context.Context, f *flight) (context.Context, func()) {
+	ctx, cancel := context.WithCancelCause(ctx)
+	last := f.arrived.Load()
+	var pace *time.Timer
+	ready := make(chan struct{})
+	pace = time.AfterFunc(c.cfg.Window, func() {
+		<-ready
+		now := f.arrived.Load()
+		if now-last < leastBytes { // also after a start over
+			cancel(errSlow)
+			return
+		}
+		last = now
+		pace.Reset(c.cfg.Window)
+	})
+	close(ready)
+	return ctx, func() { pace.Stop(); cancel(nil) }
+}
+
+// ended is why a download's context ended.
+func ended(ctx context.Context) error {
+	if errors.Is(context.Cause(ctx), errSlow) {
+		return fault.New(fault.Unavailable, "download", "%w", errSlow).WithHelp("check the image's server and the way to it")
+	}
+	return fault.New(fault.Aborted, "download", "%w", ctx.Err())
 }
 
 // cutError is a failure that another request may mend.

@@ -130,6 +130,7 @@ func (k keeper) Forgotten(node string) {
 	a.mu.Unlock()
 	a.table.Remove(node, epoch)
 	a.down.Unassign(node, epoch)
+	a.relay.Forget(node)
 	a.bmcs.Forget(node)
 	a.sim.Forget(node)
 	a.forgetBoot(node)
@@ -175,8 +176,13 @@ func assignOf(n *task.Node, now time.Duration) *farrierv1.Assign {
 // boots is the boot environment as boot.prepare and boot.teardown see it.
 type boots struct{ *agent }
 
-// Prepare implements steps.Boots.
-func (b boots) Prepare(_ context.Context, node, bootID string) error {
+// Prepare implements steps.Boots. By plain PXE, which is all there is, whoever reads the segment reads the secret.
+func (b boots) Prepare(_ context.Context, node, bootID string) (weak bool, err error) {
+	n, ok := b.tasks.Node(node)
+	return ok && !b.types[n.Driver].Simulated, b.prepare(node, bootID)
+}
+
+func (b boots) prepare(node, bootID string) error {
 	const op = "prepare boot"
 	n, ok := b.tasks.Node(node)
 	switch {
@@ -221,6 +227,7 @@ func (b boots) Teardown(_ context.Context, node, bootID string) error {
 	b.mu.Unlock()
 	b.table.CloseBoot(bootID)
 	b.down.CloseBoot(bootID)
+	b.relay.Forget(node)
 	b.forgetBoot(node)
 	return nil
 }
@@ -288,6 +295,10 @@ func (f fetcher) Fetch(ctx context.Context, url, sha256, format string) error {
 	return err
 }
 
+// Hold and Release implement steps.Images.
+func (f fetcher) Hold(node, sha256 string) { f.images.Hold(node, sha256) }
+func (f fetcher) Release(node string)      { f.images.Release(node) }
+
 func (a *agent) manifest(sha string) (*farrierv1.GetManifestResponse, error) {
 	m, err := a.images.Manifest(sha)
 	if err != nil {
@@ -304,7 +315,9 @@ func (a *agent) edge(e *farrierv1.Edge) {
 }
 
 func (a *agent) ramdiskOutcome(o *farrierv1.StepOutcome) {
-	a.tasks.Handle(work.Reported{Outcome: uplink.FromOutcome(o)})
+	out := uplink.FromOutcome(o)
+	a.relay.Ended(out.Ref)
+	a.tasks.Handle(work.Reported{Outcome: out})
 }
 
 func (a *agent) progress(p *farrierv1.StepProgress) {

@@ -167,7 +167,7 @@ func (a *agent) bootServers() error {
 		Extra: args, Agents: func() []boot.Agent { return *a.group.Load() }, Images: a.images, Clock: a.env.Clock, Log: a.env.Log, OnBoot: a.down.BootAsked,
 	})
 	if a.ls.tftp != nil {
-		a.tftp = tftp.New(tftp.Config{Files: programs, Script: a.http.TFTPScript, Log: a.env.Log})
+		a.tftp = tftp.New(tftp.Config{Files: programs, Log: a.env.Log})
 	}
 	if a.ls.dhcp != nil {
 		return a.composeDHCP()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"strconv"
 	"time"
 
 	"github.com/farrier-project/farrier/agent/bmc"
@@ -25,8 +26,9 @@ type Task interface {
 
 // Boots is what this agent serves to booting machines.
 type Boots interface {
-	// Prepare makes sure that the boot attempt is served. Repeating it is harmless.
-	Prepare(ctx context.Context, node, bootID string) error
+	// Prepare makes sure that the boot attempt is served. Repeating it is harmless. weak: the attempt's secret crosses the
+	// segment in clear.
+	Prepare(ctx context.Context, node, bootID string) (weak bool, err error)
 	// Teardown ends what is served to the node. Repeating it is harmless.
 	Teardown(ctx context.Context, node, bootID string) error
 }
@@ -81,7 +83,11 @@ func (r *Runner) dispatch(ctx context.Context, t Task, o work.Order) (map[string
 	case "management.verify":
 		return r.verify(ctx, t)
 	case "boot.prepare":
-		return nil, r.Boots.Prepare(ctx, o.Node, o.BootID)
+		weak, err := r.Boots.Prepare(ctx, o.Node, o.BootID)
+		if err != nil {
+			return nil, err
+		}
+		return map[string]string{"weak_boot": strconv.FormatBool(weak)}, nil
 	case "boot.teardown":
 		return nil, r.Boots.Teardown(ctx, o.Node, o.BootID)
 	}

@@ -3,8 +3,10 @@ package steps
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -93,12 +95,12 @@ type shelf struct {
 	err    error
 }
 
-func (s *shelf) Prepare(_ context.Context, node, boot string) error {
+func (s *shelf) Prepare(_ context.Context, node, boot string) (bool, error) {
 	if s.err != nil {
-		return s.err
+		return false, s.err
 	}
 	s.served[node] = boot
-	return nil
+	return true, nil
 }
 func (s *shelf) Teardown(_ context.Context, node, boot string) error {
 	if s.err != nil {
@@ -137,9 +139,9 @@ var list = []struct { // read-only: every step that the agent runs, and what is 
 			t.Errorf("facts %v", facts)
 		}
 	}},
-	{"boot.prepare", nil, bmc.PowerOff, func(t *testing.T, b *bench, s *shelf, _ map[string]string) {
-		if s.served["n1"] != "b1" {
-			t.Errorf("served %v", s.served)
+	{"boot.prepare", nil, bmc.PowerOff, func(t *testing.T, b *bench, s *shelf, facts map[string]string) {
+		if s.served["n1"] != "b1" || facts["weak_boot"] != "true" {
+			t.Errorf("served %v, facts %v", s.served, facts)
 		}
 	}},
 	{"boot.teardown", nil, bmc.PowerOff, func(t *testing.T, b *bench, s *shelf, _ map[string]string) {
@@ -328,6 +330,30 @@ type depot struct {
 	open    chan struct{}
 	err     error
 	fetched chan string
+
+	mu   sync.Mutex // guards held, and err once Run runs
+	held map[string]string
+}
+
+func (d *depot) Hold(holder, sha string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.held == nil {
+		d.held = map[string]string{}
+	}
+	d.held[holder] = sha
+}
+
+func (d *depot) Release(holder string) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	delete(d.held, holder)
+}
+
+func (d *depot) holders() string {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	return fmt.Sprint(d.held)
 }
 
 func (d *depot) Fetch(ctx context.Context, url, sha, format string) error {
@@ -337,7 +363,15 @@ func (d *depot) Fetch(ctx context.Context, url, sha, format string) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+	d.mu.Lock()
+	defer d.mu.Unlock()
 	return d.err
+}
+
+func (d *depot) fail(err error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	d.err = err
 }
 
 type courierLog struct{ ch chan string }
@@ -379,7 +413,7 @@ func TestRelayFetchesFirst(t *testing.T) {
 		if a, b, c := <-said, <-said, <-said; a != "deliver n1 deploy.write_image" || b != "deliver n2 deploy.write_image" || c != "deliver n5 deploy.select_disk" {
 			t.Errorf("said %q, %q, %q", a, b, c)
 		}
-		d.err = fault.New(fault.Corrupt, "download", "another digest")
+		d.fail(fault.New(fault.Corrupt, "download", "another digest"))
 		r.Deliver(write("n4"))
 		if a := <-said; a != "failed n4: fetch image: download: another digest (corrupt)" {
 			t.Errorf("said %q", a)
@@ -452,4 +486,85 @@ func count(log []string, call string) (n int) {
 		}
 	}
 	return n
+}
+
+// TestCancelledFetchesFreeTheirPlaces: four orders whose images never ended, cancelled long since, kept the fifth
+// node's image from being fetched until the agent started again.
+func TestCancelledFetchesFreeTheirPlaces(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		d := &depot{open: make(chan struct{}), fetched: make(chan string, 99)}
+		said := make(chan string, 99)
+		r := NewRelay(d, courierLog{said}, func(o work.Outcome) { said <- "failed " + o.Node }, slog.New(slog.DiscardHandler))
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		write := func(i int) work.Order {
+			o := orderOf("deploy.write_image", map[string]string{"url": fmt.Sprint("http://drip/", i), "sha256": fmt.Sprint(i), "format": "raw"})
+			o.Node = fmt.Sprint("n", i)
+			return o
+		}
+		for i := range 6 {
+			r.Deliver(write(i))
+			synctest.Wait()
+		}
+		if len(d.fetched) != fetchesAtOnce {
+			t.Fatalf("%d fetches at once", len(d.fetched))
+		}
+		r.Cancel(write(4), "aborted while it was queued")
+		for i := range 4 {
+			r.Cancel(write(i), "aborted by its user")
+		}
+		synctest.Wait()
+		var last string
+		for len(d.fetched) > 0 {
+			last = <-d.fetched
+		}
+		if last != "http://drip/5 5 raw" || d.holders() != "map[n5:5]" {
+			t.Errorf("fetched last: %q; held: %s", last, d.holders())
+		}
+		stop()
+		<-done
+	})
+}
+
+// TestImageIsHeldWhileItsOrderLasts: from the order until its outcome, or the node's next order, or its loss. A fetch
+// for which there is no room waits for it.
+func TestImageIsHeldWhileItsOrderLasts(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		ctx, stop := context.WithCancel(t.Context())
+		d := &depot{open: make(chan struct{}), fetched: make(chan string, 99), err: fault.New(fault.Busy, "cache", "no room")}
+		close(d.open)
+		said := make(chan string, 99)
+		r := NewRelay(d, courierLog{said}, func(o work.Outcome) { said <- "failed " + o.Node }, slog.New(slog.DiscardHandler))
+		done := make(chan error, 1)
+		go func() { done <- r.Run(ctx) }()
+		o := orderOf("deploy.write_image", map[string]string{"url": "http://x", "sha256": "ab", "format": "raw"})
+		r.Deliver(o)
+		synctest.Wait()
+		if len(said) != 0 || d.holders() != "map[n1:ab]" {
+			t.Errorf("without room: %d messages, held %s", len(said), d.holders())
+		}
+		d.fail(nil)
+		time.Sleep(roomPause)
+		if m := <-said; m != "deliver n1 deploy.write_image" || d.holders() != "map[n1:ab]" {
+			t.Errorf("with room: %s, held %s", m, d.holders())
+		}
+		earlier := o.Ref
+		earlier.Step = 99
+		if r.Ended(earlier); d.holders() != "map[n1:ab]" {
+			t.Error("the end of another order released the image")
+		}
+		if r.Ended(o.Ref); d.holders() != "map[]" {
+			t.Error("the end of the order did not release the image")
+		}
+		for name, end := range map[string]func(){"next order": func() { r.Deliver(orderOf("deploy.write_config_drive", nil)) }, "loss": func() { r.Forget("n1") }} {
+			r.Deliver(o)
+			synctest.Wait()
+			if end(); d.holders() != "map[]" {
+				t.Errorf("%s: held %s", name, d.holders())
+			}
+		}
+		stop()
+		<-done
+	})
 }

@@ -66,7 +66,9 @@ func (b *stubborn) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("ETag", `"abc"`)
 		answer(200, `{"@odata.id":"`+system+`","@odata.etag":"\"abc\"","Id":"1","Name":"S","PowerState":"Off","Boot":{"BootSourceOverrideTarget":"`+b.target+`","BootSourceOverrideEnabled":"`+b.enabled+`"}}`)
 	case path == system && r.Method == http.MethodPatch:
-		var q struct{ Boot struct{ BootSourceOverrideTarget, BootSourceOverrideEnabled string } }
+		var q struct {
+			Boot struct{ BootSourceOverrideTarget, BootSourceOverrideEnabled string }
+		}
 		json.NewDecoder(r.Body).Decode(&q)
 		match := r.Header.Get("If-Match")
 		switch {
