@@ -26,6 +26,7 @@ type attempt struct {
 	lastSeen time.Duration
 	lastSeq  uint64
 	silentAt time.Duration // when silence was last told; never: not silent
+	heard    bool          // spoke after its silence was told, and that is not told yet
 	leaving  bool          // told to power off: silence is what is wanted
 	claimAt  time.Duration // when first_contact was last told, or never
 	secondAt time.Duration // when second_claim was last told, or never
@@ -99,6 +100,7 @@ func (a *attempt) revoke(key [32]byte) {
 }
 
 func (a *attempt) seen(now time.Duration) {
+	a.heard = a.heard || a.silentAt != never
 	a.contact, a.lastSeen, a.silentAt = true, now, never
 	if a.askedAt != never && now-a.askedAt > time.Second {
 		a.askedAt = never // it lives: the request was another machine's, or a stray packet
@@ -123,6 +125,7 @@ func (a *attempt) edge(kind, detail string) *farrierv1.Edge {
 const (
 	edgeFirstContact = "first_contact"
 	edgeSilent       = "silent"
+	edgeHeard        = "heard"
 	edgeSecondClaim  = "second_claim"
 	edgeUnexpected   = "unexpected_boot"
 )
@@ -145,6 +148,10 @@ func (s *Service) due(now time.Duration) (edges []*farrierv1.Edge) {
 		if a.claimed && !a.known && now-a.claimAt >= edgeRepeat {
 			a.claimAt = now
 			edges = append(edges, a.edge(edgeFirstContact, ""))
+		}
+		if a.heard {
+			a.heard = false
+			edges = append(edges, a.edge(edgeHeard, "the ramdisk speaks again"))
 		}
 		quiet := now - a.lastSeen
 		if a.askedAt != never && now-a.askedAt >= s.quietTime() && a.lastSeen <= a.askedAt+time.Second && now-a.bootedAt >= s.silence {

@@ -52,7 +52,9 @@ func TestSilence(t *testing.T) {
 	r.clock.advance(DefaultSilence)
 	want(t, "still silent", r.kinds(), edgeSilent)
 	r.heard(bootA)
-	want(t, "heard again", r.kinds())
+	want(t, "heard again", r.kinds(), edgeHeard)
+	r.heard(bootA)
+	want(t, "heard is told once", r.kinds())
 	r.clock.advance(DefaultSilence)
 	want(t, "silent again", r.kinds(), edgeSilent)
 }

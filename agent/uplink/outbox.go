@@ -145,13 +145,23 @@ type Edge struct {
 	Flow                                uint64
 }
 
+// supersedes tells whether e makes an earlier edge of the same boot untrue: silence, and its end, are states; only the
+// newest is said again.
+func (e Edge) supersedes(old *farrierv1.Edge) bool {
+	if old.BootId != e.BootID {
+		return false
+	}
+	silence := func(kind string) bool { return kind == "silent" || kind == "heard" }
+	return old.Kind == e.Kind || silence(old.Kind) && silence(e.Kind)
+}
+
 // Edge sends e up, now and on each later stream until the node has another boot attempt.
 func (u *Uplink) Edge(e Edge) {
 	m := &farrierv1.Edge{Node: e.Node, Flow: e.Flow, BootId: e.BootID, Kind: e.Kind, KeyHash: e.KeyHash, Detail: e.Detail}
 	u.out.mu.Lock()
 	all := u.out.edges[e.Node]
 	for i, old := range all {
-		if old.Kind == e.Kind && old.BootId == e.BootID {
+		if e.supersedes(old) {
 			all = append(all[:i:i], all[i+1:]...)
 			break
 		}

@@ -47,3 +47,23 @@ func TestManyLargeOutcomesFitIntoRequests(t *testing.T) {
 		}
 	}
 }
+
+// TestSilenceThatIsOverIsNotSaidAgain: a rack that was cut off told, minutes later, of a silence that had ended, and the
+// machine was rebooted in the middle of its image.
+func TestSilenceThatIsOverIsNotSaidAgain(t *testing.T) {
+	u := New(Config{})
+	for _, kind := range []string{"first_contact", "silent", "heard", "silent", "heard"} {
+		u.Edge(Edge{Node: "n1", BootID: "b", Kind: kind})
+	}
+	u.Edge(Edge{Node: "n2", BootID: "b2", Kind: "silent"})
+	u.out.open()
+	u.out.settle("n1", "b")
+	u.out.repeatEdges()
+	got := map[string]string{}
+	for _, m := range u.out.take(9) {
+		got[m.GetEdge().GetNode()] += " " + m.GetEdge().GetKind()
+	}
+	if got["n1"] != " first_contact heard" || got["n2"] != " silent" {
+		t.Errorf("said again: %v", got)
+	}
+}
