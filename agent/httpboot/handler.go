@@ -5,7 +5,6 @@ import (
 	"log/slog"
 	"net/http"
 	"os"
-	"strings"
 	"time"
 
 	"github.com/farrier-project/farrier/agent/boot"
@@ -124,33 +123,6 @@ func (h *Handler) scriptFor(m *bootenv.Machine, mac bootenv.MAC) (string, error)
 		return boot.WaitScript(), nil
 	}
 	return boot.Launch{HTTP: h.cfg.HTTP, BootID: m.Boot.ID, Secret: m.Boot.Secret, MAC: mac, Agents: h.cfg.Agents(), Extra: h.cfg.Extra}.Script()
-}
-
-// TFTPScript makes the scripts that tftp serves, for ROMs without HTTP: "boot.ipxe", which goes on to the machine's own, and
-// "<mac>.ipxe" with hyphens in the MAC. It is the Script of tftp.Config.
-func (h *Handler) TFTPScript(name string) ([]byte, bool) {
-	if name == "boot.ipxe" {
-		return []byte("#!ipxe\nchain ${netX/mac:hexhyp}.ipxe\n"), true
-	}
-	base, ok := strings.CutSuffix(name, ".ipxe")
-	if !ok {
-		return nil, false
-	}
-	mac, err := bootenv.ParseMAC(base)
-	if err != nil {
-		return nil, false
-	}
-	m, ok := h.cfg.Table.ByMAC(mac)
-	now := h.cfg.Clock.Boottime()
-	if !ok || !m.Assignment(mac, now).PXE || m.Assignment(mac, now).BootID == "" {
-		return nil, false
-	}
-	text, err := h.scriptFor(m, mac)
-	if err != nil {
-		h.cfg.Log.Error("http boot: no script", "node", m.Node, "err", err)
-		return nil, false
-	}
-	return []byte(text), true
 }
 
 func (h *Handler) unknown(w http.ResponseWriter, r *http.Request) {

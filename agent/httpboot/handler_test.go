@@ -142,25 +142,6 @@ func TestMissingFile(t *testing.T) {
 	}
 }
 
-func TestTFTPScript(t *testing.T) {
-	h := newHandler(t, nil)
-	if b, ok := h.TFTPScript("52-54-00-00-00-01.ipxe"); !ok || !strings.Contains(string(b), "farrier.boot="+bootID) {
-		t.Errorf("script of the machine: %v %q", ok, b)
-	}
-	if b, ok := h.TFTPScript("boot.ipxe"); !ok || !strings.Contains(string(b), "chain ${netX/mac:hexhyp}.ipxe") {
-		t.Errorf("boot.ipxe: %v %q", ok, b)
-	}
-	for _, name := range []string{"52-54-00-00-00-02.ipxe", "52-54-00-00-00-09.ipxe", "x.ipxe", "52-54-00-00-00-01", ""} {
-		if b, ok := h.TFTPScript(name); ok {
-			t.Errorf("%q gave %q", name, b)
-		}
-	}
-	h.cfg.Table.CloseBoot(bootID)
-	if _, ok := h.TFTPScript("52-54-00-00-00-01.ipxe"); ok {
-		t.Error("a script after the attempt was closed")
-	}
-}
-
 func TestServeStops(t *testing.T) {
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
 	if err != nil {
