@@ -74,8 +74,9 @@ type DHCP struct {
 	Unknown string   `yaml:"unknown"` // what unknown machines get: ignore (default) and others, see agent/boot
 	Subnets []Subnet `yaml:"subnets"`
 	// RouterAdvertisements answers router solicitations on Interface with an empty advertisement: on a rack without
-	// IPv6, iPXE waits 15 s less. It needs CAP_NET_RAW.
-	RouterAdvertisements bool `yaml:"router_advertisements"`
+	// IPv6, iPXE waits 16 s for one at each boot. It needs CAP_NET_RAW. Default: on if Interface is set, with a warning
+	// where that right is missing; set to true, a missing right is an error.
+	RouterAdvertisements *bool `yaml:"router_advertisements"`
 }
 
 // Subnet is what machines on one link are told.
@@ -250,7 +251,7 @@ func (c *Config) validateDHCP() error {
 	if _, _, err := split("dhcp.listen", d.Listen); err != nil {
 		return err
 	}
-	if d.RouterAdvertisements && d.Interface == "" {
+	if d.RouterAdvertisements != nil && *d.RouterAdvertisements && d.Interface == "" {
 		return invalid("dhcp.router_advertisements", "name the interface on which to advertise")
 	}
 	if d.Proxy && d.ProxyListen == "" {

@@ -153,8 +153,8 @@ func (a *agent) serve(ctx context.Context) error {
 	if a.ls.dhcp != nil {
 		g.Go(func() error { return a.dhcp.Serve(ctx, a.ls.dhcp) })
 		g.Go(func() error { return a.keepLeases(ctx) })
-		if a.cfg.DHCP.RouterAdvertisements {
-			g.Go(func() error { return dhcp.ServeRouterAdvertisements(ctx, a.cfg.DHCP.Interface, a.env.Log) })
+		if on := a.cfg.DHCP.RouterAdvertisements; on == nil && a.cfg.DHCP.Interface != "" || on != nil && *on {
+			g.Go(func() error { return a.advertise(ctx, on != nil) })
 		}
 	}
 	if a.ls.proxy != nil {
@@ -170,6 +170,16 @@ func (a *agent) serve(ctx context.Context) error {
 	defer context.AfterFunc(ctx, func() { a.watchStop(stopped) })()
 	err := g.Wait()
 	if errors.Is(err, context.Canceled) {
+		return nil
+	}
+	return err
+}
+
+// advertise answers router solicitations. Where nobody insists, what keeps it from that is a warning.
+func (a *agent) advertise(ctx context.Context, insist bool) error {
+	err := dhcp.ServeRouterAdvertisements(ctx, a.cfg.DHCP.Interface, a.env.Log)
+	if err != nil && !insist && ctx.Err() == nil {
+		a.env.Log.Warn("no router advertisements: without IPv6 on the segment iPXE waits 16 s at each boot", "interface", a.cfg.DHCP.Interface, "err", err)
 		return nil
 	}
 	return err

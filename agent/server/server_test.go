@@ -316,3 +316,16 @@ func TestAJoinCutByALeaderChangeWasRefused(t *testing.T) {
 		}
 	}
 }
+
+// TestRouterAdvertisementsAreOnByDefault: whoever followed the documents had none. What keeps the agent from it, here an
+// interface that is gone, ends it only where the configuration insists.
+func TestRouterAdvertisementsAreOnByDefault(t *testing.T) {
+	a := &agent{env: env()}
+	a.cfg.DHCP.Interface = "no-such-interface0"
+	if err := a.advertise(t.Context(), false); err != nil {
+		t.Errorf("by default: %v", err)
+	}
+	if err := a.advertise(t.Context(), true); !fault.Is(err, fault.Invalid) {
+		t.Errorf("insisted on: %v", err)
+	}
+}
