@@ -2,6 +2,7 @@ package task
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -49,19 +50,24 @@ func (m *Manager) Acquire(ctx context.Context, node string, o Options) (*Exclusi
 	if err != nil {
 		return nil, fault.Wrap("acquire lock", err)
 	}
-	m.Handle(work.Granted{Node: node, Token: token})
+	if err := m.Handle(work.Granted{Node: node, Token: token}); err != nil {
+		return nil, errors.Join(fault.Wrap("acquire lock", err), m.unlock(ctx, node, token))
+	}
 	m.mu.Lock()
 	n, ok := m.nodes[node]
-	tctx, cancel := context.WithCancelCause(ctx)
+	tctx, cancel := context.WithCancelCause(m.base)
 	t := &Exclusive{view: view{m: m, ctx: tctx, node: n, driver: driverOf(n, o)}, cancel: cancel, purpose: o.Purpose}
+	t.detach = context.AfterFunc(ctx, func() { cancel(context.Cause(ctx)) })
 	t.token.Store(token)
 	if ok {
 		m.held[t] = struct{}{}
 	}
 	m.mu.Unlock()
 	if !ok {
+		t.detach()
 		cancel(nil)
-		return nil, fault.New(fault.NotFound, "acquire lock", "node %s was taken away while its lock was waited for: %v", node, m.unlock(ctx, node, token))
+		gone := fault.New(fault.NotFound, "acquire lock", "node %s was taken away while its lock was waited for", node)
+		return nil, errors.Join(gone, m.unlock(ctx, node, token))
 	}
 	return t, nil
 }
@@ -101,6 +107,9 @@ func (m *Manager) unlock(ctx context.Context, node string, token uint64) error {
 // an error nothing is spawned. For an order's task only the outcome releases the lock, and Release ends the task.
 func (t *Exclusive) Release(body error) error {
 	t.release.Do(func() {
+		if t.detach != nil {
+			t.detach() // what is spawned outlives the caller, and ends with the Manager
+		}
 		if t.spawn == nil || body != nil || t.ctx.Err() != nil {
 			t.failed = t.drop()
 			return

@@ -45,6 +45,7 @@ func (v *view) reload(n *Node) { v.node, v.ports, v.loaded = n, nil, false }
 type Exclusive struct {
 	view
 	cancel  context.CancelCauseFunc
+	detach  func() bool // makes the task outlive its caller; nil for an order's
 	order   *work.Order // nil: under a lock that the agent asked for
 	token   atomic.Uint64
 	purpose string
@@ -222,7 +223,8 @@ func (t *Exclusive) ProcessEvent(ctx context.Context, ev Event) error {
 	return nil
 }
 
-// SpawnAfter makes Release start fn on a worker; the lock is kept until fn ends, whichever way.
+// SpawnAfter makes Release start fn on a worker; the lock is kept until fn ends, whichever way. fn's context does not end
+// with that of Acquire's caller, but with the session and with the Manager.
 func (t *Exclusive) SpawnAfter(fn func(context.Context) error) { t.spawn = fn }
 
 // SetSpawnErrorHook sets what is called when SpawnAfter's function could not be started. It is not called for

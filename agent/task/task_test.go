@@ -373,3 +373,37 @@ func TestPanicInAStepIsItsFailure(t *testing.T) {
 	}
 	m.pool.wait()
 }
+
+// TestSpawnedWorkOutlivesItsCaller: what a request spawned was cancelled when the request returned, and the Manager's
+// end did not cancel it.
+func TestSpawnedWorkOutlivesItsCaller(t *testing.T) {
+	w := newWorld()
+	m, j := start(t, w, t.TempDir(), Config{Workers: 4})
+	defer j.Close()
+	request, returned := context.WithCancel(t.Context())
+	x, err := m.Acquire(request, "n1", Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	begun, after, ended := make(chan struct{}), make(chan error), make(chan error, 1)
+	x.SpawnAfter(func(ctx context.Context) error {
+		<-begun
+		after <- ctx.Err()
+		<-ctx.Done()
+		ended <- context.Cause(ctx)
+		return nil
+	})
+	check(t, x.Release(nil), nil)
+	returned()
+	close(begun)
+	if err := <-after; err != nil {
+		t.Errorf("the caller's return ended it: %v", err)
+	}
+	run, stop := context.WithCancel(t.Context())
+	stop()
+	_ = m.Run(run) // waits for it
+	check(t, <-ended, fault.Aborted)
+	if !w.free("n1") {
+		t.Error("the lock is held still")
+	}
+}

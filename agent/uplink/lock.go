@@ -30,6 +30,7 @@ type call struct {
 	message *farrierv1.AgentMessage
 	stream  uint64                    // on which it was sent last; 0: none
 	reply   chan *farrierv1.LockReply // one, ever
+	left    bool                      // nobody waits: a lock that is granted is given back
 }
 
 func (c *calls) init(out *outbox) { c.out, c.open = out, make(map[uint64]*call) }
@@ -47,26 +48,53 @@ func (c *calls) do(ctx context.Context, op string, build func(id uint64) *farrie
 	c.open[id] = k
 	k.stream = c.out.add(k.message)
 	c.mu.Unlock()
-	defer func() {
-		c.mu.Lock()
-		delete(c.open, id)
-		c.mu.Unlock()
-	}()
 	select {
 	case r := <-k.reply:
 		return r, errorOf(r.GetError())
 	case <-ctx.Done():
+		c.leave(id, k)
 		return nil, fault.New(fault.UnknownOutcome, op, "no answer: %w", context.Cause(ctx))
+	}
+}
+
+// leave forgets a call whose caller is gone. A request for a lock stays: it may have been granted, or be granted later,
+// and nobody else would give the lock back while the session lasts.
+func (c *calls) leave(id uint64, k *call) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	switch {
+	case c.open[id] == nil: // answered at this very moment
+		c.giveBack(k, <-k.reply)
+	case k.message.GetLockRequest() != nil:
+		k.left = true
+	default:
+		delete(c.open, id)
 	}
 }
 
 func (c *calls) answer(r *farrierv1.LockReply) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if k := c.open[r.GetCall()]; k != nil {
-		delete(c.open, r.GetCall())
-		k.reply <- r
+	k := c.open[r.GetCall()]
+	if k == nil {
+		return
 	}
+	delete(c.open, r.GetCall())
+	if !k.left {
+		k.reply <- r
+		return
+	}
+	c.giveBack(k, r)
+}
+
+// giveBack releases the lock that a call got whose caller is gone. Its reply is of interest to nobody.
+func (c *calls) giveBack(k *call, r *farrierv1.LockReply) {
+	if r.GetToken() == 0 || k.message.GetLockRequest() == nil {
+		return
+	}
+	c.last++
+	c.out.add(&farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_LockRelease{LockRelease: &farrierv1.LockRelease{
+		Call: c.last, Node: k.message.GetLockRequest().GetNode(), Token: r.GetToken()}}})
 }
 
 // repeat sends what the open stream has not carried yet.

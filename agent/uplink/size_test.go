@@ -1,6 +1,7 @@
 package uplink
 
 import (
+	"context"
 	"fmt"
 	"testing"
 
@@ -9,6 +10,7 @@ import (
 	"github.com/farrier-project/farrier/agent/task"
 	"github.com/farrier-project/farrier/agent/work"
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/pkg/fault"
 )
 
 // TestManyLargeOutcomesFitIntoRequests: outcomes of more than 16 MiB, in hello as in a batch of a stream that lives,
@@ -65,5 +67,35 @@ func TestSilenceThatIsOverIsNotSaidAgain(t *testing.T) {
 	}
 	if got["n1"] != " first_contact heard" || got["n2"] != " silent" {
 		t.Errorf("said again: %v", got)
+	}
+}
+
+// TestLockWhoseCallerLeftIsGivenBack: a grant that nobody waited for any more was dropped, and the node stayed locked for
+// as long as the session lived.
+func TestLockWhoseCallerLeftIsGivenBack(t *testing.T) {
+	u := New(Config{})
+	u.out.open()
+	ctx, leave := context.WithCancel(t.Context())
+	done := make(chan error, 1)
+	go func() {
+		_, err := u.Lock(ctx, "n1", "t", "p", task.Wait{Patient: true})
+		done <- err
+	}()
+	<-u.out.wake
+	leave()
+	if err := <-done; !fault.Is(err, fault.UnknownOutcome) {
+		t.Errorf("Lock: %v", err)
+	}
+	asked := u.out.take(9)
+	if len(asked) != 1 || asked[0].GetLockRequest() == nil {
+		t.Fatalf("asked: %v", asked)
+	}
+	u.calls.answer(&farrierv1.LockReply{Call: asked[0].GetLockRequest().GetCall(), Token: 42})
+	said := u.out.take(9)
+	if len(said) != 1 || said[0].GetLockRelease().GetNode() != "n1" || said[0].GetLockRelease().GetToken() != 42 {
+		t.Errorf("after the late grant the agent says %v", said)
+	}
+	if len(u.calls.open) != 0 {
+		t.Errorf("%d calls are open", len(u.calls.open))
 	}
 }
