@@ -102,6 +102,7 @@ func initCommand() *cobra.Command {
 	cmd.Flags().StringVar(&i.OperatorDir, "operator-dir", "", "`directory` for the first operator's certificate (default: operator, beside the data directory)")
 	cmd.Flags().StringVar(&i.Operator, "operator", "admin", "the first operator's name")
 	cmd.Flags().BoolVar(&i.Run, "run", false, "go on running")
+	cmd.Flags().StringVar(&i.FromArchive, "from-archive", "", "`file` of `farrier coordinator snapshot save`: make the cluster anew that it is of, all of whose coordinators are lost; needs its --key-file")
 	return cmd
 }
 

@@ -40,7 +40,7 @@ func bodyProto(b Body, depth int) (*pb.Body, error) {
 	case RaiseLevel:
 		return &pb.Body{Body: &pb.Body_RaiseLevel{RaiseLevel: &pb.RaiseLevel{Level: b.Level}}}, nil
 	case NewGeneration:
-		return &pb.Body{Body: &pb.Body_NewGeneration{NewGeneration: &pb.NewGeneration{Reason: b.Reason}}}, nil
+		return &pb.Body{Body: &pb.Body_NewGeneration{NewGeneration: &pb.NewGeneration{Reason: b.Reason, Skip: b.Skip}}}, nil
 	}
 	for _, part := range [...]func(Body) *pb.Body{lockProto, flowBodyProto, nodeBodyProto, agentProto, memberProto} {
 		if m := part(b); m != nil {

@@ -217,7 +217,10 @@ type (
 	// RaiseLevel raises the cluster's feature level.
 	RaiseLevel struct{ Level uint32 }
 	// NewGeneration is proposed once after a restore or a recovery: all sessions end, tokens rise above all before.
-	NewGeneration struct{ Reason string }
+	NewGeneration struct {
+		Reason string
+		Skip   uint32 // generations left out below the new one: a cluster that was lost may have used them
+	}
 	// RecordBMCSession says that an agent opened a session at a node's BMC, or that one is over. An opened one is
 	// taken from the node's owner only: whoever owns the node next ends it before its first effect.
 	RecordBMCSession struct {

@@ -34,7 +34,7 @@ func plainBodyOf(m any) Body {
 	case *pb.Body_RaiseLevel:
 		return RaiseLevel{Level: t.RaiseLevel.GetLevel()}
 	case *pb.Body_NewGeneration:
-		return NewGeneration{Reason: t.NewGeneration.GetReason()}
+		return NewGeneration{Reason: t.NewGeneration.GetReason(), Skip: t.NewGeneration.GetSkip()}
 	case *pb.Body_PutMember:
 		return PutMember{Member: memberOf(t.PutMember.GetMember())}
 	case *pb.Body_RemoveMember:

@@ -107,7 +107,7 @@ func (r *Replica) RestoreSnapshot(ctx context.Context, in io.Reader) (Archive, e
 	}
 	if id := s.View().Cluster().ID; a.Cluster != r.cfg.Cluster || id != r.cfg.Cluster {
 		return Archive{}, fault.New(fault.Invalid, op, "the archive is of cluster %q, this is %q", a.Cluster, r.cfg.Cluster).
-			WithHelp("restore it into a cluster made with the same id")
+			WithHelp("a cluster whose coordinators are all lost is made anew by `farrier-coordinator init --from-archive FILE --key-file KEYS`")
 	}
 	at := r.raft.LastIndex() + 1
 	if err := r.raiseGeneration(s, at); err != nil {

@@ -32,6 +32,8 @@ const (
 	DefaultElection = 500 * time.Millisecond
 	LANElection     = 300 * time.Millisecond // profile "lan"
 	DefaultWatchdog = 3 * time.Second
+
+	defaultMaxArchive = 8 << 30 // bytes
 )
 
 // Config says which member this is and where it keeps its files.
@@ -92,7 +94,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.TrailingLogs = 10240
 	}
 	if c.MaxArchive == 0 {
-		c.MaxArchive = 8 << 30
+		c.MaxArchive = defaultMaxArchive
 	}
 	if c.Clock == nil {
 		c.Clock = clock.System{}

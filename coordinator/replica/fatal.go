@@ -58,5 +58,5 @@ func (l *latch) failed() error {
 func corrupt(file, format string, args ...any) *fault.Error {
 	return fault.New(fault.Corrupt, "read "+file, format, args...).WithHelp("this member's copy is damaged, the others' are not touched: "+
 		"run `farrier-coordinator rejoin` here, which takes the member out of the cluster and brings it back empty; a cluster of one is made "+
-		"anew and its archive restored; do not edit or delete %s by hand", file)
+		"anew from an archive by `farrier-coordinator init --from-archive FILE --key-file KEYS`; do not edit or delete %s by hand", file)
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
+	"github.com/farrier-project/farrier/pkg/secret"
 )
 
 // Bounds of join tokens. TTLs count in replicated time.
@@ -94,10 +95,13 @@ func (a *API) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenReques
 	return t, ttl, nil
 }
 
-// authority is the cluster's CA, unsealed.
 func (a *API) authority(v *state.View) (*identity.CA, error) {
-	c := v.Cluster()
-	key, err := a.Keyring.Open(c.CAKey.KeyID, c.CAKey.Box, "ca")
+	return Authority(a.Keyring, v.Cluster())
+}
+
+// Authority is a cluster's CA, unsealed.
+func Authority(keys *secret.Keyring, c *state.Cluster) (*identity.CA, error) {
+	key, err := keys.Open(c.CAKey.KeyID, c.CAKey.Box, "ca")
 	if err != nil {
 		return nil, fault.Wrap("unseal CA", err)
 	}

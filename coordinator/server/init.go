@@ -30,9 +30,13 @@ type InitOptions struct {
 	OperatorDir string // gets a certificate for the command line. Default: "operator" beside the data directory
 	Operator    string // the name in it. Default "admin"
 	Run         bool   // go on as Run does
+	// FromArchive is the snapshot of a cluster whose coordinators are all lost: it is made anew from that, with the
+	// sealing keys in the key file, instead of a new one.
+	FromArchive string
 }
 
-// Init makes a cluster of one coordinator: CA, sealing keys, certificates, and the first log entry. What was
+// Init makes a cluster of one coordinator: CA, sealing keys, certificates, and the first log entry; or an archive's
+// cluster again, with the CA and the keys that it had. What was
 // written is left in place when it fails half-way, and member.json, which comes last, marks success.
 func Init(ctx context.Context, cfg config.Config, env Env, o InitOptions) error {
 	if err := cfg.Validate(); err != nil {
@@ -54,7 +58,11 @@ func Init(ctx context.Context, cfg config.Config, env Env, o InitOptions) error 
 	if err != nil {
 		return err
 	}
-	if err := initialise(cfg, env, ls, o); err != nil {
+	begin := initialise
+	if o.FromArchive != "" {
+		begin = recoverLost
+	}
+	if err := begin(ctx, cfg, env, ls, o); err != nil {
 		ls.close()
 		return err
 	}
@@ -66,7 +74,7 @@ func Init(ctx context.Context, cfg config.Config, env Env, o InitOptions) error 
 	return run(ctx, cfg, env, ls)
 }
 
-func initialise(cfg config.Config, env Env, ls *listeners, o InitOptions) error {
+func initialise(_ context.Context, cfg config.Config, env Env, ls *listeners, o InitOptions) error {
 	if _, err := os.Stat(cfg.KeyFile); err == nil {
 		return fault.New(fault.Exists, "make key file", "%s exists", cfg.KeyFile).
 			WithHelp("it may hold the only keys to another cluster's secrets: move it away, or give another --key-file")
@@ -100,12 +108,53 @@ func initialise(cfg config.Config, env Env, ls *listeners, o InitOptions) error 
 	if err := replica.Bootstrap(replicaConfig(cfg, env, ls, id), first); err != nil {
 		return err
 	}
+	return finish(cfg, env, ls, o, clusterID)
+}
+
+// finish marks the directory and says what was made.
+func finish(cfg config.Config, env Env, ls *listeners, o InitOptions, clusterID string) error {
 	if err := keepConfig(cfg, clusterID, ls.bound); err != nil {
 		return err
 	}
 	fmt.Fprintf(env.Out, "cluster:    %s\noperator:   %s (certificate of %q for the command line)\nkey file:   %s (keep a copy: without it secrets are lost)\n",
 		clusterID, o.OperatorDir, o.Operator, cfg.KeyFile)
 	return nil
+}
+
+// recoverLost makes the first coordinator of a cluster whose coordinators are all lost.
+func recoverLost(ctx context.Context, cfg config.Config, env Env, ls *listeners, o InitOptions) error {
+	const op = "recover cluster"
+	keys, err := secret.LoadKeyring(cfg.KeyFile)
+	if err != nil {
+		return fault.Wrap(op, err)
+	}
+	f, err := os.Open(o.FromArchive)
+	if err != nil {
+		return fault.New(fault.NotFound, op, "%w", err).WithHelp("name a file that `farrier coordinator snapshot save` wrote")
+	}
+	defer f.Close()
+	lost, err := replica.ReadLost(ctx, f, 0)
+	if err != nil {
+		return fault.Wrap(op, err)
+	}
+	c := lost.View().Cluster()
+	ca, err := rpc.Authority(keys, c)
+	if err != nil {
+		return fault.New(fault.KindOf(err), op, "%s does not open what cluster %s sealed: %w", cfg.KeyFile, c.ID, err).
+			WithHelp("give the key file of the cluster that the archive is of: --key-file FILE")
+	}
+	id, err := issueTo(identityDir(cfg), ca, identity.Peer{Cluster: c.ID, Role: identity.RoleCoordinator, Name: cfg.Name}, hosts(ls.at), cfg.CertificateTTL)
+	if err != nil {
+		return err
+	}
+	if err := writeOperator(o, ca, c.ID, ls.at, cfg.CertificateTTL); err != nil {
+		return err
+	}
+	if err := replica.Recover(replicaConfig(cfg, env, ls, id), lost); err != nil {
+		return err
+	}
+	fmt.Fprintf(env.Out, "recovered:  %d nodes, as they were on %s\n", lost.View().NodeCount(), lost.At.Format(time.RFC3339))
+	return finish(cfg, env, ls, o, c.ID)
 }
 
 // issueTo makes a key in dir and a certificate for it. ttl 0 is the default.

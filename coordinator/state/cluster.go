@@ -169,10 +169,10 @@ func (s *State) raiseLevel(c command.RaiseLevel) command.Result {
 // newGeneration ends all sessions and makes all later tokens greater than all earlier ones. Open attempts go on
 // under new tokens once an agent is back; changing BMC attempts wait first, as after any session's end.
 func (s *State) newGeneration(c command.NewGeneration) command.Result {
-	if s.root.cluster.Generation == 1<<16-1 {
+	if uint32(s.root.cluster.Generation)+1 > 1<<16-1-min(c.Skip, 1<<16-1) {
 		return refuse(fault.New(fault.Internal, "new generation", "the generations are used up"))
 	}
-	s.root.cluster.Generation++
+	s.root.cluster.Generation += 1 + uint16(c.Skip)
 	s.root.cluster.Tokens = 0
 	var ids []string
 	s.sessions.scan(func(se *Session) bool { ids = append(ids, se.ID); return true })

@@ -2843,6 +2843,7 @@ func (x *RaiseLevel) GetLevel() uint32 {
 type NewGeneration struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	Skip          uint32                 `protobuf:"varint,2,opt,name=skip,proto3" json:"skip,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2882,6 +2883,13 @@ func (x *NewGeneration) GetReason() string {
 		return x.Reason
 	}
 	return ""
+}
+
+func (x *NewGeneration) GetSkip() uint32 {
+	if x != nil {
+		return x.Skip
+	}
+	return 0
 }
 
 type Batch struct {
@@ -3233,9 +3241,10 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"\x03key\x18\x04 \x01(\fR\x03key\"\"\n" +
 	"\n" +
 	"RaiseLevel\x12\x14\n" +
-	"\x05level\x18\x01 \x01(\rR\x05level\"'\n" +
+	"\x05level\x18\x01 \x01(\rR\x05level\";\n" +
 	"\rNewGeneration\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"=\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\x12\x12\n" +
+	"\x04skip\x18\x02 \x01(\rR\x04skip\"=\n" +
 	"\x05Batch\x124\n" +
 	"\bcommands\x18\x01 \x03(\v2\x18.farrier.raftlog.v1.BodyR\bcommands\"\x80\x01\n" +
 	"\x10RecordBMCSession\x12\x12\n" +

@@ -1,0 +1,95 @@
+package replica
+
+import (
+	"bufio"
+	"context"
+	"crypto/rand"
+	"errors"
+	"fmt"
+	"io"
+	"path/filepath"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/state"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// A cluster that is made anew from an archive does not know how long the old one went on after it. So that no token,
+// position or index of the old one's is met again, it leaves out this much.
+const (
+	recoverGenerations = 64      // the old cluster may have restored snapshots that many times since
+	recoverIndexes     = 1 << 32 // log entries since
+)
+
+// Lost is what an archive holds of a cluster whose members are all lost. It is verified as a whole.
+type Lost struct {
+	Archive
+	state *state.State
+}
+
+// ReadLost reads an archive of at most limit bytes, 0: Config.MaxArchive's default. Errors are fault.Corrupt and
+// fault.TooLarge.
+func ReadLost(ctx context.Context, in io.Reader, limit int64) (*Lost, error) {
+	if limit == 0 {
+		limit = defaultMaxArchive
+	}
+	a, s, err := readArchive(ctx, in, limit)
+	if err != nil {
+		return nil, err
+	}
+	return &Lost{Archive: a, state: s}, nil
+}
+
+// View is the state in the archive.
+func (l *Lost) View() *state.View { return l.state.View() }
+
+// Recover makes, once, the first member of the cluster that was lost: its state under a higher generation, so that all
+// sessions have ended and every token is above every earlier one, and with more's changes. The old members are no part
+// of it: should one come to life again, it is nobody's. cfg.Advertise and cfg.Dir must be set; l is used up.
+func Recover(cfg Config, l *Lost, more ...command.Body) error {
+	const op = "recover cluster"
+	cfg, err := cfg.withDefaults()
+	if err != nil {
+		return err
+	}
+	if id := l.View().Cluster().ID; id != cfg.Cluster || id != l.Cluster || cfg.Advertise == "" || cfg.Dir == "" {
+		return fault.New(fault.Invalid, op, "the archive is of cluster %q, not %q, or no Raft address or directory is set", id, cfg.Cluster)
+	}
+	index := l.View().Index() + recoverIndexes
+	bodies := []command.Body{command.NewGeneration{Reason: "the cluster was made anew from an archive", Skip: recoverGenerations}}
+	l.View().Members(func(m *command.Member) bool {
+		bodies = append(bodies, command.RemoveMember{ID: m.ID})
+		return true
+	})
+	for _, body := range append(bodies, more...) {
+		c := command.Command{Body: body, Header: command.Header{
+			Cluster: cfg.Cluster, At: cfg.Clock.Now(), Actor: "coordinator " + cfg.Member, Level: l.View().Cluster().Level,
+		}}
+		rand.Read(c.Header.Seed[:]) // never fails: crypto/rand ends the process instead
+		if res := l.state.Apply(index, c); res.Err != nil {
+			return fault.Wrap(op, res.Err)
+		}
+	}
+	return create(cfg, func(s *store) error {
+		const term = 1
+		if err := s.SetUint64(keyTerm, term); err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		snaps, err := openSnapshots(filepath.Join(cfg.Dir, snapshotDir), s.latch)
+		if err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		conf := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(cfg.Member), Address: raft.ServerAddress(cfg.Advertise)}}}
+		sink, err := snaps.Create(raft.SnapshotVersionMax, index, term, conf, index, nil)
+		if err != nil {
+			return fmt.Errorf("%s: %w", op, err)
+		}
+		w := bufio.NewWriterSize(sink, 256<<10)
+		if err := errors.Join((frozen{view: l.View(), applied: index}).write(w), w.Flush()); err != nil {
+			return errors.Join(fmt.Errorf("%s: %w", op, err), sink.Cancel())
+		}
+		return sink.Close()
+	})
+}
