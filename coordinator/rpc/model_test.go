@@ -242,7 +242,7 @@ func (w *world) start(name string) {
 	api, err := New(Config{ID: name, Version: "test", Reader: r, Proposer: r, Queue: r, Changes: r, Cluster: r, Progress: r,
 		Rebalance: func(*state.View, string, int) []command.Move { return nil }, Status: func() (uint64, uint64) { return 1, r.View().Index() },
 		Keyring: w.keys, Identity: store, Transport: rt, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler),
-		LeaderWait: 300 * time.Millisecond, MaxWatchers: 2})
+		LeaderWait: 300 * time.Millisecond, MaxWatchers: 2, SyncedEvery: 100 * time.Millisecond})
 	if err != nil {
 		w.t.Fatal(err)
 	}

@@ -111,6 +111,8 @@ type Config struct {
 	CertificateTTL time.Duration
 	// MaxWatchers bounds the open Watch streams. Default 4,096.
 	MaxWatchers int
+	// SyncedEvery is how often a Watch says that all was sent, which is also its keep-alive. Default 5 s.
+	SyncedEvery time.Duration
 }
 
 // API serves the services. It is safe for concurrent use.
@@ -133,6 +135,9 @@ func New(cfg Config) (*API, error) {
 	}
 	if cfg.MaxWatchers == 0 {
 		cfg.MaxWatchers = 4096
+	}
+	if cfg.SyncedEvery == 0 {
+		cfg.SyncedEvery = 5 * time.Second
 	}
 	return &API{Config: cfg, forward: newForwarder(cfg)}, nil
 }

@@ -20,7 +20,6 @@ import (
 
 // Timings and bounds of a watch.
 const (
-	syncedEvery   = 5 * time.Second        // "synced", which is also the keep-alive
 	progressEvery = 250 * time.Millisecond // between two looks at what runs
 	watchBatch    = 256                    // events read from the state at a time
 	maxTypes      = 64
@@ -110,7 +109,7 @@ func (w *watcher) run(ctx context.Context, progress bool) error {
 	wake, stop := w.api.Changes.Subscribe()
 	defer stop()
 	defer w.stopRelay()
-	synced := time.NewTicker(syncedEvery)
+	synced := time.NewTicker(w.api.SyncedEvery)
 	defer synced.Stop()
 	look := time.NewTicker(progressEvery)
 	defer look.Stop()
@@ -120,7 +119,7 @@ func (w *watcher) run(ctx context.Context, progress bool) error {
 	if err := w.events(ctx); err != nil {
 		return err
 	}
-	if err := w.sync(ctx); err != nil {
+	if err := w.sync(ctx); err != nil { // Watch has just asked the leader
 		return err
 	}
 	for {
@@ -131,9 +130,7 @@ func (w *watcher) run(ctx context.Context, progress bool) error {
 		case <-wake:
 			err = w.events(ctx)
 		case <-synced.C:
-			if err = w.events(ctx); err == nil {
-				err = w.sync(ctx)
-			}
+			err = w.confirm(ctx)
 		case <-look.C:
 			err = w.progress(ctx)
 		case p, ok := <-w.relayed:
@@ -180,6 +177,22 @@ func (w *watcher) events(ctx context.Context) error {
 
 func (w *watcher) wants(e state.Event) bool {
 	return (w.nodes == nil || w.nodes[e.Node]) && (len(w.types) == 0 || w.types[e.Type])
+}
+
+// confirm says that all was sent, once the leader has said how much that is. A member that is cut off cannot know: its
+// watch ends, and the caller goes on at another one.
+func (w *watcher) confirm(ctx context.Context) error {
+	_, err := w.api.read(ctx, false)
+	if err == nil {
+		err = w.events(ctx)
+	}
+	if err == nil {
+		return w.sync(ctx)
+	}
+	if elsewhere(err) {
+		err = fault.New(fault.Unavailable, "watch", "%w", err).WithHelp("watch another coordinator, from the position that was sent last")
+	}
+	return err
 }
 
 func (w *watcher) sync(ctx context.Context) error {

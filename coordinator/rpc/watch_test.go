@@ -61,6 +61,21 @@ func TestWatchOnAFollower(t *testing.T) {
 	}
 }
 
+// TestWatchOfACutOffMemberEnds: a member that reaches no leader cannot say that all was sent.
+func TestWatchOfACutOffMemberEnds(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"}, "a1")
+	s := watch(t, w, "c2", &farrierv1.WatchRequest{})
+	for range 2 { // at the start, and once the leader was asked again
+		if !s.Receive() || s.Msg().GetSynced() == nil {
+			t.Fatalf("no synced: %v, %v", s.Msg(), s.Err())
+		}
+	}
+	w.lead("")
+	for s.Receive() { // what was on its way
+	}
+	wantKind(t, s.Err(), fault.Unavailable)
+}
+
 func TestWatchBounds(t *testing.T) {
 	w := newWorld(t, []string{"c1"}, "a1")
 	s := watch(t, w, "c1", &farrierv1.WatchRequest{Nodes: []string{"nobody"}})
