@@ -87,14 +87,18 @@ func (c *calls) answer(r *farrierv1.LockReply) {
 	c.giveBack(k, r)
 }
 
-// giveBack releases the lock that a call got whose caller is gone. Its reply is of interest to nobody.
+// giveBack releases the lock that a call got whose caller is gone. Its reply is of interest to nobody, but until it is
+// there the release is repeated on each stream.
 func (c *calls) giveBack(k *call, r *farrierv1.LockReply) {
 	if r.GetToken() == 0 || k.message.GetLockRequest() == nil {
 		return
 	}
 	c.last++
-	c.out.add(&farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_LockRelease{LockRelease: &farrierv1.LockRelease{
-		Call: c.last, Node: k.message.GetLockRequest().GetNode(), Token: r.GetToken()}}})
+	back := &call{left: true, reply: make(chan *farrierv1.LockReply, 1),
+		message: &farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_LockRelease{LockRelease: &farrierv1.LockRelease{
+			Call: c.last, Node: k.message.GetLockRequest().GetNode(), Token: r.GetToken()}}}}
+	c.open[c.last] = back
+	back.stream = c.out.add(back.message)
 }
 
 // repeat sends what the open stream has not carried yet.

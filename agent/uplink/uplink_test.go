@@ -167,6 +167,40 @@ func TestLocks(t *testing.T) {
 	}
 }
 
+// TestALockThatNobodyWaitsForIsGivenBack: a task that stopped waiting is granted the lock all the same; the node must not
+// stay locked by an agent that does not know it, also when the stream that carried the release is cut.
+func TestALockThatNobodyWaitsForIsGivenBack(t *testing.T) {
+	p := newPKI(t)
+	c := newCoordinator(p, "c1")
+	r := newRack(p, patience, c.address)
+	s := c.next()
+	await(s, hello)
+	s.send(welcome("s1", false), synced())
+	ctx, leave := context.WithCancel(t.Context())
+	left := make(chan error, 1)
+	go func() {
+		_, err := r.up.Lock(ctx, "n1", "sync", "power sync", task.DefaultWait())
+		left <- err
+	}()
+	q := await(s, lockRequest)
+	leave()
+	if err := <-left; !fault.Is(err, fault.UnknownOutcome) {
+		t.Errorf("the caller that left: %v", err)
+	}
+	s.send(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_LockReply{LockReply: &farrierv1.LockReply{Call: q.GetCall(), Token: 9}}})
+	first := await(s, lockRelease)
+	if first.GetNode() != "n1" || first.GetToken() != 9 {
+		t.Errorf("release %v", first)
+	}
+	s.cut()
+	s = c.next()
+	await(s, hello)
+	s.send(welcome("s1", true), synced())
+	if again := await(s, lockRelease); again.GetToken() != 9 || again.GetCall() != first.GetCall() {
+		t.Errorf("released again: %v", again)
+	}
+}
+
 // TestTheLostLeaderWasAskedFirst: the coordinator whose stream was lost is asked again after the others were twice, as only
 // one that is left, or none, can be.
 func TestTheLostLeaderWasAskedFirst(t *testing.T) {
