@@ -287,11 +287,27 @@ func (s joinService) Renew(ctx context.Context, req *farrierv1.RenewRequest) (*f
 	return out, fault.Wrap("renew certificate", err)
 }
 
+// present refuses a coordinator that is no member and an agent that was removed: what they have ends with their
+// certificate. An agent that never had a session is not known, and was not removed either.
+func present(v *state.View, c Caller) error {
+	_, member := v.Member(c.Name)
+	switch {
+	case c.Role == identity.RoleCoordinator && !member:
+	case c.Role == identity.RoleAgent && v.Removed(c.Name):
+	default:
+		return nil
+	}
+	return fault.New(fault.Denied, "", "%s was removed", c.Actor()).WithHelp("it joins again with a new token: farrier %s token %s", c.Role, c.Name)
+}
+
 func (a *API) renew(c Caller, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
 	if n := len(req.GetCsrDer()); n == 0 || n > maxCSR || len(req.GetIntermediateCsrDer()) > maxCSR {
 		return nil, invalid("csr_der", "a certificate request of at most %d bytes is needed", maxCSR)
 	}
 	v := a.Reader.View()
+	if err := present(v, c); err != nil {
+		return nil, err
+	}
 	ca, err := a.authority(v)
 	if err != nil {
 		return nil, err

@@ -341,3 +341,25 @@ func TestSnapshotsAreSentInBoundedChunks(t *testing.T) {
 		t.Errorf("restore: %v, %v", res, err)
 	}
 }
+
+// TestTheRemovedDoNotRenew: who was removed has what is left of its certificate's life, and no more.
+func TestTheRemovedDoNotRenew(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"}, "a1")
+	renew := func(role identity.Role, name string) error {
+		_, store := joiner(t, w, "c1")
+		csr, _ := csrs(t, store)
+		_, err := fc.NewJoinServiceClient(w.as(role, name), w.url["c1"]).Renew(t.Context(), &farrierv1.RenewRequest{CsrDer: csr})
+		return err
+	}
+	for role, name := range map[identity.Role]string{identity.RoleAgent: "a1", identity.RoleCoordinator: "c2", identity.RoleOperator: "alice"} {
+		if err := renew(role, name); err != nil {
+			t.Errorf("%s %s, who is there: %v", role, name, err)
+		}
+	}
+	w.apply(t, command.RemoveAgent{Agent: "a1"})
+	w.apply(t, command.RemoveMember{ID: "c2"})
+	for role, name := range map[identity.Role]string{identity.RoleAgent: "a1", identity.RoleCoordinator: "c2"} {
+		wantKind(t, renew(role, name), fault.Denied)
+	}
+	wantKind(t, renew(identity.RoleCoordinator, "never-a-member"), fault.Denied)
+}

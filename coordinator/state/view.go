@@ -151,6 +151,12 @@ func (v *View) Agent(name string) (*Agent, bool) {
 	return a, a != nil && !a.Removed
 }
 
+// Removed tells whether the agent was removed and has not joined again.
+func (v *View) Removed(name string) bool {
+	a := v.data.agent(name)
+	return a != nil && a.Removed
+}
+
 // Agents visits the registered agents by name.
 func (v *View) Agents(fn func(*Agent) bool) {
 	v.data.agents.scan(func(a *Agent) bool { return a.Removed || fn(a) })
