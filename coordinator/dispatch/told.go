@@ -80,7 +80,7 @@ func (t *told) all(v *state.View, agent string) {
 func (t *told) ended(id node.ID, k orderKey) {
 	n := t.nodes[id]
 	if n == nil {
-		n = &toldNode{} // reported from the journal, before the node was assigned on this stream
+		n = &toldNode{} // reported before the node was assigned on this stream
 		t.nodes[id] = n
 	}
 	n.over = k
