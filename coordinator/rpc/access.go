@@ -36,6 +36,7 @@ const (
 	maxBody      = 1 << 20  // of one unary request
 	maxBulkBody  = 16 << 20 // of CreateNodes
 	maxChunkBody = 2 << 20  // of one message of a stream
+	maxJoinBody  = 32 << 10 // of Join, which is read before anything is proved
 )
 
 var (
@@ -91,7 +92,7 @@ var table = map[string]access{ // read-only
 	fc.ClusterServiceUpdateSettingsProcedure:  {operators, leader, 0},
 	fc.ClusterServiceReadIndexProcedure:       {coordinators, itself, 0},
 
-	fc.JoinServiceJoinProcedure:  {nil, leader, 0},
+	fc.JoinServiceJoinProcedure:  {nil, leader, maxJoinBody},
 	fc.JoinServiceRenewProcedure: {members, leader, 0},
 }
 

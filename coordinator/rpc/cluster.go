@@ -172,7 +172,10 @@ func (s clusterService) SaveSnapshot(ctx context.Context, _ *farrierv1.SaveSnaps
 	w := &chunks{send: func(p []byte) error {
 		return send(ctx, func() error { return stream.Send(&farrierv1.SaveSnapshotResponse{Chunk: p}) })
 	}}
-	err := s.Cluster.SaveSnapshot(ctx, w)
+	_, err := s.read(ctx, false) // a leader of before must not pass its old state for the newest
+	if err == nil {
+		err = s.Cluster.SaveSnapshot(ctx, w)
+	}
 	if err == nil {
 		err = w.flush()
 	}

@@ -363,3 +363,22 @@ func TestTheRemovedDoNotRenew(t *testing.T) {
 	}
 	wantKind(t, renew(identity.RoleCoordinator, "never-a-member"), fault.Denied)
 }
+
+// TestALargeJoinIsRefusedBeforeItIsRead: nobody has proved anything yet.
+func TestALargeJoinIsRefusedBeforeItIsRead(t *testing.T) {
+	w := newWorld(t, []string{"c1"})
+	c, _ := joiner(t, w, "c1")
+	_, err := c.Join(t.Context(), &farrierv1.JoinRequest{Token: "farrier-join-x", CsrDer: make([]byte, maxJoinBody)})
+	wantKind(t, err, fault.TooLarge)
+	_, err = c.Join(t.Context(), &farrierv1.JoinRequest{Token: "farrier-join-x", CsrDer: make([]byte, maxCSR), IntermediateCsrDer: make([]byte, maxCSR)})
+	wantKind(t, err, fault.Invalid)
+}
+
+// TestAMemberThatIsCutOffSavesNoSnapshot: its state may be of before, and a backup must not be.
+func TestAMemberThatIsCutOffSavesNoSnapshot(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"})
+	w.lead("") // after the gate has found c1 to be the leader
+	if err := (clusterService{w.apis["c1"]}).SaveSnapshot(t.Context(), &farrierv1.SaveSnapshotRequest{}, nil); !fault.Is(err, fault.NoQuorum) {
+		t.Errorf("saved: %v", err)
+	}
+}
