@@ -48,9 +48,12 @@ func TestLinux(t *testing.T) {
 		pci + "virtio0/net/eth0/address": "52:54:00:00:00:01\n", pci + "virtio0/net/eth0/carrier": "1\n", pci + "virtio0/net/eth0/speed": "-1\n",
 		pci + "virtio0/net/eth0/device->": "../../../virtio0", pci + "vendor": "0x1af4\n", pci + "device": "0x1000\n", pci + "class": "0x020000\n",
 		"sys/class/net/eth0->": "../../../" + pci + "virtio0/net/eth0", "sys/bus/pci/devices/0000:00:02.0->": "../../../../" + pci,
-		"sys/class/net/lo/address":  "00:00:00:00:00:00\n",
-		"sys/class/block/README":    "",
-		"sys/class/net/wg0/address": "\n",
+		pci + "virtio1/net/eth1/address": "52:54:00:00:00:02\n", pci + "virtio1/net/eth1/device->": "../../../virtio1", "sys/class/net/eth1->": "../../../" + pci + "virtio1/net/eth1",
+		pci + "virtio2/net/eth2/address": "52:54:00:00:00:03\n", pci + "virtio2/net/eth2/device->": "../../../virtio2", "sys/class/net/eth2->": "../../../" + pci + "virtio2/net/eth2",
+		pci + "virtio2/net/eth2/carrier": "0\n",
+		"sys/class/net/lo/address":       "00:00:00:00:00:00\n",
+		"sys/class/block/README":         "",
+		"sys/class/net/wg0/address":      "\n",
 	})
 	inv, err := Linux(root, disk.NewLinux(root))
 	if err != nil {
@@ -65,8 +68,24 @@ func TestLinux(t *testing.T) {
 	if inv.MemoryMiB != 16384 {
 		t.Errorf("memory %d MiB", inv.MemoryMiB)
 	}
-	want := NIC{Name: "eth0", MAC: "52:54:00:00:00:01", Carrier: true, PCI: "0000:00:02.0", VendorID: "1af4", DeviceID: "1000"}
-	if len(inv.NICs) != 1 || inv.NICs[0] != want {
+	if len(inv.NICs) != 3 {
+		t.Fatalf("NICs %+v", inv.NICs)
+	}
+	cable := func(n NIC) string { // eth1 is down: whether it has a cable is not known, and not said
+		b, err := json.Marshal(n)
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, text, _ := strings.Cut(string(b), `"carrier":`)
+		text, _, _ = strings.Cut(text, "}")
+		return text
+	}
+	if a, b, c := cable(inv.NICs[0]), cable(inv.NICs[1]), cable(inv.NICs[2]); a != "true" || b != "" || c != "false" {
+		t.Errorf("carrier %q, %q, %q", a, b, c)
+	}
+	inv.NICs[0].Carrier = nil
+	want := NIC{Name: "eth0", MAC: "52:54:00:00:00:01", PCI: "0000:00:02.0", VendorID: "1af4", DeviceID: "1000"}
+	if inv.NICs[0] != want {
 		t.Errorf("NICs %+v", inv.NICs)
 	}
 	if len(inv.PCI) != 1 || inv.PCI[0].Class != "020000" {

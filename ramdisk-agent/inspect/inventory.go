@@ -66,7 +66,7 @@ type NIC struct {
 	VendorID  string `json:"vendor_id,omitempty"`
 	DeviceID  string `json:"device_id,omitempty"`
 	SpeedMbps int64  `json:"speed_mbps,omitempty"`
-	Carrier   bool   `json:"carrier"`
+	Carrier   *bool  `json:"carrier,omitempty"` // absent when it cannot be known: the NIC is down
 	IPv4      string `json:"ipv4,omitempty"`
 }
 
@@ -91,8 +91,9 @@ func Software(m *machine.Machine, host disk.Host) (*Inventory, error) {
 		System: System{UUID: m.System.UUID, Serial: m.System.Serial, Manufacturer: m.System.Manufacturer, Product: m.System.Product,
 			BIOSVersion: m.System.BIOSVersion},
 		CPU: CPU{Architecture: architecture(), Model: m.CPUModel, Sockets: 1, Cores: m.CPUs, Threads: m.CPUs}}
+	cable := true
 	for _, n := range m.NICs {
-		inv.NICs = append(inv.NICs, NIC{Name: n.Name, MAC: n.MAC, IPv4: n.IP, Carrier: true})
+		inv.NICs = append(inv.NICs, NIC{Name: n.Name, MAC: n.MAC, IPv4: n.IP, Carrier: &cable})
 	}
 	inv.BootNIC = m.NICs[0].MAC
 	return inv, nil

@@ -3,6 +3,8 @@ package inspect
 import (
 	"bufio"
 	"io"
+	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"runtime"
@@ -178,7 +180,7 @@ func (r reader) nics() []NIC {
 		if !r.exists(dir+"/device") || len(mac) != 17 || len(out) >= maxNICs {
 			continue
 		}
-		n := NIC{Name: name, MAC: mac, Driver: r.link(dir + "/device/driver"), Carrier: r.number(dir+"/carrier") == 1,
+		n := NIC{Name: name, MAC: mac, Driver: r.link(dir + "/device/driver"), Carrier: r.carrier(dir), IPv4: r.ipv4(name),
 			SpeedMbps: max(r.number(dir+"/speed"), 0)}
 		real, err := filepath.EvalSymlinks(filepath.Join(r.root, dir, "device"))
 		if err == nil && strings.Count(filepath.Base(real), ":") != 2 { // virtio is one below its PCI device
@@ -191,6 +193,37 @@ func (r reader) nics() []NIC {
 		out = append(out, n)
 	}
 	return out
+}
+
+// carrier cannot be read while a NIC is down.
+func (r reader) carrier(dir string) *bool {
+	text := r.text(dir + "/carrier")
+	if text == "" {
+		return nil
+	}
+	cable := text == "1"
+	return &cable
+}
+
+// ipv4 is the first address of the NIC of this machine.
+func (r reader) ipv4(name string) string {
+	if r.root != "/" {
+		return "" // another's files
+	}
+	nic, err := net.InterfaceByName(name)
+	if err != nil {
+		return ""
+	}
+	addrs, err := nic.Addrs()
+	if err != nil {
+		return ""
+	}
+	for _, a := range addrs {
+		if p, err := netip.ParsePrefix(a.String()); err == nil && p.Addr().Is4() {
+			return p.Addr().String()
+		}
+	}
+	return ""
 }
 
 func (r reader) pci() []PCI {

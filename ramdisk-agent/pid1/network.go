@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"time"
 
@@ -20,6 +21,7 @@ const (
 	linkWait   = 30 * time.Second // for a NIC to appear, and for its cable to come up
 	dhcpWait   = 5 * time.Second  // for an answer
 	leaseFloor = time.Minute      // renewals come no more often
+	lowerUp    = 0x10000          // IFF_LOWER_UP: there is a carrier
 )
 
 // network brings up the NIC that booted (all, one after the other, when its MAC is unknown) and configures it by
@@ -35,6 +37,7 @@ func network(ctx context.Context, bootIf string, log *slog.Logger) error {
 		if err != nil {
 			return err
 		}
+		raise(log)
 		for _, l := range links {
 			lease, err := configure(ctx, l, log)
 			if err == nil {
@@ -49,6 +52,47 @@ func network(ctx context.Context, bootIf string, log *slog.Logger) error {
 	}
 }
 
+// cards are the NICs of the machine.
+func cards(all []netlink.Link) []netlink.Link {
+	var out []netlink.Link
+	for _, l := range all {
+		if a := l.Attrs(); l.Type() == "device" && len(a.HardwareAddr) == 6 && a.Flags&net.FlagLoopback == 0 {
+			out = append(out, l)
+		}
+	}
+	return out
+}
+
+// raise brings up every NIC: whether a cable is in one shows only then. They negotiate while the first gets its address.
+func raise(log *slog.Logger) {
+	all, err := netlink.LinkList()
+	if err != nil {
+		log.Warn("cannot list the NICs", "err", err)
+		return
+	}
+	for _, l := range cards(all) {
+		if err := netlink.LinkSetUp(l); err != nil {
+			log.Warn("cannot bring up a NIC: whether it has a cable stays unknown", "nic", l.Attrs().Name, "err", err)
+		}
+	}
+}
+
+// Settle waits until every NIC that is up has a carrier, for as long as auto-negotiation takes: one without a cable gets none.
+func Settle(wait time.Duration) {
+	for deadline := time.Now().Add(wait); time.Now().Before(deadline); time.Sleep(50 * time.Millisecond) {
+		all, err := netlink.LinkList()
+		if err != nil {
+			return
+		}
+		if !slices.ContainsFunc(cards(all), func(l netlink.Link) bool {
+			a := l.Attrs()
+			return a.Flags&net.FlagUp != 0 && a.RawFlags&lowerUp == 0
+		}) {
+			return
+		}
+	}
+}
+
 // candidates waits for the NIC with the MAC, or for any.
 func candidates(ctx context.Context, mac string) ([]netlink.Link, error) {
 	deadline := time.Now().Add(linkWait)
@@ -58,12 +102,8 @@ func candidates(ctx context.Context, mac string) ([]netlink.Link, error) {
 			return nil, fault.New(fault.Unavailable, "list NICs", "%w", err)
 		}
 		var any []netlink.Link
-		for _, l := range all {
-			a := l.Attrs()
-			if l.Type() != "device" || len(a.HardwareAddr) != 6 || a.Flags&net.FlagLoopback != 0 {
-				continue
-			}
-			if strings.EqualFold(a.HardwareAddr.String(), mac) {
+		for _, l := range cards(all) {
+			if strings.EqualFold(l.Attrs().HardwareAddr.String(), mac) {
 				return []netlink.Link{l}, nil
 			}
 			any = append(any, l)
@@ -114,7 +154,7 @@ func waitCarrier(ctx context.Context, name string) error {
 		if err != nil {
 			return fault.New(fault.Unavailable, "watch NIC", "%w", err)
 		}
-		if a := l.Attrs(); a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown && a.RawFlags&0x10000 != 0 { // IFF_LOWER_UP
+		if a := l.Attrs(); a.OperState == netlink.OperUp || a.OperState == netlink.OperUnknown && a.RawFlags&lowerUp != 0 {
 			return nil
 		}
 		select {

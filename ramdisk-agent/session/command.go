@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"strings"
+	"time"
 
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/ramdisk-agent/cmdline"
@@ -173,6 +174,11 @@ func Stage2(ctx context.Context, stdout, stderr io.Writer) int {
 	if err := pid1.Prepare(ctx, params, log); err != nil {
 		return complain(stderr, err)
 	}
-	end, err := Run(ctx, hardware(params, log))
+	cfg := hardware(params, log)
+	cfg.Settle = func() { pid1.Settle(linkWait) }
+	end, err := Run(ctx, cfg)
 	return leave(end, err, stdout, stderr)
 }
+
+// linkWait is how long an inventory waits for NICs that are up to find a carrier, counted from the order for it.
+const linkWait = 3 * time.Second

@@ -34,6 +34,7 @@ type Config struct {
 	Params    cmdline.Params
 	Host      disk.Host
 	Inventory func() (*inspect.Inventory, error)
+	Settle    func()   // waits for what an inventory for others needs; nil: nothing
 	Source    net.Addr // local address of connections; nil: the kernel's choice
 	Simulated bool
 	Log       *slog.Logger
@@ -84,6 +85,9 @@ func Run(ctx context.Context, cfg Config) (work.End, error) {
 }
 
 func (s *session) inventory() ([]byte, error) {
+	if s.cfg.Settle != nil {
+		s.cfg.Settle()
+	}
 	inv, err := s.cfg.Inventory()
 	if err != nil {
 		return nil, err

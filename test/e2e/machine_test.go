@@ -113,7 +113,10 @@ func (r *rig) inspect(t *testing.T) {
 			Serial string
 			Size   uint64 `json:"size_bytes"`
 		}
-		NICs []struct{ MAC, Driver string }
+		NICs []struct {
+			MAC, Driver, IPv4 string
+			Carrier           bool
+		}
 	}
 	if err := json.Unmarshal(res.GetInventoryJson(), &found); err != nil {
 		t.Fatal(err)
@@ -125,8 +128,8 @@ func (r *rig) inspect(t *testing.T) {
 	if len(found.Disks) != 1 || found.Disks[0].Serial != board.Disks[0].Serial || found.Disks[0].Size != board.Disks[0].Bytes {
 		t.Errorf("disks %+v; QEMU was given %+v", found.Disks, board.Disks)
 	}
-	if len(found.NICs) != 1 || found.NICs[0].MAC != r.vm.MAC || found.NICs[0].Driver != "virtio_net" {
-		t.Errorf("NICs %+v; QEMU was given a virtio NIC with %s", found.NICs, r.vm.MAC)
+	if n := found.NICs; len(n) != 1 || n[0].MAC != r.vm.MAC || n[0].Driver != "virtio_net" || n[0].IPv4 != r.vm.IP.String() || !n[0].Carrier {
+		t.Errorf("NICs %+v; QEMU was given a virtio NIC with %s, and DHCP gave it %s", n, r.vm.MAC, r.vm.IP)
 	}
 }
 
