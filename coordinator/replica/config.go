@@ -49,7 +49,7 @@ type Config struct {
 
 	// Election is the election and heartbeat timeout. Default 500 ms; LANElection in the profile "lan".
 	Election time.Duration
-	// Watchdog is how long proposals may wait without any commit. Default 3 s.
+	// Watchdog is how long a write to the log may take, and an entry that a majority has may wait for its commit. Default 3 s.
 	Watchdog time.Duration
 	// SnapshotEvery is the number of entries between snapshots. Default 8,192. TrailingLogs stay behind for members
 	// that come back, fewer of them if they have more than SnapshotBytes. Default 10,240.

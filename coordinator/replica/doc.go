@@ -39,10 +39,18 @@
 // whose hash differs from one that a majority of the voters agree on stops itself. Without a majority nobody
 // knows who is right: it is logged as an error and counted in Stats.
 //
+// # Members
+//
+// A new member has no vote until it has caught up: AddVoter adds it without one, and gives it the vote when it had, within
+// an election timeout, all that was committed. So a cluster of one grows at any size, and no commit waits for a member that
+// reads a snapshot.
+//
 // # Watchdog
 //
-// A leader with a hung disk keeps its leadership, because heartbeats run beside log writes. So when nothing
-// commits for 3 s while proposals wait, the transport is closed and Run returns a *Fatal with exit code 70.
+// A leader with a hung disk keeps its leadership, because heartbeats run beside log writes, and a follower with one counts as
+// present. So when a write to the log or the stable store does not end for 3 s, or when an entry that a majority has is
+// not committed for 3 s, the transport is closed and Run returns a *Fatal with exit code 70. To wait for a quorum, for a
+// member that reads a snapshot, or for an entry that takes long to apply is no reason: another leader would wait as well.
 //
 // Nothing here retries or restarts: the process is restarted by its supervisor.
 package replica

@@ -269,7 +269,7 @@ func TestUnknownCommandStopsTheMember(t *testing.T) {
 // applied all of it again.
 func TestFewLargeEntriesWereNeverSnapshotted(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, 3, func(cfg *Config) { cfg.SnapshotBytes = 2000 })
+		c := newCluster(t, 3, func(cfg *Config) { cfg.SnapshotBytes = 4000 })
 		defer c.close()
 		lead := c.leader()
 		time.Sleep(time.Minute) // here and below: of the bubble's clock

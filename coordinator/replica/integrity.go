@@ -35,6 +35,7 @@ type store struct {
 	floor           atomic.Uint64 // index of the newest snapshot
 	grown           atomic.Int64  // bytes of entries stored since, about
 	running         atomic.Bool   // raft's goroutines call: see stop
+	writes          underway
 
 	mu     sync.Mutex
 	silent map[uint64]bool // indexes of entries that raft keeps from the state machine
@@ -175,6 +176,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 		copies[i].Extensions = append(binary.BigEndian.AppendUint64(nil, s.sumLog(l, l.Extensions)), l.Extensions...)
 		out[i] = &copies[i]
 	}
+	defer s.writes.begin()()
 	if err := s.logs.StoreLogs(out); err != nil {
 		return s.latch.fail(s.writeError("entries", err))
 	}
@@ -190,6 +192,7 @@ func (s *store) DeleteRange(low, high uint64) error {
 	if err := s.latch.failed(); err != nil {
 		return err
 	}
+	defer s.writes.begin()()
 	if err := s.logs.DeleteRange(low, high); err != nil {
 		return s.latch.fail(s.writeError("a removal", err))
 	}
@@ -219,6 +222,7 @@ func (s *store) Set(key, value []byte) error {
 		return s.stop(err)
 	}
 	stored := append(binary.BigEndian.AppendUint64(make([]byte, 0, sumSize+len(value)), s.sumValue(key, value)), value...)
+	defer s.writes.begin()()
 	if err := s.stable.Set(key, stored); err != nil {
 		return s.stop(s.writeError("term and vote", err))
 	}

@@ -246,12 +246,71 @@ func privateDir(dir string) error {
 	return nil
 }
 
-// AddVoter adds a member, or changes its address. On the leader only; it returns once the change is
+// AddVoter makes a voter of a member, or changes its address. On the leader only; it returns once the change is
 // committed, and has waited for up to four election timeouts that all voters have it.
+//
+// A new member is sent the log first, and has no vote until it has caught up: a voter that takes minutes to read a snapshot
+// could be the one that each commit waits for. Until then AddVoter waits, as long as ctx lets it; it fails with fault.Timeout,
+// the member goes on catching up, and AddVoter is called again, here or at the next leader.
 func (r *Replica) AddVoter(ctx context.Context, id, address string) error {
-	return r.change(ctx, "add coordinator", func(t time.Duration) raft.IndexFuture {
+	const op = "add coordinator"
+	now, there := r.server(id)
+	if !there {
+		r.trans.forget(raft.ServerID(id)) // it may have been a member before, with another log
+	}
+	if !there || now.Suffrage != raft.Voter && string(now.Address) != address {
+		err := r.change(ctx, op, func(t time.Duration) raft.IndexFuture {
+			return r.raft.AddNonvoter(raft.ServerID(id), raft.ServerAddress(address), 0, t)
+		})
+		if err != nil {
+			return err
+		}
+	}
+	if !there || now.Suffrage != raft.Voter {
+		if err := r.caughtUp(ctx, id); err != nil {
+			return err
+		}
+	}
+	return r.change(ctx, op, func(t time.Duration) raft.IndexFuture {
 		return r.raft.AddVoter(raft.ServerID(id), raft.ServerAddress(address), 0, t)
 	})
+}
+
+// caughtUp waits until a member had, within the last election timeout, all that was committed then: to send it the rest
+// takes no longer (Raft dissertation, section 4.2.1).
+func (r *Replica) caughtUp(ctx context.Context, id string) error {
+	for {
+		a, moved := r.trans.newest(raft.ServerID(id))
+		_, there := r.server(id)
+		switch {
+		case r.raft.State() != raft.Leader:
+			return r.notLeader("add coordinator")
+		case !there:
+			return fault.New(fault.IllegalState, "add coordinator", "%s was removed meanwhile", id)
+		case a.term == r.raft.CurrentTerm() && time.Since(a.level) <= r.cfg.Election:
+			return nil
+		}
+		select {
+		case <-moved:
+		case <-time.After(r.cfg.Election): // without others nobody acknowledges anything
+		case <-ctx.Done():
+			return fault.New(fault.Timeout, "add coordinator", "%s has not caught up yet: it has %d of %d entries", id, a.match, r.raft.CommitIndex())
+		case <-r.latch.fired:
+			return fault.New(fault.Unavailable, "add coordinator", "%w", r.latch.failed())
+		case <-r.ended:
+			return fault.New(fault.Unavailable, "add coordinator", "%w", errClosed)
+		}
+	}
+}
+
+// server is a member of the newest configuration.
+func (r *Replica) server(id string) (s raft.Server, there bool) {
+	for _, s := range r.servers() {
+		if string(s.ID) == id {
+			return s, true
+		}
+	}
+	return raft.Server{}, false
 }
 
 // RemoveServer removes a member. On the leader only; it returns once the change is committed. The last voter stays.
@@ -321,15 +380,22 @@ func (r *Replica) settle(ctx context.Context, index uint64) error {
 
 // Servers lists the members of the cluster as raft knows them.
 func (r *Replica) Servers() []Server {
-	_, leading := r.Leading()
+	term, leading := r.Leading()
 	r.lead.mu.Lock()
 	since := r.lead.since
 	r.lead.mu.Unlock()
+	commit := r.raft.CommitIndex()
 	var out []Server
 	for _, s := range r.servers() {
-		m := Server{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter, Contact: r.trans.contact(s.ID)}
+		a, _ := r.trans.newest(s.ID)
+		m := Server{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter, Contact: a.at}
 		if leading && m.ID != r.cfg.Member {
 			m.Silent = min(time.Since(m.Contact), time.Since(since))
+			m.Lag = min(time.Since(a.level), time.Since(since))
+			if a.term == term {
+				m.Match = a.match
+			}
+			m.Behind = commit - min(m.Match, commit)
 		}
 		out = append(out, m)
 	}

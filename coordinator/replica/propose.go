@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"sync/atomic"
-	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -155,9 +154,7 @@ func (r *Replica) pack(first *proposal) (ps []*proposal, next *proposal) {
 // runAnswers hands results to their callers, in the order of the entries.
 func (r *Replica) runAnswers() {
 	for b := range r.ahead {
-		r.headSince.Store(int64(time.Since(r.opened)) + 1) // 0 is none
 		err := b.future.Error()
-		r.headSince.Store(0)
 		<-r.slots
 		if err != nil {
 			err = r.proposeError(err)
@@ -201,31 +198,4 @@ func (r *Replica) notLeader(op string) error {
 		detail.Address = m.APIAddress
 	}
 	return fault.New(fault.NotLeader, op, "coordinator %s leads", id).WithDetail(detail)
-}
-
-// runWatchdog ends a leader that commits nothing while proposals wait.
-func (r *Replica) runWatchdog(ctx context.Context) error {
-	t := time.NewTicker(r.cfg.Watchdog / 12)
-	defer t.Stop()
-	commit, moved := r.raft.CommitIndex(), time.Now()
-	for {
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-t.C:
-		}
-		if c := r.raft.CommitIndex(); c != commit {
-			commit, moved = c, time.Now()
-		}
-		head := time.Duration(r.headSince.Load())
-		if head == 0 {
-			continue
-		}
-		waited := min(time.Since(r.opened)-head, time.Since(moved))
-		if waited >= r.cfg.Watchdog {
-			return r.latch.fail(fault.New(fault.Unavailable, "watch the log",
-				"nothing was committed for %v while proposals wait (commit index %d)", r.cfg.Watchdog, commit).
-				WithHelp("the disk under %s hangs, most likely: another member takes over when this one stops", r.store.file))
-		}
-	}
 }

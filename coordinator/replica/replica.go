@@ -33,16 +33,14 @@ type Replica struct {
 	stream *stream // nil in memory
 	peers  peers
 	raft   *raft.Raft
-	opened time.Time
 
-	queue     chan *proposal
-	slots     chan struct{} // one per entry on its way
-	ahead     chan batch
-	headSince atomic.Int64 // since opened: when the oldest entry on its way became the oldest; 0 for none
-	reads     chan chan readAnswer
-	observed  chan raft.Observation
-	hungUp    chan string   // a leader that ended a connection
-	ended     chan struct{} // Run is over
+	queue    chan *proposal
+	slots    chan struct{} // one per entry on its way
+	ahead    chan batch
+	reads    chan chan readAnswer
+	observed chan raft.Observation
+	hungUp   chan string   // a leader that ended a connection
+	ended    chan struct{} // Run is over
 
 	lead leadership
 	subs struct {
@@ -66,7 +64,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 		return nil, err
 	}
 	r := &Replica{
-		cfg: cfg, log: cfg.Log, latch: newLatch(cfg.Log), opened: time.Now(),
+		cfg: cfg, log: cfg.Log, latch: newLatch(cfg.Log),
 		queue: make(chan *proposal, maxWaiting), slots: make(chan struct{}, maxEntriesAhead), ahead: make(chan batch, maxEntriesAhead),
 		reads: make(chan chan readAnswer, maxReads), observed: make(chan raft.Observation, 16), ended: make(chan struct{}),
 		hungUp:  make(chan string, 1),
@@ -297,6 +295,10 @@ type Server struct {
 	Contact time.Time
 	// Silent is for how long it has acknowledged nothing while this member leads. For people.
 	Silent time.Duration
+	// Match is the newest log entry that it is known to have, Behind how many committed ones it lacks, and Lag how long ago
+	// it last had all that was committed, while this member leads: below a second where all is well. For people.
+	Match, Behind uint64
+	Lag           time.Duration
 }
 
 // Stats answers where the member stands.

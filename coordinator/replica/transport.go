@@ -28,6 +28,7 @@ type ack struct {
 	sent  uint64    // its place in transport.sent
 	match uint64    // highest index of a log entry known to be in the peer's log, of this term
 	at    time.Time // of the answer, for people
+	level time.Time // when a request was sent after which the peer had all that was committed by then
 }
 
 func newTransport(t raft.Transport) *transport {
@@ -63,7 +64,7 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, r
 	if t.cut.Load() {
 		return errClosed
 	}
-	sent := t.sent.Add(1)
+	sent, began := t.sent.Add(1), time.Now()
 	if err := t.Transport.AppendEntries(id, target, req, resp); err != nil {
 		return err
 	}
@@ -72,6 +73,9 @@ func (t *transport) AppendEntries(id raft.ServerID, target raft.ServerAddress, r
 		a := ack{term: req.Term, sent: sent, at: time.Now()}
 		if req.PrevLogEntry > 0 || len(req.Entries) > 0 { // not a bare heartbeat
 			a.match = req.PrevLogEntry + uint64(len(req.Entries))
+			if a.match >= req.LeaderCommitIndex {
+				a.level = began
+			}
 		}
 		t.acked(id, a)
 	}
@@ -88,17 +92,41 @@ func (t *transport) acked(id raft.ServerID, a ack) {
 	if a.term == old.term {
 		a.match = max(a.match, old.match)
 		a.sent = max(a.sent, old.sent)
+		if a.level.Before(old.level) {
+			a.level = old.level
+		}
 	}
 	t.acks[id] = a
 	close(t.moved)
 	t.moved = make(chan struct{})
 }
 
-// contact is when the peer last acknowledged a request; zero when it never did.
-func (t *transport) contact(id raft.ServerID) time.Time {
+// newest is the newest acknowledgement of the peer, and moved is closed at the next one of any; zero when there was none.
+func (t *transport) newest(id raft.ServerID) (a ack, moved <-chan struct{}) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return t.acks[id].at
+	return t.acks[id], t.moved
+}
+
+// forget drops what a peer acknowledged.
+func (t *transport) forget(id raft.ServerID) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	delete(t.acks, id)
+}
+
+// stored tells whether a majority of the voters, this member among them, has the log entry, as far as the term's leader
+// was told.
+func (t *transport) stored(voters []raft.ServerID, self raft.ServerID, term, index uint64) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	n := 0
+	for _, id := range voters {
+		if a := t.acks[id]; id == self || a.term == term && a.match >= index {
+			n++
+		}
+	}
+	return n >= len(voters)/2+1
 }
 
 // quorum tells whether a majority of the voters, this member among them, acknowledged a request of the term that was

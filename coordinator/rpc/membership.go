@@ -14,7 +14,7 @@ const (
 )
 
 // Membership makes voters of the coordinators that joined. A joined coordinator becomes a voter only once it is
-// reached, because a voter that never comes would cost the cluster its quorum. While this member leads, it looks
+// reached and has caught up, because a voter that never comes would cost the cluster its quorum. While this member leads, it looks
 // at what ought to be and what is, again and again; it remembers nothing.
 type Membership struct {
 	API *API
@@ -68,6 +68,6 @@ func (m *Membership) once(ctx context.Context) {
 			m.API.Log.Info("a coordinator became a voter", "member", x.ID, "address", x.RaftAddress)
 			return
 		}
-		m.API.Log.Debug("a joined coordinator is not reached yet", "member", x.ID, "address", x.RaftAddress, "err", err)
+		m.API.Log.Debug("a joined coordinator is no voter yet", "member", x.ID, "address", x.RaftAddress, "err", err)
 	}
 }

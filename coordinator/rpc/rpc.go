@@ -63,6 +63,7 @@ type Changes interface {
 // Cluster looks after the members of the Raft configuration.
 type Cluster interface {
 	Servers() ([]Server, error)
+	// AddVoter lets a member catch up, as long as ctx lets it, and then makes it a voter. It is called again until it did.
 	AddVoter(ctx context.Context, id, raftAddress string) error
 	RemoveServer(ctx context.Context, id string) error
 	SaveSnapshot(ctx context.Context, w io.Writer) error

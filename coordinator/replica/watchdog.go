@@ -1,0 +1,116 @@
+package replica
+
+import (
+	"context"
+	"sync"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// looks is how often the watchdog looks in the time after which it bites. It counts looks, not time: a process that was
+// stopped, or a machine that slept, has not seen its disk hang.
+const looks = 12
+
+// runWatchdog ends a member whose disk hangs. raft sends and answers heartbeats beside its writes, so that a leader with such
+// a disk leads on and nothing commits, and such a follower counts as present.
+func (r *Replica) runWatchdog(ctx context.Context) error {
+	t := time.NewTicker(r.cfg.Watchdog / looks)
+	defer t.Stop()
+	var w watch
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-t.C:
+		}
+		w.look(r.sight())
+		var err *fault.Error
+		switch {
+		case w.hung >= looks:
+			err = fault.New(fault.Unavailable, "watch the log", "a write to %s did not end for %v", r.store.file, r.cfg.Watchdog)
+		case w.stuck >= looks:
+			err = fault.New(fault.Unavailable, "watch the log", "nothing was committed for %v after index %d, which a majority is past", r.cfg.Watchdog, w.commit)
+		default:
+			continue
+		}
+		return r.latch.fail(err.WithHelp("the disk under %s hangs, most likely: the other members go on, and this one reads all of it again when it starts", r.store.file))
+	}
+}
+
+// sight is what the watchdog sees at one look.
+type sight struct {
+	write  uint64 // oldest write that has not ended, by its number; 0 is none
+	commit uint64
+	due    bool // this member leads, and its newest entry ought to be committed: a majority has it, and nothing waits to be applied
+}
+
+// sight looks. A leader whose entry few others have waits for them, be it that they are gone or that they are sent a
+// snapshot: that is no fault of its disk. Nor is an entry that takes long to apply.
+func (r *Replica) sight() sight {
+	s := sight{write: r.store.writes.oldest(), commit: r.raft.CommitIndex()}
+	last := r.raft.LastIndex()
+	s.due = r.raft.State() == raft.Leader && last > s.commit && r.fsm.index() >= r.store.visible(s.commit) &&
+		r.trans.stored(r.voters(), raft.ServerID(r.cfg.Member), r.raft.CurrentTerm(), last)
+	return s
+}
+
+// watch counts the looks in a row at which nothing had moved.
+type watch struct {
+	sight
+	hung, stuck int
+}
+
+func (w *watch) look(now sight) {
+	was := w.sight
+	w.sight = now
+	if now.write == 0 || now.write != was.write {
+		w.hung = 0
+	} else {
+		w.hung++
+	}
+	if !now.due || !was.due || now.commit != was.commit {
+		w.stuck = 0
+	} else {
+		w.stuck++
+	}
+}
+
+// underway numbers the calls that have begun and not ended. It is safe for concurrent use.
+type underway struct {
+	mu   sync.Mutex
+	last uint64
+	open map[uint64]bool
+}
+
+// begin begins a call; the answered function ends it.
+func (u *underway) begin() (end func()) {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	if u.open == nil {
+		u.open = map[uint64]bool{}
+	}
+	u.last++
+	n := u.last
+	u.open[n] = true
+	return func() {
+		u.mu.Lock()
+		defer u.mu.Unlock()
+		delete(u.open, n)
+	}
+}
+
+// oldest is the call that began first; 0 when there is none.
+func (u *underway) oldest() uint64 {
+	u.mu.Lock()
+	defer u.mu.Unlock()
+	var first uint64
+	for n := range u.open {
+		if first == 0 || n < first {
+			first = n
+		}
+	}
+	return first
+}
