@@ -297,7 +297,7 @@ func present(v *state.View, c Caller) error {
 	default:
 		return nil
 	}
-	return fault.New(fault.Denied, "", "%s was removed", c.Actor()).WithHelp("it joins again with a new token: farrier %s token %s", c.Role, c.Name)
+	return fault.New(fault.Denied, "", "%s is not of this cluster, or not any more", c.Actor()).WithHelp("it joins again with a new token: farrier %s token %s", c.Role, c.Name)
 }
 
 func (a *API) renew(c Caller, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {

@@ -100,7 +100,7 @@ func (h *host) check(u unit) error {
 		}
 		data = cfg.Data
 		needs = []string{data, cfg.Images.Dir}
-		want := map[string]bool{"CAP_NET_BIND_SERVICE": cfg.DHCP.Listen == ":67" || cfg.TFTP.Listen == ":69", "CAP_NET_RAW": cfg.DHCP.RouterAdvertisements}
+		want := map[string]bool{"CAP_NET_BIND_SERVICE": cfg.DHCP.Listen == ":67" || cfg.TFTP.Listen == ":69", "CAP_NET_RAW": cfg.DHCP.Interface != ""} // for router advertisements, which are on with it
 		for c, needed := range want {
 			if needed && !slices.Contains(u.capabilities, c) {
 				return fmt.Errorf("the configuration needs %s, which the unit does not give", c)
