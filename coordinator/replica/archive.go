@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"crypto/rand"
 	"crypto/sha256"
 	"encoding/binary"
 	"encoding/json"
@@ -12,12 +11,8 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
 	"time"
 
-	"github.com/hashicorp/raft"
-
-	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -93,94 +88,9 @@ func (c chunker) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// RestoreSnapshot replaces the state of the whole cluster by an archive's. On the leader only. The archive is verified as
-// a whole before anything changes, and must be of this cluster. The restored state has a higher generation than both the
-// archive and the state that it replaces, in the same step: all sessions end, and no lock token is ever used again.
-func (r *Replica) RestoreSnapshot(ctx context.Context, in io.Reader) (Archive, error) {
-	const op = "restore snapshot"
-	if _, ok := r.Leading(); !ok {
-		return Archive{}, r.notLeader(op)
-	}
-	a, s, err := readArchive(ctx, in, r.cfg.MaxArchive)
-	if err != nil {
-		return Archive{}, err
-	}
-	if id := s.View().Cluster().ID; a.Cluster != r.cfg.Cluster || id != r.cfg.Cluster {
-		return Archive{}, fault.New(fault.Invalid, op, "the archive is of cluster %q, this is %q", a.Cluster, r.cfg.Cluster).
-			WithHelp("a cluster whose coordinators are all lost is made anew by `farrier-coordinator init --from-archive FILE --key-file KEYS`")
-	}
-	at := r.raft.LastIndex() + 1
-	if err := r.raiseGeneration(s, at); err != nil {
-		return Archive{}, err
-	}
-	body, size, remove, err := r.spool(frozen{view: s.View(), applied: at})
-	if err != nil {
-		return Archive{}, fmt.Errorf("%s: %w", op, err)
-	}
-	defer remove()
-	meta := &raft.SnapshotMeta{Version: 1, Index: at - 1, Size: size}
-	if err := r.raft.Restore(meta, body, time.Minute); err != nil {
-		if errors.Is(err, raft.ErrNotLeader) {
-			return Archive{}, r.notLeader(op)
-		}
-		return Archive{}, unknown(fmt.Errorf("%s: %w", op, err))
-	}
-	r.log.Warn("the state was restored from an archive", "index", a.Index, "generation", s.View().Cluster().Generation)
-	return a, nil
-}
-
-// raiseGeneration lifts the state's generation above that of the cluster as it is.
-func (r *Replica) raiseGeneration(s *state.State, at uint64) error {
-	floor := max(r.View().Cluster().Generation, s.View().Cluster().Generation)
-	if floor == 1<<16-1 {
-		return fault.New(fault.IllegalState, "restore snapshot", "no generation is left after %d", floor)
-	}
-	for s.View().Cluster().Generation <= floor {
-		c := command.Command{
-			Header: command.Header{
-				Cluster: r.cfg.Cluster, At: r.cfg.Clock.Now(), Actor: "coordinator " + r.cfg.Member, Level: s.View().Cluster().Level,
-			},
-			Body: command.NewGeneration{Reason: "a snapshot was restored"},
-		}
-		rand.Read(c.Header.Seed[:]) // never fails: crypto/rand ends the process instead
-		if res := s.Apply(at, c); res.Err != nil {
-			return res.Err
-		}
-	}
-	return nil
-}
-
-// spool writes a state where raft can read it, since raft wants its size first.
-func (r *Replica) spool(z frozen) (body io.Reader, size int64, remove func(), err error) {
-	if r.disk == nil {
-		var b bytes.Buffer
-		err := z.write(&b)
-		return &b, int64(b.Len()), func() {}, err
-	}
-	f, err := os.CreateTemp(r.cfg.Dir, "restore-*.tmp") // 0600
-	if err != nil {
-		return nil, 0, nil, err
-	}
-	remove = func() {
-		f.Close()
-		os.Remove(f.Name())
-	}
-	w := bufio.NewWriterSize(f, 256<<10)
-	err = errors.Join(z.write(w), w.Flush())
-	if err == nil {
-		if size, err = f.Seek(0, io.SeekCurrent); err == nil {
-			_, err = f.Seek(0, io.SeekStart)
-		}
-	}
-	if err != nil {
-		remove()
-		return nil, 0, nil, err
-	}
-	return f, size, remove, nil
-}
-
-// readArchive reads and verifies an archive of at most limit bytes. Errors are fault.Corrupt and fault.TooLarge.
-func readArchive(ctx context.Context, in io.Reader, limit int64) (Archive, *state.State, error) {
+// readArchive reads and verifies an archive of at most limit bytes, and copies its state, as frozen wrote it.
+// Errors are fault.Corrupt and fault.TooLarge.
+func readArchive(ctx context.Context, in io.Reader, limit int64, copied io.Writer) (Archive, *state.State, error) {
 	src := &io.LimitedReader{R: in, N: limit}
 	bad := func(format string, args ...any) (Archive, *state.State, error) {
 		if src.N <= 0 {
@@ -203,7 +113,7 @@ func readArchive(ctx context.Context, in io.Reader, limit int64) (Archive, *stat
 	if _, err := io.ReadFull(t, head); err != nil || json.Unmarshal(head, &a) != nil {
 		return bad("its header cannot be read")
 	}
-	chunks := &unchunker{ctx: ctx, in: t}
+	chunks := io.TeeReader(&unchunker{ctx: ctx, in: t}, copied)
 	s, _, err := thaw(bufio.NewReaderSize(chunks, archiveChunk))
 	if err == nil {
 		_, err = io.Copy(io.Discard, chunks) // to the end mark

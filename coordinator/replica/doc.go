@@ -31,6 +31,9 @@
 // syncs wait behind what the page cache writes back. Behind it the log keeps entries for members that come back, by bytes
 // too.
 //
+// A user's archive is restored through the log, as parts and an entry that puts them in place, so that a member has the
+// restored state or has not, at one index for all: see restore.go.
+//
 // # State hashes
 //
 // At the first entry past each multiple of 1,000, every member sends (index, hash of the state before that

@@ -5,28 +5,29 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 
-	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// An entry is a version byte, a checksum over cluster and commands, and the commands. The checksum travels with
-// the entry from the proposer to each member's Apply, through memory and network, which that of the store does not.
+// An entry is a byte that says what it holds, a checksum over cluster and content, and the content. The checksum travels
+// with the entry from the proposer to each member's Apply, through memory and network, which that of the store does not.
 const (
-	entryVersion = 1
-	entryHeader  = 1 + 8
+	entryCommands = 1 // commands, of which there may be none: such an entry is a barrier
+	entryPart     = 2 // a part of an archive: see restore.go
+	entryRestore  = 3 // the state becomes the archive's
+	entryHeader   = 1 + 8
 )
 
-func entrySum(cluster string, commands []byte) uint64 {
+func entrySum(cluster string, holds byte, content []byte) uint64 {
 	var d xxhash.Digest
 	d.Reset()
 	d.WriteString(cluster)
-	d.Write([]byte{0})
-	d.Write(commands)
+	d.Write([]byte{holds - entryCommands})
+	d.Write(content)
 	return d.Sum64()
 }
 
-// sealEntry makes an entry of encoded commands, of which there may be none: such an entry is a barrier.
-func sealEntry(cluster string, parts ...[]byte) []byte {
+// sealEntry makes an entry of encoded content.
+func sealEntry(cluster string, holds byte, parts ...[]byte) []byte {
 	n := entryHeader
 	for _, p := range parts {
 		n += len(p)
@@ -35,22 +36,23 @@ func sealEntry(cluster string, parts ...[]byte) []byte {
 	for _, p := range parts {
 		out = append(out, p...)
 	}
-	out[0] = entryVersion
-	binary.BigEndian.PutUint64(out[1:], entrySum(cluster, out[entryHeader:]))
+	out[0] = holds
+	binary.BigEndian.PutUint64(out[1:], entrySum(cluster, holds, out[entryHeader:]))
 	return out
 }
 
 // openEntry reads an entry. Its errors are fault.Corrupt and fault.Version.
-func openEntry(cluster string, data []byte) ([]command.Command, error) {
+func openEntry(cluster string, data []byte) (holds byte, content []byte, err error) {
 	if len(data) < entryHeader {
-		return nil, fault.New(fault.Corrupt, "open log entry", "%d bytes", len(data))
+		return 0, nil, fault.New(fault.Corrupt, "open log entry", "%d bytes", len(data))
 	}
-	if data[0] != entryVersion {
-		return nil, fault.New(fault.Version, "open log entry", "version %d instead of %d", data[0], entryVersion).
+	if holds = data[0]; holds < entryCommands || holds > entryRestore {
+		return 0, nil, fault.New(fault.Version, "open log entry", "it is of kind %d, the newest known is %d", holds, entryRestore).
 			WithHelp("the log was written by a newer release: start this member again with that release")
 	}
-	if binary.BigEndian.Uint64(data[1:]) != entrySum(cluster, data[entryHeader:]) {
-		return nil, fault.New(fault.Corrupt, "open log entry", "the checksum does not match: the entry is damaged or of another cluster")
+	content = data[entryHeader:]
+	if binary.BigEndian.Uint64(data[1:]) != entrySum(cluster, holds, content) {
+		return 0, nil, fault.New(fault.Corrupt, "open log entry", "the checksum does not match: the entry is damaged or of another cluster")
 	}
-	return command.Decode(data[entryHeader:])
+	return holds, content, nil
 }

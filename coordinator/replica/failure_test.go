@@ -253,7 +253,7 @@ func TestUnknownCommandStopsTheMember(t *testing.T) {
 		m := c.leader()
 		before := m.View().Hash()
 		newer := []byte{0x0a, 0x06, 0x4a, 0x04, 0xc2, 0xbb, 0x01, 0x00} // a body with an unknown command
-		go func() { m.submit(context.Background(), newer, 1) }()
+		go func() { m.submit(context.Background(), entryCommands, newer, 1) }()
 		err := <-m.done
 		var e *fault.Error
 		if !errors.As(err, &e) || e.Kind != fault.Version || !strings.Contains(err.Error(), "apply entry") || e.Help == "" {
@@ -374,11 +374,11 @@ func TestArchive(t *testing.T) {
 		for at := range archive.Len() {
 			bad := bytes.Clone(archive.Bytes())
 			bad[at] ^= 4
-			if _, _, err := readArchive(t.Context(), bytes.NewReader(bad), 1<<20); !fault.Is(err, fault.Corrupt) && !fault.Is(err, fault.TooLarge) {
+			if _, _, err := readArchive(t.Context(), bytes.NewReader(bad), 1<<20, io.Discard); !fault.Is(err, fault.Corrupt) && !fault.Is(err, fault.TooLarge) {
 				t.Fatalf("byte %d of %d changed: %v", at, archive.Len(), err)
 			}
 		}
-		if _, _, err := readArchive(t.Context(), bytes.NewReader(archive.Bytes()), 100); !fault.Is(err, fault.TooLarge) {
+		if _, _, err := readArchive(t.Context(), bytes.NewReader(archive.Bytes()), 100, io.Discard); !fault.Is(err, fault.TooLarge) {
 			t.Errorf("over the bound: %v", err)
 		}
 		if lead.View().Hash() != hash {

@@ -26,7 +26,9 @@ type fsm struct {
 	file    string // of the log, for messages
 	settled func() // told after each batch
 	checked func(checkpoint)
-	paused  atomic.Int64 // nanoseconds for which the last snapshot kept the next entry waiting
+	paused  atomic.Int64                          // nanoseconds for which the last snapshot kept the next entry waiting
+	entry   func(index uint64, l *raft.Log) error // reads the log
+	upload  *upload                               // of an archive; nil without one
 
 	mu      sync.Mutex
 	state   *state.State
@@ -73,12 +75,33 @@ func (f *fsm) apply(l *raft.Log) (any, error) {
 		f.mu.Unlock()
 		return nil, nil
 	}
-	commands, err := openEntry(f.cluster, l.Data)
+	results, err := f.applyEntry(l)
 	if fault.Is(err, fault.Corrupt) {
 		return nil, corrupt(f.file, "entry %d: %w", l.Index, err)
 	}
 	if err != nil {
 		return nil, fault.Wrap(fmt.Sprintf("apply entry %d", l.Index), err)
+	}
+	return results, nil
+}
+
+func (f *fsm) applyEntry(l *raft.Log) ([]command.Result, error) {
+	holds, content, err := openEntry(f.cluster, l.Data)
+	if err != nil {
+		return nil, err
+	}
+	f.upload = f.upload.at(l)
+	switch holds {
+	case entryPart:
+		result, err := f.takePart(l, content)
+		return []command.Result{result}, err
+	case entryRestore:
+		result, err := f.restore(l, content)
+		return []command.Result{result}, err
+	}
+	commands, err := command.Decode(content)
+	if err != nil {
+		return nil, err
 	}
 	results := make([]command.Result, len(commands))
 	f.mu.Lock()
@@ -91,11 +114,16 @@ func (f *fsm) apply(l *raft.Log) (any, error) {
 	return results, nil
 }
 
-// publish puts a whole state in place.
-func (f *fsm) publish(s *state.State, applied uint64) {
+// place puts a state in place, as that after the entry.
+func (f *fsm) place(s *state.State, applied uint64) {
 	f.mu.Lock()
+	defer f.mu.Unlock()
 	f.state, f.applied, f.view = s, applied, nil
-	f.mu.Unlock()
+}
+
+// publish puts a whole state in place, and tells.
+func (f *fsm) publish(s *state.State, applied uint64) {
+	f.place(s, applied)
 	f.tell()
 }
 
@@ -141,10 +169,14 @@ func (f *fsm) reached(index uint64) (ok bool, wait <-chan struct{}) {
 // snapHeader leads a snapshot's data: the index applied and the hash of the state.
 const snapHeader = 8 + 16
 
-// Snapshot implements raft.FSM: it keeps a view, which is a pointer.
+// Snapshot implements raft.FSM: it keeps a view, which is a pointer. There is none while an archive's parts come in: they
+// must stay in the log.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err := f.latch.failed(); err != nil {
 		return nil, err
+	}
+	if f.upload != nil {
+		return nil, raft.ErrNothingNewToSnapshot // which raft passes over in silence, and looks again later
 	}
 	start := time.Now()
 	v, applied := f.newest()
@@ -204,6 +236,7 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 		f.failed = fault.New(fault.Corrupt, "restore snapshot", "it is of cluster %q, this is %q", id, f.cluster)
 		return f.failed
 	}
+	f.upload = nil // snapshots are of moments without one
 	f.publish(s, applied)
 	return nil
 }

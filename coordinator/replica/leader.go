@@ -64,7 +64,7 @@ func (r *Replica) runLead(ctx context.Context) error {
 		r.setLead(0)
 		for r.raft.State() == raft.Leader && ctx.Err() == nil && r.latch.failed() == nil {
 			term := r.raft.CurrentTerm()
-			if _, err := r.submit(ctx, nil, 0); err != nil {
+			if _, err := r.submit(ctx, entryCommands, nil, 0); err != nil {
 				select { // deposed or stopping, as the loop will find; or the queue is full
 				case <-time.After(r.cfg.Election / 20):
 				case <-ctx.Done():

@@ -53,7 +53,7 @@ func Bootstrap(cfg Config, first command.Command) error {
 		if err := raft.BootstrapCluster(cfg.raft(), s, s, raft.NewDiscardSnapshotStore(), nil, conf); err != nil {
 			return fault.New(fault.Internal, op, "%w", err)
 		}
-		return s.StoreLog(&raft.Log{Index: 2, Term: 1, Type: raft.LogCommand, Data: sealEntry(cfg.Cluster, data)})
+		return s.StoreLog(&raft.Log{Index: 2, Term: 1, Type: raft.LogCommand, Data: sealEntry(cfg.Cluster, entryCommands, data)})
 	})
 }
 

@@ -11,12 +11,13 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// proposal is the encoded commands of one Propose: they share an entry.
+// proposal is the encoded commands of one Propose, which share an entry, or the content of an entry of another kind.
 type proposal struct {
-	data []byte
-	n    int // commands
-	done chan answer
-	fate atomic.Int32
+	holds byte
+	data  []byte
+	n     int // results
+	done  chan answer
+	fate  atomic.Int32
 }
 
 // Fates of a proposal. It leaves fateWaiting once.
@@ -50,12 +51,12 @@ func (r *Replica) Propose(ctx context.Context, commands ...command.Command) ([]c
 	if len(data) > maxPropose {
 		return nil, fault.New(fault.TooLarge, "propose", "%d bytes, the bound is %d", len(data), maxPropose)
 	}
-	a, err := r.submit(ctx, data, len(commands))
+	a, err := r.submit(ctx, entryCommands, data, len(commands))
 	return a.results, err
 }
 
-// submit queues encoded commands and waits for the answer. No commands at all make a barrier.
-func (r *Replica) submit(ctx context.Context, data []byte, n int) (answer, error) {
+// submit queues the content of an entry, or of a part of one, and waits for the answer of n results.
+func (r *Replica) submit(ctx context.Context, holds byte, data []byte, n int) (answer, error) {
 	const op = "propose"
 	if err := r.latch.failed(); err != nil {
 		return answer{}, fault.New(fault.Unavailable, op, "%w", err)
@@ -63,7 +64,7 @@ func (r *Replica) submit(ctx context.Context, data []byte, n int) (answer, error
 	if r.raft.State() != raft.Leader {
 		return answer{}, r.notLeader(op)
 	}
-	p := &proposal{data: data, n: n, done: make(chan answer, 1)}
+	p := &proposal{holds: holds, data: data, n: n, done: make(chan answer, 1)}
 	select {
 	case r.queue <- p:
 	case <-ctx.Done():
@@ -127,7 +128,7 @@ func (r *Replica) runBatches(ctx context.Context) {
 		for i, p := range ps {
 			parts[i] = p.data
 		}
-		r.ahead <- batch{future: r.raft.Apply(sealEntry(r.cfg.Cluster, parts...), 0), proposals: ps}
+		r.ahead <- batch{future: r.raft.Apply(sealEntry(r.cfg.Cluster, ps[0].holds, parts...), 0), proposals: ps}
 	}
 }
 
@@ -135,7 +136,7 @@ func (r *Replica) runBatches(ctx context.Context) {
 func (r *Replica) pack(first *proposal) (ps []*proposal, next *proposal) {
 	size := 0
 	for p := first; p != nil; {
-		if size > 0 && size+len(p.data) > maxEntryBytes {
+		if size > 0 && size+len(p.data) > maxEntryBytes || len(ps) > 0 && (p.holds != entryCommands || ps[0].holds != entryCommands) {
 			return ps, p
 		}
 		if p.fate.CompareAndSwap(fateWaiting, fateTaken) {

@@ -35,7 +35,7 @@ func ReadLost(ctx context.Context, in io.Reader, limit int64) (*Lost, error) {
 	if limit == 0 {
 		limit = defaultMaxArchive
 	}
-	a, s, err := readArchive(ctx, in, limit)
+	a, s, err := readArchive(ctx, in, limit, io.Discard)
 	if err != nil {
 		return nil, err
 	}

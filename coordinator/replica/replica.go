@@ -80,7 +80,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 		return nil, err
 	}
 	r.fsm = newFSM(cfg.Cluster, r.store.file, r.latch)
-	r.fsm.settled = r.wakeAll
+	r.fsm.settled, r.fsm.entry = r.wakeAll, r.store.GetLog
 	r.fsm.checked = func(c checkpoint) {
 		r.ballots.put(cfg.Member, hashMessage{c})
 		poke(r.ballotsMoved)

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -43,11 +44,11 @@ func TestWatch(t *testing.T) {
 // slowSnaps is a store whose snapshots take a time to write once it is set.
 type slowSnaps struct {
 	raft.SnapshotStore
-	took time.Duration
+	took atomic.Int64 // nanoseconds
 }
 
 func (s *slowSnaps) Create(v raft.SnapshotVersion, index, term uint64, conf raft.Configuration, at uint64, trans raft.Transport) (raft.SnapshotSink, error) {
-	time.Sleep(s.took) // of the bubble's clock
+	time.Sleep(time.Duration(s.took.Load())) // of the bubble's clock
 	return s.SnapshotStore.Create(v, index, term, conf, at, trans)
 }
 
@@ -100,7 +101,9 @@ func TestLeaderEndedWhileAMemberJoined(t *testing.T) {
 		withSnapshot(t, lead)
 		m := &member{name: "c2", addr: "addr-2", cfg: lead.cfg}
 		m.cfg.Member, m.cfg.Advertise, m.cfg.Memory = m.name, m.addr, NewMemory()
-		m.cfg.Memory.Snapshots = &slowSnaps{m.cfg.Memory.Snapshots, slowInstall}
+		slow := &slowSnaps{SnapshotStore: m.cfg.Memory.Snapshots}
+		slow.took.Store(int64(slowInstall))
+		m.cfg.Memory.Snapshots = slow
 		must(t, Join(m.cfg))
 		c.members = append(c.members, m)
 		c.start(m)
@@ -162,7 +165,7 @@ func TestLeaderEndedWhileAVoterGotASnapshot(t *testing.T) {
 		late, gone := c.others(lead)[0], c.others(lead)[1]
 		c.net.Isolate(late.addr)
 		withSnapshot(t, lead)
-		late.cfg.Memory.Snapshots.(*slowSnaps).took = slowInstall
+		late.cfg.Memory.Snapshots.(*slowSnaps).took.Store(int64(slowInstall))
 		gone.stop()
 		must(t, <-gone.done)
 		stop := traffic(t, lead)

@@ -184,6 +184,7 @@ func (s *State) newGeneration(c command.NewGeneration) command.Result {
 	for _, id := range clients {
 		s.endClient(id)
 	}
+	s.forgetEvents() // a restored state is not what earlier events led to: who watches lists again
 	s.emit(EventGeneration, nil, "generation", num(s.root.cluster.Generation), "reason", c.Reason)
 	return command.Result{Version: uint64(s.root.cluster.Generation)}
 }

@@ -541,6 +541,25 @@ func TestEmptyMemberJoinedUnderALiveName(t *testing.T) {
 	w.must(second)
 }
 
+// TestWatchersMissedARestore: they must list again, and are told what happened.
+func TestWatchersMissedARestore(t *testing.T) {
+	w := newWorld(t)
+	if _, _, compacted := w.s.View().Events(Position{}, 1); compacted {
+		t.Error("a new cluster has lost events")
+	}
+	w.agent("r1", 1)
+	before := w.s.View().Position()
+	w.must(command.NewGeneration{Reason: "test"})
+	_, floor, compacted := w.s.View().Events(before, 10)
+	if !compacted {
+		t.Fatal("whoever watched before goes on")
+	}
+	evs, _, compacted := w.s.View().Events(floor, 10)
+	if compacted || len(evs) != 1 || evs[0].Type != EventGeneration {
+		t.Errorf("from the floor: %v, compacted %v", evs, compacted)
+	}
+}
+
 func detailOf(err error) any {
 	var e *fault.Error
 	if errors.As(err, &e) {

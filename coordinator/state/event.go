@@ -120,6 +120,19 @@ func (s *State) emit(kind string, n *node.Node, pairs ...string) {
 	}
 }
 
+// forgetEvents drops all events so far: whoever watches from before the next one is told that they are gone.
+func (s *State) forgetEvents() {
+	for s.events.len() > 0 {
+		oldest, _ := s.events.rows.live.Min()
+		drop(s, &s.events, oldest.key)
+	}
+	if s.root.ordinal > 0 {
+		s.root.evicted = Position{s.root.index, s.root.ordinal - 1}
+	} else {
+		s.root.evicted = Position{s.root.index - 1, ^uint32(0)}
+	}
+}
+
 func num[N ~uint64 | ~uint32 | ~int | ~uint8 | ~uint16](n N) string {
 	return strconv.FormatUint(uint64(n), 10)
 }

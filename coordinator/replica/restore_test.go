@@ -1,0 +1,271 @@
+package replica
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/binary"
+	"errors"
+	"log/slog"
+	"strings"
+	"sync/atomic"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/hashicorp/raft"
+
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/pkg/fault"
+)
+
+// manyParts makes a state whose archive has more than one part, and saves it.
+func manyParts(t *testing.T, m *member) []byte {
+	t.Helper()
+	for i := range 400 {
+		b := putMember(i).(command.PutMember)
+		b.Member.APIAddress = strings.Repeat("a", 1000)
+		propose(t, m, b)
+	}
+	var archive bytes.Buffer
+	_, err := m.SaveSnapshot(t.Context(), &archive)
+	must(t, err)
+	if archive.Len() < 3*partBytes {
+		t.Fatalf("the archive has %d bytes: the test shows nothing", archive.Len())
+	}
+	return archive.Bytes()
+}
+
+// tapped is a store that tells of the entries that it is about to store, and takes a time to read one.
+type tapped struct {
+	raft.LogStore
+	stores atomic.Pointer[func(*raft.Log)]
+	reads  atomic.Int64 // nanoseconds
+}
+
+// tap makes a member's store a tapped one, and tapOf is that.
+func tap(cfg *Config) { cfg.Memory.Logs = &tapped{LogStore: cfg.Memory.Logs} }
+
+func tapOf(m *member) *tapped { return m.cfg.Memory.Logs.(*tapped) }
+
+func (s *tapped) on(stores func(*raft.Log)) { s.stores.Store(&stores) }
+
+func (s *tapped) StoreLogs(logs []*raft.Log) error {
+	for _, l := range logs {
+		if stores := s.stores.Load(); stores != nil && l.Type == raft.LogCommand {
+			(*stores)(l)
+		}
+	}
+	return s.LogStore.StoreLogs(logs)
+}
+
+func (s *tapped) GetLog(index uint64, l *raft.Log) error {
+	time.Sleep(time.Duration(s.reads.Load())) // of the bubble's clock
+	return s.LogStore.GetLog(index, l)
+}
+
+// alike fails unless all members have the same state, at the index that the leader has now.
+func alike(t *testing.T, c *cluster) {
+	t.Helper()
+	lead := c.leader()
+	propose(t, lead, putMember(9999))
+	index, err := lead.ReadIndex(t.Context())
+	must(t, err)
+	for _, m := range c.members {
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		must(t, m.WaitApplied(ctx, index))
+		cancel()
+		if m.View().Hash() != lead.View().Hash() {
+			t.Errorf("%s has another state than %s", m.name, lead.name)
+		}
+	}
+}
+
+// TestLeaderThatDiedWithinARestoreWasWedged: it had put the archive's state in place before any other member, came back with
+// a state and an index that nobody else had, and followed nobody for ever. It is cut off at each entry of a restore in
+// turn, and stopped.
+func TestLeaderThatDiedWithinARestoreWasWedged(t *testing.T) {
+	for what, at := range map[string]func(l *raft.Log, n int) bool{
+		"first part":  func(l *raft.Log, n int) bool { return l.Data[0] == entryPart && n == 1 },
+		"second part": func(l *raft.Log, n int) bool { return l.Data[0] == entryPart && n == 2 },
+		"last entry":  func(l *raft.Log, n int) bool { return l.Data[0] == entryRestore },
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			c := newCluster(t, 3, tap)
+			defer c.close()
+			old := c.leader()
+			archive := manyParts(t, old)
+			propose(t, old, putMember(1000))
+			generation := old.View().Cluster().Generation
+			n := 0
+			tapOf(old).on(func(l *raft.Log) {
+				if n++; at(l, n) {
+					c.net.Isolate(old.addr)
+				}
+			})
+			_, err := old.RestoreSnapshot(t.Context(), bytes.NewReader(archive))
+			if want := what == "last entry"; err == nil || fault.Is(err, fault.UnknownOutcome) != want {
+				t.Errorf("%s: got %v", what, err)
+			}
+			if got := old.View().Cluster().Generation; got != generation {
+				t.Errorf("%s: what was not committed shows: generation %d", what, got)
+			}
+			tapOf(old).stores.Store(nil)
+			old.stop()
+			<-old.done // it was cut off: it may complain
+			propose(t, c.leader(c.others(old)...), putMember(1001))
+			c.start(old)
+			c.net.Heal(old.addr)
+			alike(t, c)
+			if _, ok := old.View().Member("m1000"); !ok {
+				t.Errorf("%s: what came after the archive is gone", what)
+			}
+			_, err = c.leader().RestoreSnapshot(t.Context(), bytes.NewReader(archive))
+			must(t, err)
+			alike(t, c)
+			for _, m := range c.members { // the log holds the archive: it is applied again
+				m.stop()
+				must(t, <-m.done)
+			}
+			for _, m := range c.members {
+				c.start(m)
+			}
+			alike(t, c)
+			if _, ok := old.View().Member("m1000"); ok {
+				t.Errorf("%s: the second restore is gone", what)
+			}
+		})
+	}
+}
+
+// TestRestoreUnderTrafficWasMissed: the restored state was stamped with an index that others had used meanwhile, so that
+// watchers saw nothing, indexes went back and reads waited for one that never came.
+func TestRestoreUnderTrafficWasMissed(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3, tap)
+		defer c.close()
+		lead := c.leader()
+		archive := manyParts(t, lead)
+		tapOf(lead).on(func(l *raft.Log) {
+			if l.Data[0] == entryPart {
+				go lead.Propose(context.Background(), command.Command{Header: header("x"), Body: putMember(int(l.Index))})
+			}
+		})
+		before := lead.View().Position()
+		_, err := lead.RestoreSnapshot(t.Context(), bytes.NewReader(archive))
+		must(t, err)
+		v := lead.View()
+		if v.Index() <= before.Index+4 {
+			t.Errorf("index %d after %d: there was no traffic, or it went back", v.Index(), before.Index)
+		}
+		if evs, floor, compacted := v.Events(before, 10); !compacted {
+			t.Errorf("a watcher at %v gets %d events, the floor is %v", before, len(evs), floor)
+		} else if evs, _, compacted := v.Events(floor, 10); compacted || len(evs) == 0 || evs[0].Type != "cluster.generation" {
+			t.Errorf("from the floor: %v, compacted %v", evs, compacted)
+		}
+		index, err := lead.ReadIndex(t.Context())
+		must(t, err)
+		for _, m := range c.members {
+			must(t, m.WaitApplied(t.Context(), index)) // nobody proposes any more
+		}
+		alike(t, c)
+	})
+}
+
+// TestLeaderEndedWhileItApplied: the watchdog took an entry that takes long to apply for a disk that hangs.
+func TestLeaderEndedWhileItApplied(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		c := newCluster(t, 3, func(cfg *Config) {
+			tap(cfg)
+			cfg.Watchdog = 500 * time.Millisecond
+		})
+		defer c.close()
+		lead := c.leader()
+		archive := manyParts(t, lead)
+		stop := traffic(t, lead)
+		tapOf(lead).on(func(l *raft.Log) {
+			if l.Data[0] == entryRestore {
+				tapOf(lead).reads.Store(int64(500 * time.Millisecond)) // each of the parts that it reads back
+			}
+		})
+		began := time.Now()
+		_, err := lead.RestoreSnapshot(t.Context(), bytes.NewReader(archive))
+		must(t, err)
+		if d := time.Since(began); d < 2*time.Second {
+			t.Fatalf("it took %v: the test shows nothing", d)
+		}
+		stop()
+		must(t, lead.latch.failed())
+	})
+}
+
+// TestUpload: what does not follow upon the parts before it changes nothing, and says so.
+func TestUpload(t *testing.T) {
+	source := newFSM(testCluster, "", newLatch(slog.New(slog.DiscardHandler)))
+	source.state.Apply(1, initCommand())
+	var data bytes.Buffer
+	must(t, frozen{view: source.state.View(), applied: 1}.write(&data))
+	sum := sha256.Sum256(data.Bytes())
+	raise, err := command.Encode(command.Command{Header: header("x"), Body: command.NewGeneration{Reason: "test"}})
+	must(t, err)
+	part := func(id byte, n uint32, b []byte) []byte {
+		head := binary.BigEndian.AppendUint32(bytes.Repeat([]byte{id}, uploadID), n)
+		return sealEntry(testCluster, entryPart, head, b)
+	}
+	done := func(id byte, n uint32, sum [32]byte) []byte {
+		head := binary.BigEndian.AppendUint32(bytes.Repeat([]byte{id}, uploadID), n)
+		return sealEntry(testCluster, entryRestore, head, sum[:], raise)
+	}
+	barrier := sealEntry(testCluster, entryCommands)
+	half := data.Len() / 2
+	one, two := data.Bytes()[:half], data.Bytes()[half:]
+	type entry struct {
+		index, term uint64
+		data        []byte
+	}
+	for _, c := range []struct {
+		name     string
+		entries  []entry
+		restored bool
+		stops    bool
+	}{
+		{"in order", []entry{{5, 2, part(1, 0, one)}, {6, 2, barrier}, {9, 2, part(1, 1, two)}, {10, 2, done(1, 2, sum)}}, true, false},
+		{"a part is missing", []entry{{5, 2, part(1, 0, one)}, {6, 2, done(1, 2, sum)}}, false, false},
+		{"a part comes twice", []entry{{5, 2, part(1, 0, one)}, {6, 2, part(1, 1, two)}, {7, 2, part(1, 1, two)}, {8, 2, done(1, 2, sum)}}, true, false},
+		{"another leader came between", []entry{{5, 2, part(1, 0, one)}, {6, 3, barrier}, {7, 3, part(1, 1, two)}, {8, 3, done(1, 2, sum)}}, false, false},
+		{"another restore came between", []entry{{5, 2, part(1, 0, one)}, {6, 2, part(2, 0, one)}, {7, 2, part(1, 1, two)}, {8, 2, done(1, 2, sum)}}, false, false},
+		{"it was given up", []entry{{5, 2, part(1, 0, one)}, {6 + uploadGap, 2, part(1, 1, two)}, {7 + uploadGap, 2, done(1, 2, sum)}}, false, false},
+		{"nothing was sent", []entry{{5, 2, done(1, 0, sum)}}, false, false},
+		{"twice", []entry{{5, 2, part(1, 0, data.Bytes())}, {6, 2, done(1, 1, sum)}, {7, 2, done(1, 1, sum)}}, true, false},
+		{"the parts are damaged", []entry{{5, 2, part(1, 0, one)}, {6, 2, part(1, 1, one)}, {7, 2, done(1, 2, sum)}}, false, true},
+		{"another hash", []entry{{5, 2, part(1, 0, data.Bytes())}, {6, 2, done(1, 1, [32]byte{})}}, false, true},
+	} {
+		logs := map[uint64]*raft.Log{}
+		f := newFSM(testCluster, "raft.db", newLatch(slog.New(slog.DiscardHandler)))
+		f.state.Apply(1, initCommand())
+		f.entry = func(i uint64, l *raft.Log) error {
+			if logs[i] == nil {
+				*l = raft.Log{Index: i, Type: raft.LogNoop}
+				return nil
+			}
+			*l = *logs[i]
+			return nil
+		}
+		for _, e := range c.entries {
+			logs[e.index] = &raft.Log{Index: e.index, Term: e.term, Type: raft.LogCommand, Data: e.data}
+			f.Apply(logs[e.index])
+			if _, err := f.Snapshot(); f.upload != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+				t.Errorf("%s: a snapshot between the parts: %v", c.name, err)
+			}
+		}
+		if got := f.state.View().Cluster().Generation == 2; got != c.restored {
+			t.Errorf("%s: restored %v", c.name, got)
+		}
+		if err := f.latch.failed(); (err != nil) != c.stops {
+			t.Errorf("%s: the member stops: %v", c.name, err)
+		}
+		if last := c.entries[len(c.entries)-1].index; !c.stops && f.index() != last {
+			t.Errorf("%s: applied %d, not %d", c.name, f.index(), last)
+		}
+	}
+}
