@@ -213,3 +213,58 @@ func TestFollowerWithAHungDiskServedOn(t *testing.T) {
 		close(release)
 	})
 }
+
+// TestLagShowedNowhere: a follower that answers heartbeats and lacks entries looked healthy.
+func TestLagShowedNowhere(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		stores := map[string]*hanging{}
+		c := newCluster(t, 3, func(cfg *Config) {
+			stores[cfg.Member] = &hanging{LogStore: cfg.Memory.Logs}
+			cfg.Memory.Logs = stores[cfg.Member]
+			cfg.Watchdog = time.Hour // it would end the member
+		})
+		defer c.close()
+		lead := c.leader()
+		bad := c.others(lead)[0]
+		of := func(m *member) Server {
+			for _, s := range lead.Servers() {
+				if s.ID == m.name {
+					return s
+				}
+			}
+			t.Fatalf("%s is no member", m.name)
+			return Server{}
+		}
+		time.Sleep(10 * time.Second)
+		if s := of(bad); s.Lag > time.Second || s.Behind != 0 || s.Match == 0 {
+			t.Errorf("all is well: %+v", s)
+		}
+		release := make(chan struct{})
+		h := stores[bad.name]
+		h.mu.Lock()
+		h.hang = release
+		h.mu.Unlock()
+		for i := range 20 {
+			propose(t, lead, putMember(i))
+		}
+		time.Sleep(15 * time.Second)
+		if s := of(bad); s.Lag < 14*time.Second || s.Behind < 20 {
+			t.Errorf("its disk hangs: %+v", s)
+		}
+		if s := of(c.others(lead)[1]); s.Lag > time.Second || s.Behind != 0 {
+			t.Errorf("the other: %+v", s)
+		}
+		h.mu.Lock()
+		h.hang = nil
+		h.mu.Unlock()
+		close(release)
+		for range 60 { // raft waits for longer from try to try
+			if time.Sleep(time.Second); of(bad).Behind == 0 {
+				break
+			}
+		}
+		if s := of(bad); s.Lag > time.Second || s.Behind != 0 {
+			t.Errorf("it caught up: %+v", s)
+		}
+	})
+}

@@ -32,6 +32,9 @@ const leaderAnswer = 2 * time.Second
 // memberSilent is how long a member may be silent before it is an alarm.
 const memberSilent = 3 * time.Second
 
+// memberBehind is how long a member may lack what is committed before it is an alarm.
+const memberBehind = 10 * time.Second
+
 // GetCluster implements ClusterService. The leader knows who answers it; when none does, this member says what it
 // knows itself.
 func (s clusterService) GetCluster(ctx context.Context, req *farrierv1.GetClusterRequest) (*farrierv1.GetClusterResponse, error) {
@@ -63,6 +66,7 @@ func (s clusterService) clusterHere() (*farrierv1.GetClusterResponse, error) {
 		Generation: uint64(c.Generation), FeatureLevel: c.Level, Elapsed: durationpb.New(v.Elapsed())}
 	known := map[string]bool{}
 	_, leading := s.Reader.Leading()
+	voters := 0
 	for _, x := range servers {
 		if !leading {
 			x.LastContact = 0 // what was heard as a leader of before says nothing
@@ -70,10 +74,20 @@ func (s clusterService) clusterHere() (*farrierv1.GetClusterResponse, error) {
 		m, _ := memberByID(v, x.ID)
 		known[x.ID] = true
 		out.Members = append(out.Members, &farrierv1.Member{Id: x.ID, RaftAddress: x.RaftAddress, ApiAddress: m.APIAddress, RackAddress: m.RackAddress,
-			Leader: x.ID == lead, Voter: x.Voter, LastContactMs: uint64(max(x.LastContact.Milliseconds(), 0)), Version: m.Version})
-		if x.Silent > memberSilent {
+			Leader: x.ID == lead, Voter: x.Voter, LastContactMs: uint64(max(x.LastContact.Milliseconds(), 0)), Version: m.Version,
+			MatchIndex: x.Match, Behind: x.Behind, LagMs: uint64(max(x.Lag.Milliseconds(), 0))})
+		if x.Voter {
+			voters++
+		}
+		switch {
+		case x.Silent > memberSilent:
 			out.Alarms = append(out.Alarms, fmt.Sprintf("%s has not answered the leader for %v: its process, its machine or its network is gone; one that does not come back: `farrier coordinator remove %s`, then join another",
 				x.ID, x.Silent.Truncate(time.Second), x.ID))
+		case !x.Voter && leading:
+			out.Alarms = append(out.Alarms, fmt.Sprintf("%s has joined and has no vote before it has caught up: it is %d log entries behind", x.ID, x.Behind))
+		case x.Lag > memberBehind:
+			out.Alarms = append(out.Alarms, fmt.Sprintf("%s answers, and has lacked committed log entries for %v, now %d: it is being sent a snapshot, or its disk is slow; its log says more",
+				x.ID, x.Lag.Truncate(time.Second), x.Behind))
 		}
 	}
 	v.Members(func(m *command.Member) bool {
@@ -83,7 +97,7 @@ func (s clusterService) clusterHere() (*farrierv1.GetClusterResponse, error) {
 		}
 		return true
 	})
-	if len(servers) == 1 {
+	if voters == 1 {
 		out.Alarms = append(out.Alarms, "one coordinator only: when it is lost, so is the cluster; join two more")
 	}
 	v.Alarms(func(x *state.Alarm) bool {

@@ -271,6 +271,17 @@ func TestMembers(t *testing.T) {
 	if alarms := strings.Join(res.GetAlarms(), "\n"); res.GetMembers()[1].GetLastContactMs() != 12_000 || !strings.Contains(alarms, "c2 has not answered the leader for 12s") || strings.Contains(alarms, "c1 has") {
 		t.Errorf("c2 is silent: %v", res)
 	}
+	w.voters = []Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true, LastContact: time.Millisecond, Match: 5, Behind: 70, Lag: 11 * time.Second},
+		{ID: "c3", LastContact: time.Millisecond, Behind: 75, Lag: time.Minute}}
+	res, err = w.clusterClient("c2").GetCluster(t.Context(), &farrierv1.GetClusterRequest{})
+	if err != nil || res.GetMembers()[1].GetMatchIndex() != 5 || res.GetMembers()[1].GetBehind() != 70 || res.GetMembers()[1].GetLagMs() != 11_000 {
+		t.Errorf("cluster: %v, %v", res, err)
+	}
+	if alarms := strings.Join(res.GetAlarms(), "\n"); !strings.Contains(alarms, "c2 answers, and has lacked committed log entries for 11s, now 70") ||
+		!strings.Contains(alarms, "c3 has joined and has no vote before it has caught up: it is 75") || strings.Contains(alarms, "c3 answers") {
+		t.Errorf("c2 is behind, c3 catches up: %v", alarms)
+	}
+	w.voters = []Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true}}
 	as := func(name string) fc.ClusterServiceClient {
 		return fc.NewClusterServiceClient(w.as(identity.RoleCoordinator, name), w.url["c1"])
 	}

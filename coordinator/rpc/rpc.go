@@ -76,6 +76,8 @@ type Server struct {
 	Voter           bool
 	LastContact     time.Duration // since the newest answer to this member, if it leads; 0 unknown
 	Silent          time.Duration // how long it has not answered this member, while this leads
+	Match, Behind   uint64        // newest log entry that it is known to have, committed ones that it lacks, while this leads
+	Lag             time.Duration // how long ago it last had all that was committed, while this leads
 }
 
 // Progress is the leader's memory of what runs: the newest progress of steps, and agents' free workers.

@@ -27,7 +27,7 @@ type cluster struct{ r *replica.Replica }
 func (c cluster) Servers() ([]rpc.Server, error) {
 	var out []rpc.Server
 	for _, s := range c.r.Servers() {
-		x := rpc.Server{ID: s.ID, RaftAddress: s.Address, Voter: s.Voter, Silent: s.Silent}
+		x := rpc.Server{ID: s.ID, RaftAddress: s.Address, Voter: s.Voter, Silent: s.Silent, Match: s.Match, Behind: s.Behind, Lag: s.Lag}
 		if !s.Contact.IsZero() {
 			x.LastContact = max(time.Since(s.Contact), time.Millisecond)
 		}

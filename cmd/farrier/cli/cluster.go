@@ -32,12 +32,15 @@ func (a *app) coordinator() *cobra.Command {
 			var rows [][]string
 			for _, m := range res.GetMembers() {
 				role := "follower"
-				if m.GetLeader() {
+				switch {
+				case m.GetLeader():
 					role = "leader"
+				case !m.GetVoter():
+					role = "joining"
 				}
-				rows = append(rows, []string{m.GetId(), role, m.GetApiAddress(), m.GetRaftAddress(), m.GetRackAddress(), contact(m), m.GetVersion()})
+				rows = append(rows, []string{m.GetId(), role, m.GetApiAddress(), m.GetRaftAddress(), m.GetRackAddress(), contact(m), lag(m), m.GetVersion()})
 			}
-			s.Rows([]string{"MEMBER", "ROLE", "API", "RAFT", "RACK", "LAST CONTACT", "VERSION"}, rows)
+			s.Rows([]string{"MEMBER", "ROLE", "API", "RAFT", "RACK", "LAST CONTACT", "LAG", "VERSION"}, rows)
 			s.say("\ncluster %s, term %d, applied %d of %d, generation %d, level %d", res.GetClusterId(), res.GetTerm(), res.GetAppliedIndex(), res.GetCommitIndex(), res.GetGeneration(), res.GetFeatureLevel())
 			for _, alarm := range res.GetAlarms() {
 				s.say("alarm: %s", alarm)
@@ -67,6 +70,19 @@ func contact(m *farrierv1.Member) string {
 		return fmt.Sprintf("%d ms ago", since.Milliseconds())
 	default:
 		return since.Truncate(time.Second).String() + " ago"
+	}
+}
+
+// lag is how far a member's log is behind the leader's, in entries and time.
+func lag(m *farrierv1.Member) string {
+	since := time.Duration(m.GetLagMs()) * time.Millisecond
+	switch {
+	case m.GetLeader() || m.GetLastContactMs() == 0:
+		return "-"
+	case since < time.Second:
+		return fmt.Sprintf("%d entries", m.GetBehind())
+	default:
+		return fmt.Sprintf("%d entries, %s", m.GetBehind(), since.Truncate(time.Second))
 	}
 }
 

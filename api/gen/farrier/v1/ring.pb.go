@@ -1509,6 +1509,9 @@ type Member struct {
 	Voter         bool                   `protobuf:"varint,6,opt,name=voter,proto3" json:"voter,omitempty"`
 	LastContactMs uint64                 `protobuf:"varint,7,opt,name=last_contact_ms,json=lastContactMs,proto3" json:"last_contact_ms,omitempty"` // by the leader's clock
 	Version       string                 `protobuf:"bytes,8,opt,name=version,proto3" json:"version,omitempty"`
+	MatchIndex    uint64                 `protobuf:"varint,9,opt,name=match_index,json=matchIndex,proto3" json:"match_index,omitempty"` // newest log entry that the leader knows it to have
+	Behind        uint64                 `protobuf:"varint,10,opt,name=behind,proto3" json:"behind,omitempty"`                          // committed log entries that it is not known to have
+	LagMs         uint64                 `protobuf:"varint,11,opt,name=lag_ms,json=lagMs,proto3" json:"lag_ms,omitempty"`               // how long ago it last had all that was committed, by the leader's clock
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1597,6 +1600,27 @@ func (x *Member) GetVersion() string {
 		return x.Version
 	}
 	return ""
+}
+
+func (x *Member) GetMatchIndex() uint64 {
+	if x != nil {
+		return x.MatchIndex
+	}
+	return 0
+}
+
+func (x *Member) GetBehind() uint64 {
+	if x != nil {
+		return x.Behind
+	}
+	return 0
+}
+
+func (x *Member) GetLagMs() uint64 {
+	if x != nil {
+		return x.LagMs
+	}
+	return 0
 }
 
 type GetClusterRequest struct {
@@ -3140,7 +3164,7 @@ const file_farrier_v1_ring_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04flow\x18\x02 \x01(\x04R\x04flow\x12\x12\n" +
 	"\x04step\x18\x03 \x01(\rR\x04step\x120\n" +
-	"\bprogress\x18\x04 \x01(\v2\x14.farrier.v1.ProgressR\bprogress\"\xef\x01\n" +
+	"\bprogress\x18\x04 \x01(\v2\x14.farrier.v1.ProgressR\bprogress\"\xbf\x02\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x1f\n" +
@@ -3150,7 +3174,12 @@ const file_farrier_v1_ring_proto_rawDesc = "" +
 	"\x06leader\x18\x05 \x01(\bR\x06leader\x12\x14\n" +
 	"\x05voter\x18\x06 \x01(\bR\x05voter\x12&\n" +
 	"\x0flast_contact_ms\x18\a \x01(\x04R\rlastContactMs\x12\x18\n" +
-	"\aversion\x18\b \x01(\tR\aversion\"\x13\n" +
+	"\aversion\x18\b \x01(\tR\aversion\x12\x1f\n" +
+	"\vmatch_index\x18\t \x01(\x04R\n" +
+	"matchIndex\x12\x16\n" +
+	"\x06behind\x18\n" +
+	" \x01(\x04R\x06behind\x12\x15\n" +
+	"\x06lag_ms\x18\v \x01(\x04R\x05lagMs\"\x13\n" +
 	"\x11GetClusterRequest\"\xe7\x02\n" +
 	"\x12GetClusterResponse\x12\x1d\n" +
 	"\n" +
