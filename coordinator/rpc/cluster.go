@@ -181,7 +181,7 @@ func (a *API) checkMember(m command.Member) error {
 	return nil
 }
 
-// SaveSnapshot implements ClusterService.
+// SaveSnapshot implements ClusterService: the state in the snapshot holds all that was committed before the call.
 func (s clusterService) SaveSnapshot(ctx context.Context, _ *farrierv1.SaveSnapshotRequest, stream *connect.ServerStream[farrierv1.SaveSnapshotResponse]) error {
 	w := &chunks{send: func(p []byte) error {
 		return send(ctx, func() error { return stream.Send(&farrierv1.SaveSnapshotResponse{Chunk: p}) })

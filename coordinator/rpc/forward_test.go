@@ -35,6 +35,37 @@ func TestFollowersSendOn(t *testing.T) {
 	mustCreate(t, w.nodes("c1"), web(3))
 }
 
+// TestMemberThatIsBehindBlamedTheQuorum: a member that applies nothing told its readers to start more coordinators.
+func TestMemberThatIsBehindBlamedTheQuorum(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"}, "a1")
+	mustCreate(t, w.nodes("c1"), web(1))
+	w.mu.Lock()
+	w.behind = "c2"
+	w.mu.Unlock()
+	_, err := w.nodes("c2").GetNode(t.Context(), &farrierv1.GetNodeRequest{Node: "web-1"})
+	if d := wantKind(t, err, fault.Timeout); !strings.Contains(d.GetMessage(), "coordinator c2 is behind") || !strings.Contains(d.GetHelp(), "another coordinator") {
+		t.Errorf("%s; %s", d.GetMessage(), d.GetHelp())
+	}
+	if _, err := w.nodes("c1").GetNode(t.Context(), &farrierv1.GetNodeRequest{Node: "web-1"}); err != nil {
+		t.Error(err)
+	}
+}
+
+// TestBackupOfADeposedLeader: a member that no leader confirmed saved its old state as the cluster's.
+func TestBackupOfADeposedLeader(t *testing.T) {
+	w := newWorld(t, []string{"c1"})
+	w.lead("")
+	stream, err := w.clusterClient("c1").SaveSnapshot(t.Context(), &farrierv1.SaveSnapshotRequest{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer stream.Close()
+	if stream.Receive() {
+		t.Errorf("%d bytes were saved", len(stream.Msg().GetChunk()))
+	}
+	wantKind(t, stream.Err(), fault.NoQuorum)
+}
+
 func TestNoLeaderIsNoQuorum(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2"}, "a1")
 	mustCreate(t, w.nodes("c1"), web(1))

@@ -40,6 +40,7 @@ type model struct {
 	next   string // see lost
 	seen   map[string]bool
 	voters []Server
+	behind string // member that applies nothing
 	queued map[node.ID]int
 	waits  []time.Duration
 }
@@ -144,7 +145,16 @@ func (r replica) ReadIndex(context.Context) (uint64, error) {
 	return r.View().Index(), nil
 }
 
-func (r replica) WaitApplied(context.Context, uint64) error { return nil }
+func (r replica) WaitApplied(ctx context.Context, _ uint64) error {
+	r.mu.Lock()
+	behind := r.behind == r.id
+	r.mu.Unlock()
+	if !behind {
+		return nil
+	}
+	<-ctx.Done()
+	return fault.New(fault.Timeout, "wait for the log", "%w", ctx.Err())
+}
 
 func (r replica) Leading() (uint64, bool) {
 	r.mu.Lock()

@@ -24,12 +24,16 @@ func (a *API) read(ctx context.Context, stale bool) (*state.View, error) {
 	ctx, cancel := context.WithTimeoutCause(ctx, 2*a.LeaderWait, errReadTimeout)
 	defer cancel()
 	index, err := a.readIndex(ctx)
-	if err == nil {
-		err = a.Reader.WaitApplied(ctx, index)
-	}
 	if err != nil {
 		if errors.Is(context.Cause(ctx), errReadTimeout) {
 			return nil, errReadTimeout
+		}
+		return nil, fault.Wrap("read", err)
+	}
+	if err := a.Reader.WaitApplied(ctx, index); err != nil {
+		if errors.Is(context.Cause(ctx), errReadTimeout) {
+			return nil, fault.New(fault.Timeout, "read", "coordinator %s is behind: it has applied %d of %d log entries", a.ID, a.Reader.View().Index(), index).
+				WithHelp("ask another coordinator; `farrier coordinator members` shows who is behind; a stale read answers at once")
 		}
 		return nil, fault.Wrap("read", err)
 	}
