@@ -51,6 +51,9 @@ func (s watchService) Watch(ctx context.Context, req *farrierv1.WatchRequest, st
 	return w.run(ctx, req.GetProgress())
 }
 
+// noEvents as the only type asks for progress alone: no event has it.
+const noEvents = "none"
+
 // eventTypes are the types that there are.
 var eventTypes = []string{ // read-only
 	state.EventNodeCreated, state.EventNodeUpdated, state.EventNodeDeleted, state.EventNodeProvision,
@@ -94,7 +97,7 @@ func (w *watcher) filter(v *state.View, req *farrierv1.WatchRequest) error {
 		w.nodes[node.ID(name)] = true
 	}
 	for _, t := range req.GetTypes() {
-		if !slices.Contains(eventTypes, t) {
+		if t != noEvents && !slices.Contains(eventTypes, t) {
 			return invalid("types", "there is no event type %q", clip(t)).WithHelp("the types are %s", strings.Join(eventTypes, ", "))
 		}
 		w.types[t] = true
@@ -260,14 +263,20 @@ func (w *watcher) relay(ctx context.Context) {
 	if !known || !ok || id == w.api.ID {
 		return
 	}
-	req := &farrierv1.WatchRequest{Progress: true, Types: []string{"none"}}
-	for id := range w.nodes {
-		req.Nodes = append(req.Nodes, string(id))
-	}
+	req := progressOf(w.nodes)
 	ctx, w.end = context.WithCancel(ctx)
 	out := make(chan *farrierv1.NodeProgress, 16)
 	w.relayed = out
 	go relay(ctx, w.api.Transport, m.APIAddress, req, out) // stopRelay ends it and waits for it
+}
+
+// progressOf asks for the progress of nodes, nil for all, and for no events.
+func progressOf(nodes map[node.ID]bool) *farrierv1.WatchRequest {
+	req := &farrierv1.WatchRequest{Progress: true, Types: []string{noEvents}}
+	for id := range nodes {
+		req.Nodes = append(req.Nodes, string(id))
+	}
+	return req
 }
 
 // stopRelay ends the relay and waits until it is gone.

@@ -8,6 +8,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -74,6 +75,16 @@ func TestWatchOfACutOffMemberEnds(t *testing.T) {
 	for s.Receive() { // what was on its way
 	}
 	wantKind(t, s.Err(), fault.Unavailable)
+}
+
+// TestFollowersHadNoProgress: the leader refused the request with which they ask for it.
+func TestFollowersHadNoProgress(t *testing.T) {
+	w := newWorld(t, []string{"c1", "c2"}, "a1")
+	id := mustCreate(t, w.nodes("c1"), web(1)).GetId()
+	s := watch(t, w, "c1", progressOf(map[node.ID]bool{node.ID(id): true}))
+	if !s.Receive() || s.Msg().GetSynced() == nil {
+		t.Fatalf("the leader answers %v, %v", s.Msg(), s.Err())
+	}
 }
 
 func TestWatchBounds(t *testing.T) {
