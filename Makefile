@@ -27,7 +27,7 @@ demo: build ## three coordinators, two rack agents, four software machines: enro
 # -timeout is of each package: it ends a test that hangs. How long all of it took is printed at the end.
 .PHONY: test
 test: build ## unit tests with -race, layers, documents, scenarios with software machines
-	@time CGO_ENABLED=1 FARRIER_BIN=$(CURDIR)/$(BIN) $(GO) test -race -timeout 8m ./...
+	@time CGO_ENABLED=1 FARRIER_BIN=$(CURDIR)/$(BIN) $(GO) test -race -timeout 15m ./...
 
 .PHONY: race
 race: build ## the tests of a part again and again with -race: make race PKG=./agent/... COUNT=20
