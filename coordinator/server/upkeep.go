@@ -102,10 +102,29 @@ func (s *server) putMember(ctx context.Context) error {
 	return err
 }
 
+// listed waits, for renewLook at most, until the state has a record of this member: who has none is refused a certificate.
+func (s *server) listed(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, renewLook)
+	defer cancel()
+	wake, stop := changes{s.replica}.Subscribe()
+	defer stop()
+	for {
+		if _, known := s.replica.View().Member(s.cfg.Name); known {
+			return
+		}
+		select {
+		case <-ctx.Done():
+			return
+		case <-wake:
+		}
+	}
+}
+
 // renew asks for a fresh certificate at two thirds of the old one's life.
 func (s *server) renew(ctx context.Context) error {
 	tick := time.NewTicker(renewLook)
 	defer tick.Stop()
+	s.listed(ctx)
 	for {
 		if !s.env.Clock.Now().Before(s.id.RenewAt()) {
 			if err := s.renewOnce(ctx); err != nil {
