@@ -137,7 +137,11 @@ func deploySteps(s Spec) []Step {
 
 func cleanSteps(s Spec) ([]Step, error) {
 	meta := ramdisk("deploy", "erase_devices_metadata", step.Converging, nil)
-	erase := ramdisk("deploy", "erase_devices", step.Converging, map[string]string{"method": s.Erase})
+	method := s.Erase
+	if method == "metadata" { // that an automated clean erases no more is no method of the step
+		method = "auto"
+	}
+	erase := ramdisk("deploy", "erase_devices", step.Converging, map[string]string{"method": method})
 	if s.Manual == nil {
 		if s.Erase == "metadata" {
 			return []Step{meta}, nil

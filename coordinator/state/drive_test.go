@@ -2,6 +2,7 @@ package state
 
 import (
 	"testing"
+	"time"
 
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/node"
@@ -39,5 +40,37 @@ func TestConfigDriveIsRequiredForDataThatWasGiven(t *testing.T) {
 		if len(seen) != 2 {
 			t.Errorf("%s: only %v", name, seen)
 		}
+	}
+}
+
+// With the setting erase=metadata the automated clean leaves erase_devices out; who asks for that step gets it.
+func TestEraseByHandWithTheSettingMetadata(t *testing.T) {
+	steps, err := flow.Phase2(flow.Spec{Kind: flow.Clean, Erase: "metadata", Manual: []flow.CleanStep{{Interface: "deploy", Name: "erase_devices"}}})
+	if err != nil || steps[0].FullName() != flow.StepErase || steps[0].Args["method"] != "auto" {
+		t.Errorf("%+v, %v", steps, err)
+	}
+	if steps, err = flow.Phase2(flow.Spec{Kind: flow.Clean, Erase: "metadata"}); err != nil || steps[0].FullName() != flow.StepEraseMeta || steps[1].FullName() == flow.StepErase {
+		t.Errorf("%+v, %v", steps, err)
+	}
+}
+
+// Large hard disks are overwritten for days: neither the attempt nor the boot attempt ends before, as long as the machine
+// is heard from.
+func TestLongWipeKeepsItsBootAttempt(t *testing.T) {
+	w := newWorld(t)
+	w.agent("r1", 1)
+	id := w.create(1)
+	w.to(id, "manage")
+	w.must(w.verb(id, "provide"))
+	for w.flow(id).Step().FullName() != flow.StepErase {
+		w.must(w.done(id))
+	}
+	const wipe = 83 * time.Hour // 30 TB at 100 MB/s
+	f := w.flow(id)
+	if left := f.Step().Attempt.Deadline - w.s.root.elapsed; left < wipe {
+		t.Errorf("the attempt ends after %s", left)
+	}
+	if f.Boot.Expires < f.Step().Attempt.Deadline {
+		t.Errorf("the boot attempt ends at %s, its step at %s", f.Boot.Expires, f.Step().Attempt.Deadline)
 	}
 }

@@ -286,17 +286,25 @@ func (j *job) clock() {
 	case !runs && st.Attempt.Deadline != 0:
 		j.step().Attempt.Deadline = 0
 	case runs && st.Attempt.Deadline == 0:
-		st = j.step()
-		st.Attempt.Deadline = j.deadline(st)
+		j.setDeadline(j.step())
 	}
 }
 
 // Deadlines of steps that have no setting of their own.
 const (
-	softPowerDeadline  = 11 * time.Minute // Ironic's soft_power_off_timeout is 600 s; then the step fails
-	convergingDeadline = 24 * time.Hour   // of a wipe or an image write: silence ends it far earlier
-	contactedBoot      = 48 * time.Hour   // of a boot attempt whose ramdisk made contact
+	softPowerDeadline  = 11 * time.Minute   // Ironic's soft_power_off_timeout is 600 s; then the step fails
+	convergingDeadline = 7 * 24 * time.Hour // of a wipe (30 TB at 100 MB/s take 83 h) or an image write: silence ends it far earlier
+	contactedBoot      = 48 * time.Hour     // of a boot attempt whose ramdisk made contact
 )
+
+// setDeadline gives the attempt its time. The boot attempt lasts for as long: the machine works under it.
+func (j *job) setDeadline(st *flow.Step) {
+	st.Attempt.Deadline = j.deadline(st)
+	if st.Executor == step.Ramdisk {
+		f := j.flow()
+		f.Boot.Expires = max(f.Boot.Expires, st.Attempt.Deadline)
+	}
+}
 
 // deadline is when the attempt of a step is over, counted from now.
 func (j *job) deadline(st *flow.Step) time.Duration {

@@ -14,11 +14,12 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/ramdisk-agent/disk"
 	"github.com/farrier-project/farrier/ramdisk-agent/gpt"
+	"github.com/farrier-project/farrier/ramdisk-agent/mbr"
 )
 
 const (
 	mib          = 1 << 20
-	eraseAtOnce  = 4        // disks in work
+	eraseAtOnce  = 4        // flash disks in work: they share the bus. Hard disks are slower than it, and go all at once
 	sampleSize   = 4096     // bytes of a sample
 	sampleCount  = 128      // samples of a disk, spread evenly, besides the first and last MiB
 	btrfsMirror  = 64 * mib // second superblock of btrfs
@@ -64,11 +65,9 @@ func metadataSpans(d disk.Disk, info disk.Info) []span {
 		return s
 	}
 	var spans []span
-	if t, err := gpt.Read(disk.NewSpan(d, info)); err == nil {
-		for _, p := range t.Partitions() {
-			if p.Start >= 0 && p.Size > 0 && p.Start+p.Size <= info.Size {
-				spans = append(spans, ends(p.Start, p.Size)...)
-			}
+	for _, p := range partitions(disk.NewSpan(d, info)) {
+		if p.off >= 0 && p.len > 0 && p.off+p.len <= info.Size {
+			spans = append(spans, ends(p.off, p.len)...)
 		}
 	}
 	spans = append(spans, ends(0, info.Size)...) // last: a cut before it leaves the table to find the partitions by
@@ -78,6 +77,23 @@ func metadataSpans(d disk.Disk, info disk.Info) []span {
 		spans[i].len = min(end, info.Size) - spans[i].off
 	}
 	return spans
+}
+
+// partitions are those of a GPT, or the primary ones of an MBR; none when the disk has no table that can be read.
+func partitions(d gpt.Disk) []span {
+	var out []span
+	if t, err := gpt.Read(d); err == nil {
+		for _, p := range t.Partitions() {
+			out = append(out, span{p.Start, p.Size})
+		}
+		return out
+	}
+	if t, err := mbr.Read(d); err == nil {
+		for _, p := range t.Partitions() {
+			out = append(out, span{p.Start, p.Size})
+		}
+	}
+	return out
 }
 
 // eraseDevices gives every disk back to its device by discard, if that can be shown to have worked; otherwise it
@@ -201,7 +217,7 @@ func (p *erasePlan) name(fact, what string) {
 	}
 }
 
-// eraseEach runs erase on every disk of the plan, a few at once, and makes the facts. A plan without a disk is a failure: what was
+// eraseEach runs erase on every disk of the plan, many at once, and makes the facts. A plan without a disk is a failure: what was
 // not seen (a driver is missing, the disk fell off its bus) was not erased.
 func (r *Runner) eraseEach(ctx context.Context, plan erasePlan, erase func(context.Context, disk.Disk, disk.Info) (method string, sampled int64, err error)) (result, error) {
 	disks := plan.disks
@@ -212,9 +228,17 @@ func (r *Runner) eraseEach(ctx context.Context, plan erasePlan, erase func(conte
 	methods, ids := make([]string, len(disks)), make([]string, len(disks))
 	var sampled atomic.Int64
 	g, ctx := errgroup.WithContext(ctx)
-	g.SetLimit(eraseAtOnce)
+	flash := make(chan struct{}, eraseAtOnce)
 	for i, info := range disks {
 		g.Go(func() error {
+			if !info.Rotational {
+				select {
+				case flash <- struct{}{}:
+					defer func() { <-flash }()
+				case <-ctx.Done():
+					return ctx.Err()
+				}
+			}
 			d, err := r.cfg.Host.Open(info)
 			if err != nil {
 				return err

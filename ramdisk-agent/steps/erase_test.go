@@ -3,7 +3,9 @@ package steps
 import (
 	"bytes"
 	"context"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -97,6 +99,51 @@ func TestEraseMetadata(t *testing.T) {
 	if allZero(got) {
 		t.Error("more than metadata was erased")
 	}
+}
+
+// What tells a kernel of a RAID or of LVM stands at both ends of a partition, in an MBR as in a GPT.
+func TestEraseMetadataInsideAnMBR(t *testing.T) {
+	image := mbrImage(t, eraseSize, 512, 1)
+	end := eraseSize - partTail
+	copy(image[partStart:], bytes.Repeat([]byte("SUPER"), 1000))
+	copy(image[end-4096:], bytes.Repeat([]byte("SUPER"), 800))
+	r := newRig(t, eraseSize)
+	r.images = serve(t, FormatRaw, image)
+	run := r.runner(r.host())
+	mustRun(t, run, r.imageOrder())
+	mustRun(t, run, order("erase_devices_metadata", nil))
+	if got := r.content(0); !allZero(got[partStart:partStart+mib]) || !allZero(got[end-mib:end]) {
+		t.Error("metadata of the partition is left")
+	}
+}
+
+// Twelve hard disks take as long as one: they are all in work at once.
+func TestHardDisksAreErasedAllAtOnce(t *testing.T) {
+	const disks = 3 * eraseAtOnce
+	r := newRig(t, slices.Repeat([]int64{64 << 10}, disks)...)
+	for i := range r.spec {
+		r.spec[i].Rotational, r.spec[i].Discard = true, machine.DiscardRefuse
+	}
+	h := &meetingHost{Host: r.host(), left: disks, all: make(chan struct{})}
+	mustRun(t, r.runner(h), order("erase_devices", nil)) // hangs, if some wait for others
+}
+
+// meetingHost opens no disk before all were asked for.
+type meetingHost struct {
+	disk.Host
+	mu   sync.Mutex
+	left int
+	all  chan struct{}
+}
+
+func (h *meetingHost) Open(i disk.Info) (disk.Disk, error) {
+	h.mu.Lock()
+	if h.left--; h.left == 0 {
+		close(h.all)
+	}
+	h.mu.Unlock()
+	<-h.all
+	return h.Host.Open(i)
 }
 
 func TestEraseFailsAtEachPoint(t *testing.T) {
