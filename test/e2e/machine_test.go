@@ -3,16 +3,19 @@
 package e2e
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
 	"strconv"
 	"strings"
 	"testing"
 	"time"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/ramdisk-agent/fat"
 	labimage "github.com/farrier-project/farrier/test/lab/image"
 	"github.com/farrier-project/farrier/test/lab/osimage"
 	"github.com/farrier-project/farrier/test/lab/site"
@@ -125,18 +128,63 @@ func (r *rig) inspect(t *testing.T) {
 	if !strings.EqualFold(found.System.UUID, board.UUID) || found.System.Serial != board.Serial || found.BootMode != "bios" {
 		t.Errorf("system %+v, boot mode %s; QEMU was given %s, %s, bios", found.System, found.BootMode, board.UUID, board.Serial)
 	}
-	if len(found.Disks) != 1 || found.Disks[0].Serial != board.Disks[0].Serial || found.Disks[0].Size != board.Disks[0].Bytes {
-		t.Errorf("disks %+v; QEMU was given %+v", found.Disks, board.Disks)
+	if len(found.Disks) != len(board.Disks) {
+		t.Fatalf("disks %+v; QEMU was given %+v", found.Disks, board.Disks)
+	}
+	for i, d := range board.Disks {
+		if found.Disks[i].Serial != d.Serial || found.Disks[i].Size != d.Bytes {
+			t.Errorf("disk %+v; QEMU was given %+v", found.Disks[i], d)
+		}
 	}
 	if n := found.NICs; len(n) != 1 || n[0].MAC != r.vm.MAC || n[0].Driver != "virtio_net" || n[0].IPv4 != r.vm.IP.String() || !n[0].Carrier {
 		t.Errorf("NICs %+v; QEMU was given a virtio NIC with %s, and DHCP gave it %s", n, r.vm.MAC, r.vm.IP)
 	}
 }
 
+// provide cleans the machine: the first disk is discarded, the second says that it discards, keeps everything, and is found out.
 func (r *rig) provide(t *testing.T) {
+	if err := os.WriteFile(r.vm.Spare, bytes.Repeat([]byte("left by somebody"), spareBytes/16), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	n := r.verb(t, "provide", "available", nil)
-	if n.GetWipe().GetMethod() != "discard" || len(n.GetWipe().GetDisks()) != 1 || n.GetWipe().GetSampled() == 0 {
-		t.Errorf("the record of the wipe is %v; wanted one disk, discarded, verified by samples", n.GetWipe())
+	if w := n.GetWipe(); w.GetMethod() != "overwrite" || len(w.GetDisks()) != 2 || w.GetSampled() == 0 {
+		t.Errorf("the record of the wipe is %v; wanted two disks, verified by samples, one of them overwritten", w)
+	}
+	ctx, cancel := context.WithTimeout(t.Context(), workWait)
+	defer cancel()
+	for i, method := range []string{"discard", "overwrite"} {
+		if _, err := r.vm.WaitSerial(ctx, "disk=serial-"+r.vm.Board().Disks[i].Serial+" method="+method); err != nil {
+			t.Error(err)
+		}
+	}
+	r.spareIsEmpty(t)
+}
+
+func (r *rig) spareIsEmpty(t *testing.T) {
+	t.Helper()
+	b, err := os.ReadFile(r.vm.Spare)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !bytes.Equal(b, make([]byte, spareBytes)) {
+		t.Error("the second disk is not empty")
+	}
+}
+
+// largeSectors puts on the second disk what a config drive is on sectors of 4096 bytes, for the machine's own system to mount.
+func (r *rig) largeSectors(t *testing.T, img image) {
+	t.Helper()
+	drive, err := fat.Build("config-2", 4096, []fat.File{{Path: "openstack/latest/user_data", Data: []byte(img.userData)}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.OpenFile(r.vm.Spare, os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt(drive, 0)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
 	}
 }
 
@@ -148,7 +196,13 @@ func (img image) args() *farrierv1.DeployArgs {
 }
 
 func (r *rig) deploy(t *testing.T, img image) {
+	r.largeSectors(t, img)
 	r.booted(t, r.verb(t, "active", "active", img.args()), img)
+	ctx, cancel := context.WithTimeout(t.Context(), workWait)
+	defer cancel()
+	if _, err := r.vm.WaitSerial(ctx, "FARRIER-OS image="+img.Nonce+" sectors=4096 spare="+img.userData); err != nil {
+		t.Fatalf("the FAT on sectors of 4096 bytes was not read: %v", err)
+	}
 }
 
 // booted waits until the machine's own system says, from its disk and its config drive, what it is.
@@ -156,7 +210,7 @@ func (r *rig) booted(t *testing.T, n *farrierv1.Node, img image) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), workWait)
 	defer cancel()
-	line, err := r.vm.WaitSerial(ctx, "FARRIER-OS image="+img.Nonce)
+	line, err := r.vm.WaitSerial(ctx, "FARRIER-OS image="+img.Nonce+" uuid=")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -190,6 +244,7 @@ func (r *rig) undeploy(t *testing.T, img image) {
 			t.Fatalf("%s: %d markers are on the disk instead of %d", when.name, found, when.want)
 		}
 	}
+	r.spareIsEmpty(t)
 }
 
 // deployThroughDeaths kills the owning agent and the leader while the image is being written.

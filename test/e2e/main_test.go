@@ -33,11 +33,12 @@ func TestMain(m *testing.M) {
 }
 
 const (
-	root      = "../.."          // of the checkout
-	startWait = 60 * time.Second // for all daemons
-	workWait  = 4 * time.Minute  // for one verb: ten times what it takes
-	beat      = 500 * time.Millisecond
-	tailLines = 12 // of each log, on failure
+	root       = "../.."          // of the checkout
+	startWait  = 60 * time.Second // for all daemons
+	workWait   = 4 * time.Minute  // for one verb: ten times what it takes
+	beat       = 500 * time.Millisecond
+	tailLines  = 12       // of each log, on failure
+	spareBytes = 16 << 20 // of the machine's second disk: the image has no room on it
 )
 
 // rig is a running site and its directory.
@@ -78,7 +79,7 @@ func start(t *testing.T) *rig {
 		bin = env
 	}
 	s, err := site.Start(ctx, site.Config{
-		Dir: dir, Bin: bin, Rack: &site.Rack{Net: net, Kernel: kernel, Modules: abs(t, ".cache/kernel/modules")},
+		Dir: dir, Bin: bin, Rack: &site.Rack{Net: net, Kernel: kernel, Modules: abs(t, ".cache/kernel/modules"), Spare: spareBytes},
 		OnStart: func(what string, took time.Duration) { t.Logf("%s: %.1f s", what, took.Seconds()) },
 	})
 	if err != nil {

@@ -147,6 +147,11 @@ for p in /dev/vda[0-9]*; do
 done
 uuid=$(sed -n 's/.*"uuid": *"\([^"]*\)".*/\1/p' /config/openstack/latest/meta_data.json)
 echo "FARRIER-OS image=$image uuid=$uuid user-data=$(cat /config/openstack/latest/user_data)"
+if [ -b /dev/vdb ]; then # a second disk, with a config drive for large sectors
+  mkdir -p /spare
+  mount -t vfat -o ro /dev/vdb /spare
+  echo "FARRIER-OS image=$image sectors=$(cat /sys/block/vdb/queue/logical_block_size) spare=$(cat /spare/openstack/latest/user_data)"
+fi
 sync
 while true; do sleep 60; done
 `
@@ -156,7 +161,7 @@ func userland(o Options) ([]byte, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%w: run `make setup`", err)
 	}
-	modules, _, err := image.Resolve(o.Modules, []string{"virtio_pci", "virtio_blk", "isofs", "nls_utf8"}, true)
+	modules, _, err := image.Resolve(o.Modules, []string{"virtio_pci", "virtio_blk", "isofs", "nls_utf8", "vfat", "nls_cp437", "nls_iso8859-1", "nls_ascii"}, true)
 	if err != nil {
 		return nil, err
 	}

@@ -17,7 +17,7 @@ import (
 
 const binary = "qemu-system-x86_64"
 
-// Config describes one machine. All fields but MemoryMiB are needed.
+// Config describes one machine. All fields but Spare and MemoryMiB are needed.
 type Config struct {
 	Dir        string // for the QMP socket, the serial log and screenshots
 	Name       string
@@ -28,6 +28,8 @@ type Config struct {
 	Disk       string // raw image file; discard really discards
 	DiskSerial string
 	DiskBytes  uint64
+	Spare      string // raw image file of a second disk, or "": sectors of 4096 bytes; a discard succeeds and changes nothing
+	SpareBytes uint64
 	MemoryMiB  int // default 384
 }
 
@@ -75,10 +77,16 @@ func (m *Machine) Close() error { return errors.Join(m.PowerOff(), m.serial.clos
 
 // Board implements lab.Machine.
 func (m *Machine) Board() lab.Board {
-	return lab.Board{UUID: m.cfg.UUID, Serial: m.cfg.Serial, Manufacturer: "Farrier Lab", Model: "QEMU (emulated)",
+	b := lab.Board{UUID: m.cfg.UUID, Serial: m.cfg.Serial, Manufacturer: "Farrier Lab", Model: "QEMU (emulated)",
 		MACs: []string{m.cfg.MAC}, MemoryBytes: uint64(m.cfg.MemoryMiB) << 20, CPUs: 1,
 		Disks: []lab.Disk{{Name: "vda", Serial: m.cfg.DiskSerial, Model: "virtio", Bytes: m.cfg.DiskBytes}}}
+	if m.cfg.Spare != "" {
+		b.Disks = append(b.Disks, lab.Disk{Name: "vdb", Serial: m.spareSerial(), Model: "virtio", Bytes: m.cfg.SpareBytes})
+	}
+	return b
 }
+
+func (m *Machine) spareSerial() string { return m.cfg.DiskSerial + "-spare" }
 
 // Boot implements lab.Machine.
 func (m *Machine) Boot() lab.Boot {
@@ -143,10 +151,16 @@ func (m *Machine) PowerOn() error {
 		return fmt.Errorf("start %s: %w", binary, err)
 	}
 	r := &run{cmd: cmd, done: make(chan struct{})}
+	gone := make(chan struct{})
 	go func() {
 		_ = cmd.Wait() // its log says why it ended; a guest that powers off ends it with status 0
 		close(r.done)
+		<-gone
+		if r.qmp != nil {
+			r.qmp.close()
+		}
 	}()
+	defer close(gone) // r.qmp is what it stays
 	if m.boot.Once {
 		m.boot = lab.Boot{Target: lab.BootNone}
 	}
@@ -164,7 +178,7 @@ func (m *Machine) PowerOn() error {
 // controller is off: Debian's cloud kernel has no driver for it.
 func (m *Machine) args(order, socket string) []string {
 	c := m.cfg
-	return []string{"-name", c.Name, "-machine", "q35,accel=tcg,sata=off", "-cpu", "max", "-m", fmt.Sprint(c.MemoryMiB), "-smp", "1",
+	args := []string{"-name", c.Name, "-machine", "q35,accel=tcg,sata=off", "-cpu", "max", "-m", fmt.Sprint(c.MemoryMiB), "-smp", "1",
 		"-display", "none", "-vga", "std", "-nodefaults", "-no-user-config", "-serial", "stdio",
 		"-uuid", c.UUID,
 		"-smbios", fmt.Sprintf("type=1,manufacturer=Farrier Lab,product=QEMU,serial=%s,uuid=%s", c.Serial, c.UUID),
@@ -173,6 +187,11 @@ func (m *Machine) args(order, socket string) []string {
 		"-netdev", "tap,id=n0,ifname=" + c.Tap + ",script=no,downscript=no",
 		"-device", "virtio-net-pci,netdev=n0,mac=" + c.MAC,
 		"-boot", order, "-qmp", "unix:" + socket + ",server=on,wait=off"}
+	if c.Spare != "" {
+		args = append(args, "-drive", "file="+c.Spare+",if=none,id=d1,format=raw,cache=unsafe,discard=ignore",
+			"-device", "virtio-blk-pci,drive=d1,logical_block_size=4096,physical_block_size=4096,serial="+m.spareSerial())
+	}
+	return args
 }
 
 // PowerOff implements lab.Power: at once, and nothing runs when it returns.

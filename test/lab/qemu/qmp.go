@@ -2,9 +2,11 @@ package qemu
 
 import (
 	"bufio"
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"sync"
 	"time"
@@ -23,11 +25,7 @@ func dialQMP(path string, gone <-chan struct{}) (*qmp, error) {
 	for {
 		conn, err := net.Dial("unix", path)
 		if err == nil {
-			q := &qmp{conn: conn, in: bufio.NewScanner(conn)}
-			if !q.in.Scan() { // greeting
-				return nil, errors.New("no greeting from the monitor")
-			}
-			return q, q.execute("qmp_capabilities", nil)
+			return greet(conn, deadline)
 		}
 		select {
 		case <-gone:
@@ -39,6 +37,25 @@ func dialQMP(path string, gone <-chan struct{}) (*qmp, error) {
 		}
 	}
 }
+
+// greet reads the monitor's greeting, which a stuck QEMU never sends, and makes it take commands.
+func greet(conn net.Conn, deadline time.Time) (*qmp, error) {
+	q := &qmp{conn: conn, in: bufio.NewScanner(conn)}
+	err := conn.SetReadDeadline(deadline)
+	if err == nil && !q.in.Scan() {
+		err = fmt.Errorf("no greeting from the monitor: %w", cmp.Or(q.in.Err(), io.ErrUnexpectedEOF))
+	}
+	if err == nil {
+		err = q.execute("qmp_capabilities", nil)
+	}
+	if err != nil {
+		conn.Close()
+		return nil, err
+	}
+	return q, nil
+}
+
+func (q *qmp) close() { _ = q.conn.Close() }
 
 func (q *qmp) execute(command string, args map[string]any) error {
 	q.mu.Lock()

@@ -29,17 +29,19 @@ type Rack struct {
 	Net     *netns.Rack // with RackAddress, of this process's namespace
 	Kernel  string      // vmlinuz for the ramdisk and the images
 	Modules string      // lib/modules/VERSION of the same kernel
+	Spare   int64       // bytes of a second disk, with sectors of 4096 bytes, that keeps what it is told to discard; 0: none
 }
 
 // VM is an emulated machine and its BMC.
 type VM struct {
 	*qemu.Machine
-	BMC  *redfish.BMC
-	Name string
-	UUID string
-	MAC  string
-	IP   netip.Addr
-	Disk string // the file that is the disk
+	BMC   *redfish.BMC
+	Name  string
+	UUID  string
+	MAC   string
+	IP    netip.Addr
+	Disk  string // the file that is the disk
+	Spare string // the file that is the second disk, or ""
 }
 
 // OS is an image that boots from a disk, served over HTTP.
@@ -108,15 +110,19 @@ func (s *Site) startVM(i int) error {
 		return err
 	}
 	vm.Disk = filepath.Join(dir, name+".raw")
-	f, err := os.Create(vm.Disk)
-	if err != nil {
+	if err := blank(vm.Disk, vmDisk); err != nil {
 		return err
 	}
-	if err := errors.Join(f.Truncate(vmDisk), f.Close()); err != nil {
-		return err
+	if s.cfg.Rack.Spare > 0 {
+		vm.Spare = filepath.Join(dir, name+".spare.raw")
+		if err := blank(vm.Spare, s.cfg.Rack.Spare); err != nil {
+			return err
+		}
 	}
+	var err error
 	vm.Machine, err = qemu.New(qemu.Config{Dir: dir, Name: name, UUID: vm.UUID, Serial: fmt.Sprintf("EMU%04d", i+1), MAC: vm.MAC, Tap: tap,
-		Disk: vm.Disk, DiskSerial: fmt.Sprintf("EMU%04d-0", i+1), DiskBytes: vmDisk})
+		Disk: vm.Disk, DiskSerial: fmt.Sprintf("EMU%04d-0", i+1), DiskBytes: vmDisk,
+		Spare: vm.Spare, SpareBytes: uint64(s.cfg.Rack.Spare)})
 	if err != nil {
 		return err
 	}
@@ -126,4 +132,12 @@ func (s *Site) startVM(i int) error {
 	}
 	s.VMs = append(s.VMs, vm)
 	return nil
+}
+
+func blank(path string, size int64) error {
+	f, err := os.Create(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(f.Truncate(size), f.Close())
 }
