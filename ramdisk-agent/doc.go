@@ -2,7 +2,7 @@
 // of a live image, or as a process that plays a software machine. It only dials out, to its rack agents.
 //
 //	farrier-ramdisk --machine FILE|--this-machine [--cmdline TEXT|@FILE] [--exit-with-stdin] [--verbose]
-//	farrier-ramdisk image --init BINARY --modules DIR|none --out FILE [--module NAME]...
+//	farrier-ramdisk image --init BINARY --modules DIR|none --out FILE [--module NAME]... [--file NAME=FILE]...
 //	farrier-ramdisk version
 //
 // Without a subcommand it reads the kernel command line (from --cmdline, else /proc/cmdline):

@@ -3,8 +3,11 @@ package image
 import (
 	"compress/gzip"
 	"io"
+	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -66,21 +69,38 @@ func mkdir(a *Archive, made map[string]bool, dir string) {
 	a.Dir(dir)
 }
 
-// Build writes the initial ramdisk with the program at initPath to out, whole or not at all. modules is the directory of
-// a kernel's modules, or empty for none; names are the modules wanted, DefaultModules if empty. It returns those of the
-// default that this kernel does not have: what needs them will not work.
-func Build(out, initPath, modules string, names []string) (absent []string, err error) {
-	program, err := os.ReadFile(initPath)
+// Source says what a ramdisk is built from.
+type Source struct {
+	Init    string            // the program that becomes process 1
+	Modules string            // directory of a kernel's modules, or empty for none
+	Names   []string          // the modules wanted; DefaultModules if empty
+	Files   map[string]string // further files, by their names in the ramdisk: firmware that modules load
+}
+
+// Build writes the initial ramdisk to out, whole or not at all. It returns the modules of the default that this kernel does
+// not have: what needs them will not work.
+func Build(out string, from Source) (absent []string, err error) {
+	program, err := os.ReadFile(from.Init)
 	if err != nil {
 		return nil, fault.New(fault.NotFound, "build ramdisk", "%w", err)
 	}
 	c := Contents{Init: program}
-	if modules != "" {
-		optional := len(names) == 0
+	for _, name := range slices.Sorted(maps.Keys(from.Files)) {
+		if !fs.ValidPath(name) || name == "." {
+			return nil, fault.New(fault.Invalid, "build ramdisk", "file name %q is not a path in the ramdisk, like lib/firmware/NAME", name)
+		}
+		data, err := os.ReadFile(from.Files[name])
+		if err != nil {
+			return nil, fault.New(fault.NotFound, "build ramdisk", "%w", err)
+		}
+		c.Files = append(c.Files, File{Name: name, Perm: 0o644, Data: data})
+	}
+	if from.Modules != "" {
+		names, optional := from.Names, len(from.Names) == 0
 		if optional {
 			names = DefaultModules()
 		}
-		if c.Modules, absent, err = Resolve(modules, names, optional); err != nil {
+		if c.Modules, absent, err = Resolve(from.Modules, names, optional); err != nil {
 			return nil, fault.Wrap("build ramdisk", err)
 		}
 	}

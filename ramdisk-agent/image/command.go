@@ -21,6 +21,15 @@ func Command(args []string, out, errOut io.Writer) int {
 		names = append(names, v)
 		return nil
 	})
+	files := map[string]string{}
+	fs.Func("file", "NAME=FILE, a file to put in under that name, such as lib/firmware/bnx2x/NAME for a module that loads it; repeat", func(v string) error {
+		name, path, ok := strings.Cut(v, "=")
+		if !ok || path == "" {
+			return fmt.Errorf("%q is not NAME=FILE", v)
+		}
+		files[name] = path
+		return nil
+	})
 	if err := fs.Parse(args); errors.Is(err, flag.ErrHelp) {
 		return 0 // it has printed the flags
 	} else if err != nil {
@@ -33,7 +42,7 @@ func Command(args []string, out, errOut io.Writer) int {
 	if *modules == "none" {
 		*modules = ""
 	}
-	absent, err := Build(*target, *initPath, *modules, names)
+	absent, err := Build(*target, Source{Init: *initPath, Modules: *modules, Names: names, Files: files})
 	if err != nil {
 		fmt.Fprintln(errOut, "farrier-ramdisk image:", err)
 		return 1

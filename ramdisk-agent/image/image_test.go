@@ -105,7 +105,8 @@ func TestRamdiskIsTheSameBytesInAnyDirectory(t *testing.T) {
 			t.Fatal(err)
 		}
 		out := filepath.Join(dir, "ramdisk.gz")
-		if _, err := Build(out, program, modules(t, filepath.Join(dir, "m")), []string{"virtio_net"}); err != nil {
+		if _, err := Build(out, Source{Init: program, Modules: modules(t, filepath.Join(dir, "m")), Names: []string{"virtio_net"},
+			Files: map[string]string{"lib/firmware/bnx2x/a.fw": program, "lib/firmware/b.fw": program}}); err != nil {
 			t.Fatal(err)
 		}
 		var err error
@@ -122,6 +123,9 @@ func TestRamdiskIsTheSameBytesInAnyDirectory(t *testing.T) {
 	}
 	if got := string(entries[OrderFile]); got != "extra.ko\nfailover.ko\nnet_failover.ko\nvirtio.ko\nvirtio_ring.ko\nvirtio_net.ko\n" {
 		t.Errorf("order file %q", got)
+	}
+	if string(entries["lib/firmware/bnx2x/a.fw"]) != "#!program" || string(entries["lib/firmware/b.fw"]) != "#!program" {
+		t.Error("firmware is missing")
 	}
 	if _, ok := entries["dev/console"]; !ok {
 		t.Error("dev/console is missing: the first lines of /init would be lost")
@@ -189,5 +193,14 @@ func TestDriversThatTheKernelLacksAreNamed(t *testing.T) {
 	}
 	if slices.Contains(strings.Fields(absent), "virtio_net") {
 		t.Errorf("virtio_net is there: %q", out.String())
+	}
+}
+
+func TestFilesStayInTheRamdisk(t *testing.T) {
+	for _, file := range []string{"../x=" + os.Args[0], "/etc/x=" + os.Args[0], ".=" + os.Args[0], "x", "x=", "x=/nowhere"} {
+		var out, errOut bytes.Buffer
+		if code := Command([]string{"--init", os.Args[0], "--modules", "none", "--out", filepath.Join(t.TempDir(), "r"), "--file", file}, &out, &errOut); code == 0 {
+			t.Errorf("--file %s was taken", file)
+		}
 	}
 }
