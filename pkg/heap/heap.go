@@ -2,8 +2,10 @@ package heap
 
 import (
 	"context"
+	"runtime"
 	"runtime/debug"
 	"runtime/metrics"
+	"sync/atomic"
 	"time"
 )
 
@@ -25,16 +27,25 @@ func Loading() { debug.SetGCPercent(loading) }
 // besides live objects is more than a quarter of them: after a load the collector would hold as much again as lives, for two
 // minutes and longer. Giving back stops the process for as long as the kernel takes, and every page must be faulted in
 // again: at work it is far dearer than the memory. A heap may grow by slack bytes before it is collected, if that is more
-// than Go's own allowance: a collection every few megabytes is one every few milliseconds under load.
+// than Go's own allowance: a collection every few megabytes is one every few milliseconds under load. What it may grow by
+// follows each collection: a percentage that suits a small heap would let one that grows take many times what it needs, and
+// memory that is touched for the first time is dearer than all that is done with it.
 func Keep(ctx context.Context, slack uint64) error {
 	tick := time.NewTicker(look)
 	defer tick.Stop()
-	h := read()
+	collected, stop := collections()
+	defer stop()
+	h, now := read(), 0
 	for resting := 0; ; {
-		debug.SetGCPercent(percent(h.live, slack))
+		if p := percent(read().live, slack); p != now {
+			debug.SetGCPercent(p)
+			now = p
+		}
 		select {
 		case <-ctx.Done():
 			return nil
+		case <-collected:
+			continue
 		case <-tick.C:
 		}
 		was := h
@@ -47,6 +58,27 @@ func Keep(ctx context.Context, slack uint64) error {
 			h = read()
 		}
 	}
+}
+
+// collections tells of each collection soon after it, until stop. Two in a row may be told of once.
+func collections() (told <-chan struct{}, stop func()) {
+	c := make(chan struct{}, 1)
+	var over atomic.Bool
+	var watch func()
+	watch = func() { // something that nobody holds is cleaned up after the next collection
+		runtime.AddCleanup(&[64]byte{}, func(struct{}) {
+			if over.Load() {
+				return
+			}
+			select {
+			case c <- struct{}{}:
+			default:
+			}
+			watch()
+		}, struct{}{})
+	}
+	watch()
+	return c, func() { over.Store(true) }
 }
 
 // state is what lived at the last collection, what the heap holds of the system's memory, and what was ever allocated,

@@ -1,6 +1,12 @@
 package heap
 
-import "testing"
+import (
+	"context"
+	"runtime"
+	"runtime/debug"
+	"runtime/metrics"
+	"testing"
+)
 
 const mib = 1 << 20
 
@@ -52,4 +58,35 @@ func TestPercent(t *testing.T) {
 			t.Errorf("%d MiB live: GOGC %d, want %d", live/mib, got, want)
 		}
 	}
+}
+
+// TestAHeapThatGrewKeptTheAllowanceOfASmallOne: what a heap may grow by was looked at every ten seconds, and a coordinator
+// that took an import in its first ten took ten times what it needed.
+func TestAHeapThatGrewKeptTheAllowanceOfASmallOne(t *testing.T) {
+	before := debug.SetGCPercent(100)
+	defer debug.SetGCPercent(before)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error, 1)
+	go func() { ended <- Keep(ctx, 64*mib) }()
+	collectUntil(t, func(percent int) bool { return percent > 2*lowGC })
+	large := make([]byte, 100*mib)
+	collectUntil(t, func(percent int) bool { return percent == lowGC })
+	runtime.KeepAlive(large)
+	stop()
+	if err := <-ended; err != nil {
+		t.Fatal(err)
+	}
+}
+
+// collectUntil runs collections until GOGC is as it should be.
+func collectUntil(t *testing.T, ok func(percent int) bool) {
+	t.Helper()
+	s := []metrics.Sample{{Name: "/gc/gogc:percent"}}
+	for range 100_000 {
+		runtime.GC()
+		if metrics.Read(s); ok(int(s[0].Value.Uint64())) {
+			return
+		}
+	}
+	t.Fatalf("GOGC stays %d", s[0].Value.Uint64())
 }
