@@ -18,7 +18,7 @@ import (
 const (
 	maxEntryBytes   = 128 << 10 // an entry is closed above this; a single proposal may be larger
 	maxPropose      = 512 << 10 // bytes of one Propose
-	maxEntriesAhead = 1         // entries on their way: the next one fills up meanwhile, and is the larger for it
+	maxEntriesAhead = 4         // entries on their way; one that is not full goes alone
 	maxWaiting      = 8192      // proposals that wait for an entry
 	maxAppend       = 256       // entries in one AppendEntries
 	logCacheEntries = 16

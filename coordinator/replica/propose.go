@@ -99,64 +99,93 @@ func unknown(err error) error {
 		WithHelp("read before trying again, or repeat with the same request id")
 }
 
-// runBatches packs what waits into entries.
+// runBatches packs what waits into entries. While one is on its way the next fills up, and is the larger for it; one that is
+// full need not wait, as long as no more than maxEntriesAhead are on their way.
 func (r *Replica) runBatches(ctx context.Context) {
 	defer close(r.ahead)
-	var held *proposal // did not fit into the entry before
-	for {
-		first := held
-		held = nil
-		if first == nil {
-			select {
-			case first = <-r.queue:
-			case <-ctx.Done():
-				return
+	var next packing
+	for ahead := 0; ; {
+		next.fill(r.queue)
+		if ahead == 0 && len(next.proposals) > 0 || ahead < maxEntriesAhead && next.held != nil {
+			if b := r.send(next.proposals); len(b.proposals) > 0 {
+				r.ahead <- b
+				ahead++
 			}
+			next = next.next()
+			continue
 		}
-		select { // while entries are on their way, the next one fills up
-		case r.slots <- struct{}{}:
+		queue := r.queue
+		if next.held != nil {
+			queue = nil
+		}
+		select {
+		case p := <-queue:
+			next.add(p)
+		case <-r.landed:
+			ahead--
 		case <-ctx.Done():
 			return
 		}
-		ps, next := r.pack(first)
-		held = next
-		if len(ps) == 0 {
-			<-r.slots
-			continue
-		}
-		parts := make([][]byte, len(ps))
-		for i, p := range ps {
-			parts[i] = p.data
-		}
-		r.ahead <- batch{future: r.raft.Apply(sealEntry(r.cfg.Cluster, ps[0].holds, parts...), 0), proposals: ps}
 	}
 }
 
-// pack takes waiting proposals up to the bound; next is the one that did not fit.
-func (r *Replica) pack(first *proposal) (ps []*proposal, next *proposal) {
-	size := 0
-	for p := first; p != nil; {
-		if size > 0 && size+len(p.data) > maxEntryBytes || len(ps) > 0 && (p.holds != entryCommands || ps[0].holds != entryCommands) {
-			return ps, p
-		}
-		if p.fate.CompareAndSwap(fateWaiting, fateTaken) {
-			ps = append(ps, p)
-			size += len(p.data)
-		}
+// packing is the entry that fills up.
+type packing struct {
+	proposals []*proposal
+	size      int
+	held      *proposal // did not fit, and begins the one after
+}
+
+// fill takes what waits, until the entry is full.
+func (e *packing) fill(queue <-chan *proposal) {
+	for e.held == nil {
 		select {
-		case p = <-r.queue:
+		case p := <-queue:
+			e.add(p)
 		default:
-			p = nil
+			return
 		}
 	}
-	return ps, nil
+}
+
+// add takes a proposal into the entry, or keeps it for the one after. The entry is not full.
+func (e *packing) add(p *proposal) {
+	if e.size > 0 && e.size+len(p.data) > maxEntryBytes ||
+		len(e.proposals) > 0 && (p.holds != entryCommands || e.proposals[0].holds != entryCommands) {
+		e.held = p
+		return
+	}
+	e.proposals = append(e.proposals, p)
+	e.size += len(p.data)
+}
+
+// next is the entry after this one.
+func (e *packing) next() (after packing) {
+	if e.held != nil {
+		after.add(e.held)
+	}
+	return after
+}
+
+// send appends an entry of the proposals whose callers have not left; without any it appends nothing.
+func (r *Replica) send(proposals []*proposal) (b batch) {
+	var parts [][]byte
+	for _, p := range proposals {
+		if p.fate.CompareAndSwap(fateWaiting, fateTaken) {
+			b.proposals, parts = append(b.proposals, p), append(parts, p.data)
+		}
+	}
+	if len(parts) > 0 {
+		b.future = r.raft.Apply(sealEntry(r.cfg.Cluster, b.proposals[0].holds, parts...), 0)
+	}
+	return b
 }
 
 // runAnswers hands results to their callers, in the order of the entries.
 func (r *Replica) runAnswers() {
 	for b := range r.ahead {
 		err := b.future.Error()
-		<-r.slots
+		r.landed <- struct{}{}
 		if err != nil {
 			err = r.proposeError(err)
 			for _, p := range b.proposals {

@@ -35,7 +35,7 @@ type Replica struct {
 	raft   *raft.Raft
 
 	queue    chan *proposal
-	slots    chan struct{} // one per entry on its way
+	landed   chan struct{} // an entry is not on its way any more
 	ahead    chan batch
 	reads    chan chan readAnswer
 	observed chan raft.Observation
@@ -65,7 +65,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 	}
 	r := &Replica{
 		cfg: cfg, log: cfg.Log, latch: newLatch(cfg.Log),
-		queue: make(chan *proposal, maxWaiting), slots: make(chan struct{}, maxEntriesAhead), ahead: make(chan batch, maxEntriesAhead),
+		queue: make(chan *proposal, maxWaiting), landed: make(chan struct{}, maxEntriesAhead), ahead: make(chan batch, maxEntriesAhead),
 		reads: make(chan chan readAnswer, maxReads), observed: make(chan raft.Observation, 16), ended: make(chan struct{}),
 		hungUp:  make(chan string, 1),
 		lead:    leadership{moved: make(chan struct{})},

@@ -1,0 +1,38 @@
+package replica
+
+import (
+	"slices"
+	"testing"
+)
+
+// TestPacking: proposals share an entry in their order, up to its bound; an entry of another kind has one to itself.
+func TestPacking(t *testing.T) {
+	small, half, whole := make([]byte, 10), make([]byte, maxEntryBytes/2+1), make([]byte, maxPropose)
+	for name, c := range map[string]struct {
+		in   []*proposal
+		want []int // proposals of each entry
+	}{
+		"all fit":        {[]*proposal{{holds: entryCommands, data: small}, {holds: entryCommands, data: half}, {holds: entryCommands, data: small}}, []int{3}},
+		"two halves":     {[]*proposal{{holds: entryCommands, data: half}, {holds: entryCommands, data: half}, {holds: entryCommands, data: small}}, []int{1, 2}},
+		"larger than it": {[]*proposal{{holds: entryCommands, data: small}, {holds: entryCommands, data: whole}, {holds: entryCommands, data: small}}, []int{1, 1, 1}},
+		"an archive":     {[]*proposal{{holds: entryCommands, data: small}, {holds: entryPart, data: small}, {holds: entryPart, data: small}, {holds: entryCommands, data: small}}, []int{1, 1, 1, 1}},
+	} {
+		queue := make(chan *proposal, len(c.in))
+		for _, p := range c.in {
+			queue <- p
+		}
+		var got []int
+		var all []*proposal
+		for e := (packing{}); ; {
+			e.fill(queue)
+			if len(e.proposals) == 0 {
+				break
+			}
+			got, all = append(got, len(e.proposals)), append(all, e.proposals...)
+			e = e.next()
+		}
+		if !slices.Equal(got, c.want) || !slices.Equal(all, c.in) {
+			t.Errorf("%s: entries of %v, want %v; in order: %v", name, got, c.want, slices.Equal(all, c.in))
+		}
+	}
+}
