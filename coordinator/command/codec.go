@@ -25,42 +25,44 @@ const entryCommands = 1
 // fault.TooLarge for a command over MaxSize, and with fault.Invalid for a command without a body or a batch
 // within a batch.
 func Encode(commands ...Command) ([]byte, error) {
-	var out []byte
+	messages, total := make([]*pb.Command, len(commands)), 0
+	sizes := make([]int, len(commands))
 	for i := range commands {
-		var err error
-		if out, err = appendCommand(out, &commands[i]); err != nil {
+		m, err := commandProto(&commands[i])
+		if err != nil {
 			return nil, err
+		}
+		messages[i], sizes[i] = m, proto.Size(m)
+		if sizes[i] > MaxSize {
+			return nil, fault.New(fault.TooLarge, opEncode, "%T has %d bytes, the bound is %d", commands[i].Body, sizes[i], MaxSize)
+		}
+		total += protowire.SizeTag(entryCommands) + protowire.SizeBytes(sizes[i])
+	}
+	out := make([]byte, 0, total)
+	for i, m := range messages {
+		out = protowire.AppendTag(out, entryCommands, protowire.BytesType)
+		out = protowire.AppendVarint(out, uint64(sizes[i]))
+		var err error
+		// The message is not shared and was measured above, so its size need not be found again.
+		if out, err = (proto.MarshalOptions{UseCachedSize: true}).MarshalAppend(out, m); err != nil {
+			return nil, fault.New(fault.Invalid, opEncode, "%T: %w", commands[i].Body, err)
 		}
 	}
 	return out, nil
 }
 
-func appendCommand(out []byte, c *Command) ([]byte, error) {
-	const op = "encode command"
+const opEncode = "encode command"
+
+func commandProto(c *Command) (*pb.Command, error) {
 	body, err := bodyProto(c.Body, 0)
 	if err != nil {
-		return nil, fault.Wrap(op, err)
+		return nil, fault.Wrap(opEncode, err)
 	}
-	m := &pb.Command{
+	return &pb.Command{
 		Cluster: c.Header.Cluster, At: unixNano(c.Header.At), Actor: c.Header.Actor,
 		Client: c.Header.Request.Client, Seq: c.Header.Request.Seq, Digest: array16(&c.Header.Request.Digest),
 		Level: c.Header.Level, Seed: array16(&c.Header.Seed), Body: body,
-	}
-	size := proto.Size(m)
-	if size > MaxSize {
-		return nil, fault.New(fault.TooLarge, op, "%T has %d bytes, the bound is %d", c.Body, size, MaxSize)
-	}
-	if out == nil {
-		out = make([]byte, 0, size+8)
-	}
-	out = protowire.AppendTag(out, entryCommands, protowire.BytesType)
-	out = protowire.AppendVarint(out, uint64(size))
-	// The message is not shared and was measured above, so its size need not be found again.
-	out, err = proto.MarshalOptions{UseCachedSize: true}.MarshalAppend(out, m)
-	if err != nil {
-		return nil, fault.New(fault.Invalid, op, "%T: %w", c.Body, err)
-	}
-	return out, nil
+	}, nil
 }
 
 // Decode reads an entry. It fails with fault.Version for a command of a newer level, and with fault.Corrupt for

@@ -214,6 +214,9 @@ func (p *planner) touch(v *state.View, e *state.Event) {
 				return
 			}
 		}
+	case state.EventNodeCreated: // nobody else has heard of it
+		p.dirtyAt(e.Fields["owner"], e.Node)
+		return
 	case state.EventNodeOwner:
 		p.dirtyAt(e.Fields["from"], e.Node)
 	case state.EventNodeHandover:
@@ -284,8 +287,11 @@ func sameGroup(a, b *farrierv1.GroupInfo) bool {
 }
 
 // notBefore is when the node's open attempt may start, if that is in the future.
-func notBefore(v *state.View, id node.ID) (time.Duration, bool) {
-	f, ok := v.LastFlow(id)
+func notBefore(v *state.View, n *node.Node) (time.Duration, bool) {
+	if !n.FlowOpen {
+		return 0, false
+	}
+	f, ok := v.Flow(n.Flow)
 	if !ok || f.Status != flow.Running || f.Cur >= len(f.Steps) {
 		return 0, false
 	}

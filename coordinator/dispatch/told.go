@@ -139,7 +139,11 @@ func (p *planner) tell(v *state.View, l *link, id node.ID) {
 		n = &toldNode{}
 		l.told.nodes[id] = n
 	}
-	w, due := plan.Order(v, id)
+	var w plan.Work
+	due := false
+	if a.Node.FlowOpen { // most nodes rest
+		w, due = plan.Order(v, id)
+	}
 	key := orderKey{w.Flow, w.Step, w.Attempt, w.Token}
 	if n.open && (!due || !key.same(n.order)) {
 		p.cancel(l, id, n, "the attempt is closed")
@@ -155,7 +159,7 @@ func (p *planner) tell(v *state.View, l *link, id node.ID) {
 		n.assigned, n.print, n.token, n.epoch, n.gone = true, print, a.Token, a.Epoch, 0
 	}
 	if !due {
-		if at, later := notBefore(v, id); later {
+		if at, later := notBefore(v, a.Node); later {
 			p.later[id] = at
 		}
 		return
