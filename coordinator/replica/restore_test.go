@@ -24,7 +24,7 @@ func manyParts(t *testing.T, m *member) []byte {
 	t.Helper()
 	for i := range 400 {
 		b := putMember(i).(command.PutMember)
-		b.Member.APIAddress = strings.Repeat("a", 1000)
+		b.Member.APIAddress = strings.Repeat("a", partBytes/100)
 		propose(t, m, b)
 	}
 	var archive bytes.Buffer

@@ -146,7 +146,7 @@ func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodes
 }
 
 // bulkBytes bounds one proposal of a bulk call, in bytes of its requests.
-const bulkBytes = 128 << 10
+const bulkBytes = 256 << 10
 
 // bulkStep is how many of the next nodes share one proposal.
 func bulkStep(nodes []*farrierv1.Node, next []int) int {

@@ -24,7 +24,7 @@ const (
 	recordedInserts                = 11_000.0 // of PostgreSQL, per second, beside them
 	createTime                     = 3 * time.Second
 	createClients                  = 64
-	bulkCalls                      = 4
+	bulkCalls                      = 8
 )
 
 // creates is row 3: nodes of 1.5 KiB, durable on three members, one by one and in bulk.
