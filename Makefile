@@ -24,10 +24,11 @@ build: ## the four binaries, in bin/
 demo: build ## three coordinators, two rack agents, four software machines: enrolled, cleaned and deployed
 	@exec $(BIN)/farrier demo --parent $$PPID
 
-# -timeout is of each package: it ends a test that hangs. How long all of it took is printed at the end.
+# -timeout is of each package: it ends a test that hangs. The scenarios come first: they wait for most of their minutes, in
+# which the others are compiled. How long all of it took is printed at the end.
 .PHONY: test
 test: build ## unit tests with -race, layers, documents, scenarios with software machines
-	@time CGO_ENABLED=1 FARRIER_BIN=$(CURDIR)/$(BIN) $(GO) test -race -timeout 15m ./...
+	@time CGO_ENABLED=1 FARRIER_BIN=$(CURDIR)/$(BIN) $(GO) test -race -timeout 15m ./test/scenario ./...
 
 .PHONY: race
 race: build ## the tests of a part again and again with -race: make race PKG=./agent/... COUNT=20
