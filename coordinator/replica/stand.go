@@ -32,17 +32,26 @@ func (r *Replica) runStanding(ctx context.Context) {
 // after another, in the order of their names, so that they do not split the vote; one whose log is behind is refused by the
 // others, and the next stands.
 func (r *Replica) standFor(ctx context.Context, member string) error {
-	leader, address, _ := r.Leader()
-	if leader != member || !r.refuses(ctx, address) {
-		return nil
-	}
-	voters := r.voters()
+	since, voters := time.Now(), r.voters()
 	slices.Sort(voters)
 	voters = slices.DeleteFunc(voters, func(id raft.ServerID) bool { return string(id) == member })
 	place := slices.Index(voters, raft.ServerID(r.cfg.Member))
 	if place < 0 {
 		return nil
 	}
+	for leader, address, _ := r.Leader(); leader == member; leader, address, _ = r.Leader() {
+		switch refused, err := r.refuses(ctx, address); {
+		case refused:
+			return r.standAt(ctx, place, member)
+		case err == nil || ctx.Err() != nil || r.raft.State() != raft.Follower || r.raft.LastContact().After(since):
+			return nil
+		} // nothing is known yet: this machine is slow, or the other
+	}
+	return nil
+}
+
+// standAt stands when it is this member's turn.
+func (r *Replica) standAt(ctx context.Context, place int, member string) error {
 	select {
 	case <-time.After(time.Duration(place) * r.cfg.Election / 4):
 	case <-ctx.Done():
@@ -59,23 +68,24 @@ func (r *Replica) standFor(ctx context.Context, member string) error {
 }
 
 // refuses tells whether nobody listens at the address of another member, and its machine says so itself. A process that is
-// just ending may take a connection and reset it.
-func (r *Replica) refuses(ctx context.Context, address string) bool {
+// just ending may take a connection and reset it. The error is that of a connection that was neither refused nor made in
+// half the election timeout.
+func (r *Replica) refuses(ctx context.Context, address string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Election/2)
 	defer cancel()
 	for {
 		c, err := r.stream.dial(ctx, address, protoHash)
 		if err == nil {
 			c.Close()
-			return false
+			return false, nil
 		}
 		if errors.Is(err, syscall.ECONNREFUSED) {
-			return true
+			return true, nil
 		}
 		select {
 		case <-time.After(r.cfg.Election / 50):
 		case <-ctx.Done():
-			return false
+			return false, err
 		}
 	}
 }
