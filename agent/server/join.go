@@ -50,7 +50,7 @@ type JoinOptions struct {
 }
 
 // Join gives the data directory a certificate for the name and group in the token. A directory that has one is
-// Exists.
+// Exists, but if it has ended: then the agent gets another for the key that it has, and keeps its journal.
 func Join(ctx context.Context, cfg config.Config, env Env, o JoinOptions) error {
 	token, err := identity.ParseJoinToken(o.Token)
 	switch {
@@ -63,7 +63,7 @@ func Join(ctx context.Context, cfg config.Config, env Env, o JoinOptions) error 
 	case cfg.Name != "" && cfg.Name != token.Name:
 		return fault.New(fault.Invalid, "join", "the token is for %s, and this agent is named %s", token.Name, cfg.Name)
 	}
-	if Joined(cfg) {
+	if old, err := identity.OpenStore(identityDir(cfg)); err == nil && !(ended(old) && old.Peer().Name == token.Name) {
 		return fault.New(fault.Exists, "join", "%s has a certificate already", identityDir(cfg)).
 			WithHelp("run it: farrier-agent run --data %s; to join another cluster, take another directory", cfg.Data)
 	}
@@ -108,11 +108,8 @@ func Join(ctx context.Context, cfg config.Config, env Env, o JoinOptions) error 
 	return nil
 }
 
-// Joined tells whether the data directory has a certificate.
-func Joined(cfg config.Config) bool {
-	_, err := identity.OpenStore(identityDir(cfg))
-	return err == nil
-}
+// ended tells whether the certificate's time is over.
+func ended(id *identity.Store) bool { return time.Now().After(id.Certificate().Leaf.NotAfter) }
 
 // eachAddress tries one coordinator after the other until one answers, with a result or a refusal.
 func eachAddress(ctx context.Context, rt http.RoundTripper, addresses []string, call func(context.Context, farrierv1connect.JoinServiceClient) error) error {

@@ -18,10 +18,11 @@ import (
 	"github.com/farrier-project/farrier/agent/config"
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
-// issuer is a coordinator that renews certificates, and nothing else.
+// issuer is a coordinator that gives out certificates, and nothing else.
 type issuer struct {
 	farrierv1connect.UnimplementedJoinServiceHandler
 	ca      *identity.CA
@@ -37,6 +38,13 @@ func (i *issuer) Renew(_ context.Context, q *farrierv1.RenewRequest) (*farrierv1
 	}
 	middle, err := i.ca.IssueIntermediate(q.IntermediateCsrDer, i.me, i.ramdisk)
 	return &farrierv1.RenewResponse{ChainDer: chain, CaDer: i.ca.CertDER(), IntermediateChainDer: middle, RackAddresses: []string{"127.0.0.1:2"}}, err
+}
+
+// Join implements farrierv1connect.JoinServiceHandler.
+func (i *issuer) Join(ctx context.Context, q *farrierv1.JoinRequest) (*farrierv1.JoinResponse, error) {
+	r, err := i.Renew(ctx, &farrierv1.RenewRequest{CsrDer: q.CsrDer, IntermediateCsrDer: q.IntermediateCsrDer})
+	return &farrierv1.JoinResponse{ChainDer: r.GetChainDer(), CaDer: r.GetCaDer(), IntermediateChainDer: r.GetIntermediateChainDer(),
+		RackAddresses: r.GetRackAddresses(), ApiAddresses: r.GetRackAddresses()}, err
 }
 
 // certify gives the directory the agent's certificate, and a ramdisk CA with a life of its own.
@@ -95,7 +103,7 @@ func serveJoin(t *testing.T, cfg config.Config, i *issuer) {
 	}
 	mux := http.NewServeMux()
 	mux.Handle(farrierv1connect.NewJoinServiceHandler(i))
-	srv := &http.Server{Handler: mux, TLSConfig: identity.ServerTLS(store, tls.RequireAndVerifyClientCert)}
+	srv := &http.Server{Handler: mux, TLSConfig: identity.ServerTLS(store, tls.VerifyClientCertIfGiven)}
 	done := make(chan struct{})
 	go func() { defer close(done); _ = srv.ServeTLS(ln, "", "") }()
 	t.Cleanup(func() { _ = srv.Close(); <-done })
@@ -179,4 +187,58 @@ func parsed(t *testing.T, der []byte) *x509.Certificate {
 		t.Fatal(err)
 	}
 	return c
+}
+
+// TestAnAgentThatWasOffForAMonthLostItsJournal: with a certificate that had ended it ran on and reached nobody, and a token
+// was refused in its directory, so that it had to begin with an empty one.
+func TestAnAgentThatWasOffForAMonthLostItsJournal(t *testing.T) {
+	ca, err := identity.NewCA("test")
+	if err != nil {
+		t.Fatal(err)
+	}
+	me := identity.Peer{Cluster: "test", Role: identity.RoleAgent, Name: "rack1-a", Group: "rack1"}
+	cfg := joined(t)
+	cfg.Data = t.TempDir()
+	certify(t, cfg, ca, me, 0)
+	serveJoin(t, cfg, &issuer{ca: ca, me: me})
+	at, err := readCoordinators(cfg.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	token := identity.NewJoinToken(ca.Hash(), identity.RoleAgent, me.Name, me.Group, at.API).Encode()
+	if err := Join(t.Context(), cfg, env(), JoinOptions{Token: token}); !fault.Is(err, fault.Exists) {
+		t.Errorf("joined with a certificate that is good: %v", err)
+	}
+	old, err := identity.OpenStore(identityDir(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := old.CSR()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := ca.Issue(csr, me, nil, -time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := old.Put(chain, ca.CertDER()); err != nil {
+		t.Fatal(err)
+	}
+	if err := Run(t.Context(), cfg, env()); !fault.Is(err, fault.Expired) {
+		t.Errorf("run with a certificate that has ended: %v", err)
+	}
+	other := identity.NewJoinToken(ca.Hash(), identity.RoleAgent, "rack1-b", me.Group, at.API).Encode()
+	if err := Join(t.Context(), cfg, env(), JoinOptions{Token: other}); !fault.Is(err, fault.Exists) {
+		t.Errorf("joined as another: %v", err)
+	}
+	if err := Join(t.Context(), cfg, env(), JoinOptions{Token: token}); err != nil {
+		t.Fatal(err)
+	}
+	now, err := identity.OpenStore(identityDir(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if ended(now) || now.Pin() != old.Pin() {
+		t.Errorf("it ends %v, with the key of before: %v", now.Certificate().Leaf.NotAfter, now.Pin() == old.Pin())
+	}
 }

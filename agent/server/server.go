@@ -82,6 +82,11 @@ func Run(ctx context.Context, cfg config.Config, env Env) (err error) {
 		return fault.New(fault.Invalid, "open identity", "%w", err).
 			WithHelp("join first: farrier-agent join --token TOKEN --data %s", cfg.Data)
 	}
+	if ended(id) {
+		return fault.New(fault.Expired, "open identity", "the certificate of agent %s ended at %s: no coordinator takes it any more",
+			id.Peer().Name, id.Certificate().Leaf.NotAfter.Format(time.RFC3339)).
+			WithHelp("as an operator: farrier agent token %s --group %s; then here: farrier-agent join --token TOKEN --data %s", id.Peer().Name, id.Peer().Group, cfg.Data)
+	}
 	if err := settle(&cfg, id); err != nil {
 		return err
 	}

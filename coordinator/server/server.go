@@ -108,6 +108,9 @@ func run(ctx context.Context, cfg config.Config, env Env, ls *listeners) error {
 	if err != nil {
 		return err
 	}
+	if err := reissue(cfg, env, id, keys); err != nil {
+		return err
+	}
 	s, err := compose(cfg, env, ls, id, keys)
 	if err != nil {
 		return err
@@ -187,6 +190,7 @@ func (s *server) serve(ctx context.Context) error {
 	front.Go(func() error { return (&rpc.Membership{API: s.api, Reach: s.reach}).Run(frontCtx) })
 	front.Go(func() error { return s.renew(frontCtx) })
 	front.Go(func() error { return s.announce(frontCtx) })
+	front.Go(func() error { return s.keepAuthority(frontCtx) })
 	front.Go(func() error { return heap.Keep(frontCtx, heapSlack) })
 	front.Go(func() error {
 		select {

@@ -16,6 +16,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/config"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/identity"
+	"github.com/farrier-project/farrier/pkg/secret"
 )
 
 // ahead is a wall clock that runs before the certificates' time.
@@ -54,6 +55,71 @@ func leaf(t *testing.T, dir string) []byte {
 		t.Fatal(err)
 	}
 	return store.Certificate().Leaf.Raw
+}
+
+// TestAClusterThatWasOffForAMonthStayedOff: when the certificates of all coordinators had ended, no two of them spoke to each
+// other again, and no leader could renew any.
+func TestAClusterThatWasOffForAMonthStayedOff(t *testing.T) {
+	s := newSite(t)
+	s.join("c2")
+	s.join("c3")
+	s.waitVoters(3)
+	names := []string{"c1", "c2", "c3"}
+	for _, name := range names {
+		until(t, "its copy of the CA", func() error {
+			_, err := os.Stat(filepath.Join(s.dir, name, authorityFile))
+			return err
+		})
+	}
+	for _, name := range names {
+		s.end(s.members[name])
+	}
+	for _, name := range names {
+		expire(t, s.config(name))
+	}
+	for _, name := range names {
+		s.launch(name, Run)
+	}
+	s.waitVoters(3)
+	s.leader("c2")
+}
+
+// expire puts a certificate that has ended in the place of a coordinator's.
+func expire(t *testing.T, cfg config.Config) {
+	t.Helper()
+	a, err := readAuthority(cfg.Data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cfg.Validate(); err != nil { // it fills in the key file's name
+		t.Fatal(err)
+	}
+	keys, err := secret.LoadKeyring(cfg.KeyFile)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ca, err := a.unseal(keys)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, err := identity.OpenStore(identityDir(cfg))
+	if err != nil {
+		t.Fatal(err)
+	}
+	csr, err := id.CSR()
+	if err != nil {
+		t.Fatal(err)
+	}
+	chain, err := ca.Issue(csr, id.Peer(), []string{"127.0.0.1"}, -time.Minute)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := id.Put(chain, ca.CertDER()); err != nil {
+		t.Fatal(err)
+	}
+	if left := time.Until(id.Certificate().Leaf.NotAfter); left > 0 {
+		t.Fatalf("it is good for another %v", left)
+	}
 }
 
 // TestEndsWithItsParent: the process ends when standard input does, and says where it listened.
