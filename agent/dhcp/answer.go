@@ -20,31 +20,45 @@ func (s *Server) answer(packet []byte, from netip.AddrPort, now time.Duration) (
 	}
 	m, _ := s.cfg.Table.ByMAC(q.mac)
 	ans := boot.Decide(s.cfg.Rack, boot.Request{MAC: q.mac, Client: q.client, Arch: q.arch}, m.Assignment(q.mac, now))
-	if ans.Serve == boot.Nothing {
-		return nil, netip.AddrPort{}
-	}
 	var reply *dhcpv4.DHCPv4
 	switch {
 	case s.cfg.Proxy:
 		reply = s.proxyOffer(&q, ans)
+	case s.hear(&q, m, now), ans.Serve == boot.Nothing:
 	case q.typ == dhcpv4.MessageTypeDiscover:
 		reply = s.discover(&q, m, ans, now)
 	case q.typ == dhcpv4.MessageTypeRequest:
 		reply = s.request(&q, m, ans, now)
 	case q.typ == dhcpv4.MessageTypeInform:
 		reply = s.inform(&q, ans)
-	case q.typ == dhcpv4.MessageTypeDecline:
-		s.decline(&q, m, now)
-	case q.typ == dhcpv4.MessageTypeRelease:
-		s.mu.Lock()
-		s.pool.Release(q.mac, q.ciaddr)
-		s.mu.Unlock()
 	}
 	if reply == nil {
 		return nil, netip.AddrPort{}
 	}
 	s.noteBoot(&q, m)
 	return s.marshal(&q, reply)
+}
+
+// hear takes in what asks for no answer of this server's, also from machines that it answers no more: they may still have
+// an address of its pool. It tells whether q was that.
+func (s *Server) hear(q *query, m *bootenv.Machine, now time.Duration) bool {
+	r := s.leaseRequest(q, m)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	switch {
+	case q.typ == dhcpv4.MessageTypeDecline:
+		if changed := s.pool.Decline(q.mac, q.want, r.Fixed, now); !changed && m == nil {
+			break // of another server's machine
+		}
+		s.log.Warn("dhcp: address declined: somebody else on the link uses it", "node", nodeName(m), "mac", q.mac.String(), "ip", q.want, "reserved", q.want == r.Fixed)
+	case q.typ == dhcpv4.MessageTypeRelease:
+		s.pool.Release(q.mac, q.ciaddr)
+	case q.typ == dhcpv4.MessageTypeRequest && q.server.IsValid() && q.server != s.cfg.Server:
+		s.pool.Elsewhere(q.mac, r.Link, q.want)
+	default:
+		return false
+	}
+	return true
 }
 
 // noteBoot reports firmware that starts again under a boot attempt which a ramdisk has used.
@@ -55,11 +69,12 @@ func (s *Server) noteBoot(q *query, m *bootenv.Machine) {
 }
 
 func (s *Server) leaseRequest(q *query, m *bootenv.Machine) lease.Request {
-	r := lease.Request{MAC: q.mac, Link: q.link(s.cfg.Server), Want: q.want, Reserved: func(ip netip.Addr) bool {
+	r := lease.Request{MAC: q.mac, Link: q.link(s.cfg.Server), Want: q.want, Chosen: q.server.IsValid(), Reserved: func(ip netip.Addr) bool {
 		mac, held := s.cfg.Table.Reserved(ip)
 		return held && mac != q.mac || ip == s.cfg.Server
 	}}
 	if m != nil {
+		r.Epoch = m.Epoch
 		if p, ok := m.Port(q.mac); ok {
 			r.Fixed = p.IP
 		}
@@ -68,26 +83,29 @@ func (s *Server) leaseRequest(q *query, m *bootenv.Machine) lease.Request {
 }
 
 func (s *Server) discover(q *query, m *bootenv.Machine, ans boot.Answer, now time.Duration) *dhcpv4.DHCPv4 {
+	r := s.leaseRequest(q, m)
 	s.mu.Lock()
-	g, err := s.pool.Offer(s.leaseRequest(q, m), now)
+	g, err := s.pool.Offer(r, now)
 	s.mu.Unlock()
 	if err != nil {
 		s.log.Warn("dhcp: no offer", "mac", q.mac.String(), "err", err)
 		return nil
+	}
+	if g.Instead {
+		s.log.Warn("dhcp: the port's address is not given: it is of another subnet, or somebody else uses it", "node", nodeName(m), "mac", q.mac.String(), "address", r.Fixed, "ip", g.IP)
+	}
+	if g.From != ([6]byte{}) {
+		s.log.Warn("dhcp: the pool is exhausted, an address is given again that a machine now of another agent may still use",
+			"node", nodeName(m), "mac", q.mac.String(), "ip", g.IP, "from", bootenv.MAC(g.From).String())
 	}
 	s.log.Debug("dhcp: offer", "node", nodeName(m), "mac", q.mac.String(), "ip", g.IP, "client", q.client.String(), "serve", ans.Serve.String(), "file", ans.File, "why", ans.Why)
 	return s.lease(q, dhcpv4.MessageTypeOffer, g, ans)
 }
 
 func (s *Server) request(q *query, m *bootenv.Machine, ans boot.Answer, now time.Duration) *dhcpv4.DHCPv4 {
-	if q.server.IsValid() && q.server != s.cfg.Server {
-		s.mu.Lock()
-		s.pool.ReleaseOffer(q.mac, q.link(s.cfg.Server)) // it took another server's offer
-		s.mu.Unlock()
-		return nil
-	}
+	r := s.leaseRequest(q, m)
 	s.mu.Lock()
-	g, err := s.pool.Confirm(s.leaseRequest(q, m), now)
+	g, err := s.pool.Confirm(r, now)
 	s.mu.Unlock()
 	switch {
 	case fault.Is(err, fault.Denied) && (m != nil || q.server.IsValid()):
@@ -115,13 +133,6 @@ func (s *Server) inform(q *query, ans boot.Answer) *dhcpv4.DHCPv4 {
 	network(r, sub)
 	bootOptions(r, q, ans, s.self)
 	return r
-}
-
-func (s *Server) decline(q *query, m *bootenv.Machine, now time.Duration) {
-	s.mu.Lock()
-	changed := s.pool.Decline(q.mac, q.want, now)
-	s.mu.Unlock()
-	s.log.Warn("dhcp: address declined: somebody else on the link uses it", "node", nodeName(m), "mac", q.mac.String(), "ip", q.want, "quarantined", changed)
 }
 
 // proxyOffer answers PXE and HTTP boot clients without an address.

@@ -83,6 +83,12 @@ func New(cfg Config) (*Server, error) {
 	if err != nil {
 		return nil, fault.Wrap("dhcp", err)
 	}
+	pool.Epoch = func(mac [6]byte) uint64 {
+		if m, ok := cfg.Table.ByMAC(mac); ok {
+			return m.Epoch
+		}
+		return 0
+	}
 	now := cfg.Clock.Boottime()
 	pool.Restore(cfg.Leases, now)
 	return &Server{cfg: cfg, log: cfg.Log, self: cfg.Server.AsSlice(), pool: pool,

@@ -3,6 +3,7 @@ package lease
 import (
 	"container/heap"
 	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -14,6 +15,7 @@ type Lease struct {
 	IP      netip.Addr
 	Expires time.Duration // on the caller's clock
 	State   State
+	Epoch   uint64 // of the assignment under which it was confirmed last; 0: the machine was not known
 }
 
 // State is what holds an address.
@@ -33,6 +35,10 @@ type Request struct {
 	Link  netip.Addr // an address of the link it is on: the relay's, or the listening interface's
 	Want  netip.Addr // what it had, or was offered; the zero Addr: anything
 	Fixed netip.Addr // reserved for it; the zero Addr: none
+	Epoch uint64     // of the machine's assignment to this agent; 0: it is not known
+	// Chosen says that Want answers an offer. A machine that was offered nothing asks for what it has already: as after
+	// its own restart, or in place of a server that does not answer it any more.
+	Chosen bool
 	// Reserved tells whether an address is kept for a MAC other than this one. Nil: none is.
 	Reserved func(netip.Addr) bool
 }
@@ -42,10 +48,19 @@ type Grant struct {
 	IP     netip.Addr
 	Subnet *Subnet // not to be changed
 	For    time.Duration
+	// Instead tells that Fixed could not be given: it is not of this link, or another machine still has it.
+	Instead bool
+	// From is whose the address was, if it had to be taken from a machine that may still use it; zero: nobody's.
+	From [6]byte
 }
 
 // Pool holds the leases of all subnets.
 type Pool struct {
+	// Epoch is that of a machine's assignment to this agent, 0 while it is not assigned. A machine whose epoch is not that
+	// of its lease is or was another agent's since, and this pool did not hear whether it still uses its address.
+	// Nil: all leases run out. Set before the first use.
+	Epoch func(mac [6]byte) uint64
+
 	subnets []*subnet
 	byMAC   map[key]*entry
 	byIP    map[netip.Addr]*entry
@@ -62,12 +77,15 @@ type subnet struct {
 	Subnet
 	free   []netip.Addr // addresses to try, oldest first
 	queued map[netip.Addr]bool
+	kept   []*entry // run out, of machines that have been away, longest silent first: given to others when nothing else is free
 }
+
+const notDue = -1
 
 type entry struct {
 	Lease
 	net   *subnet
-	index int // in due
+	index int // in due; notDue: in net.kept
 }
 
 // New checks the subnets as a whole and makes an empty pool.
@@ -143,72 +161,94 @@ func (p *Pool) find(link netip.Addr) *subnet {
 }
 
 // Offer proposes an address and holds it for OfferHold. Errors: NotFound, the link has no subnet; Busy, the pool is
-// exhausted.
+// exhausted. A reserved address that another machine still has, or that was declined, is not proposed until it is free.
 func (p *Pool) Offer(q Request, now time.Duration) (Grant, error) {
 	s, err := p.subnetOf(q)
 	if err != nil {
 		return Grant{}, err
 	}
 	p.Expire(now)
-	if s.Prefix.Contains(q.Fixed) {
-		p.drop(p.byMAC[key{q.MAC, s}])
+	if p.fix(s, q) {
 		return Grant{IP: q.Fixed, Subnet: &s.Subnet, For: s.Lease}, nil
 	}
+	g := Grant{Subnet: &s.Subnet, For: s.Lease, Instead: q.Fixed.IsValid()}
 	if e := p.byMAC[key{q.MAC, s}]; e != nil {
-		if !q.reserved(e.IP) {
-			if e.State == Offered {
+		if !q.reserved(e.IP) && (q.Epoch != 0 || s.inPool(e.IP)) {
+			if e.State == Offered || e.index == notDue {
 				p.touch(e, now+OfferHold)
 			}
-			return Grant{IP: e.IP, Subnet: &s.Subnet, For: s.Lease}, nil
+			g.IP = e.IP
+			return g, nil
 		}
-		p.drop(e) // a port got the address since
+		p.drop(e) // a port got the address since, or it was another agent's to give
 	}
-	ip, ok := p.take(s, q)
-	if !ok {
+	var ok bool
+	if g.IP, g.From, ok = p.take(s, q); !ok {
 		return Grant{}, fault.New(fault.Busy, "offer address", "the pool of %s is exhausted", s.Prefix).
 			WithHelp("enlarge the subnet's ranges, shorten its lease, or give the ports addresses")
 	}
-	p.add(s, Lease{MAC: q.MAC, IP: ip, Expires: now + OfferHold, State: Offered})
-	return Grant{IP: ip, Subnet: &s.Subnet, For: s.Lease}, nil
+	p.add(s, Lease{MAC: q.MAC, IP: g.IP, Expires: now + OfferHold, State: Offered, Epoch: q.Epoch})
+	return g, nil
 }
 
 // Confirm binds the address that a machine asks for, q.Want. Errors: NotFound, the link has no subnet; Denied, it
 // may not have this address: refuse it aloud (DHCPNAK), it will start over. A machine that renews an
-// address of the pool that nobody holds, as after this agent's restart, gets it.
+// address of the pool that nobody holds, as after this agent's restart, gets it. So does a known machine that has one of
+// the subnet outside the pool: the agent that answered it before gave it that, and does not give it to another.
 func (p *Pool) Confirm(q Request, now time.Duration) (Grant, error) {
 	s, err := p.subnetOf(q)
 	if err != nil {
 		return Grant{}, err
 	}
 	p.Expire(now)
-	if s.Prefix.Contains(q.Fixed) {
-		p.drop(p.byMAC[key{q.MAC, s}])
+	g := Grant{IP: q.Want, Subnet: &s.Subnet, For: s.Lease}
+	if p.fix(s, q) {
 		if q.Want != q.Fixed {
 			return Grant{}, denied(q)
 		}
-		return Grant{IP: q.Fixed, Subnet: &s.Subnet, For: s.Lease}, nil
+		return g, nil
 	}
+	g.Instead = q.Fixed.IsValid()
 	e := p.byMAC[key{q.MAC, s}]
+	mayKeep := s.inPool(q.Want) || q.Epoch != 0 && s.Prefix.Contains(q.Want) && s.usable(q.Want)
 	switch holder := p.byIP[q.Want]; {
-	case q.reserved(q.Want), holder != nil && holder != e:
+	case q.reserved(q.Want), holder != nil && holder != e, !mayKeep:
 		return Grant{}, denied(q)
 	case e != nil && e.IP == q.Want:
-		e.State = Bound
+		e.State, e.Epoch = Bound, q.Epoch
 		p.touch(e, now+s.Lease)
-	case s.inPool(q.Want):
+	case s.inPool(q.Want), !q.Chosen:
 		p.drop(e)
-		p.add(s, Lease{MAC: q.MAC, IP: q.Want, Expires: now + s.Lease, State: Bound})
+		p.add(s, Lease{MAC: q.MAC, IP: q.Want, Expires: now + s.Lease, State: Bound, Epoch: q.Epoch})
 	default:
 		return Grant{}, denied(q)
 	}
-	return Grant{IP: q.Want, Subnet: &s.Subnet, For: s.Lease}, nil
+	return g, nil
 }
 
-// Decline quarantines an address that a machine found in use. Only the machine that holds it may say so. It tells whether
-// anything changed.
-func (p *Pool) Decline(mac [6]byte, ip netip.Addr, now time.Duration) bool {
-	e := p.byIP[ip]
-	if e == nil || e.MAC != mac || e.State == Declined {
+// fix tells whether the machine's reserved address can be given, and gives up whatever else it has.
+func (p *Pool) fix(s *subnet, q Request) bool {
+	if !s.Prefix.Contains(q.Fixed) {
+		return false
+	}
+	if e := p.byIP[q.Fixed]; e != nil && e.index == notDue {
+		p.drop(e) // the one who reserved it knows better than we do
+	} else if e != nil && (e.MAC != q.MAC || e.State == Declined) {
+		return false
+	}
+	p.drop(p.byMAC[key{q.MAC, s}])
+	return true
+}
+
+// Decline quarantines an address that a machine found in use: the one it holds, or the one reserved for it. It tells
+// whether anything changed.
+func (p *Pool) Decline(mac [6]byte, ip, fixed netip.Addr, now time.Duration) bool {
+	e, s := p.byIP[ip], p.find(ip)
+	switch {
+	case e == nil && s != nil && ip == fixed:
+		p.add(s, Lease{MAC: mac, IP: ip, Expires: now + Quarantine, State: Declined})
+		return true
+	case e == nil || e.MAC != mac || e.State == Declined:
 		return false
 	}
 	delete(p.byMAC, key{e.MAC, e.net})
@@ -227,17 +267,26 @@ func (p *Pool) Release(mac [6]byte, ip netip.Addr) bool {
 	return true
 }
 
-// ReleaseOffer frees what was only offered to a machine on a link: it took another server's offer.
-func (p *Pool) ReleaseOffer(mac [6]byte, link netip.Addr) {
-	if e := p.byMAC[key{mac, p.find(link)}]; e != nil && e.State == Offered {
+// Elsewhere notes that a machine on a link took ip from another server: what was offered to it here is free, and
+// so is what it had here, unless that is the same address.
+func (p *Pool) Elsewhere(mac [6]byte, link, ip netip.Addr) {
+	if e := p.byMAC[key{mac, p.find(link)}]; e != nil && (e.State == Offered || ip.IsValid() && ip != e.IP) {
 		p.drop(e)
 	}
 }
 
-// Expire frees what has run out.
+// Expire frees what has run out. An address of this pool that a machine took along to another agent is kept for it: that
+// agent may have confirmed it again and again since.
 func (p *Pool) Expire(now time.Duration) {
 	for len(p.due) > 0 && p.due[0].Expires <= now {
-		p.drop(p.due[0])
+		e := p.due[0]
+		if e.State != Bound || !e.net.inPool(e.IP) || e.Epoch == 0 || p.Epoch == nil || p.Epoch(e.MAC) == e.Epoch {
+			p.drop(e)
+			continue
+		}
+		heap.Pop(&p.due)
+		e.index = notDue
+		e.net.kept = append(e.net.kept, e)
 	}
 }
 
@@ -253,11 +302,12 @@ func (p *Pool) Leases() []Lease {
 }
 
 // Restore takes journalled leases back after a restart. Their time starts anew at now: the earlier clock
-// is gone. Leases outside the pools, or twice, are left out.
+// is gone. Leases outside the subnets, or twice, are left out, and so are those outside the pools of machines that were
+// not known.
 func (p *Pool) Restore(leases []Lease, now time.Duration) {
 	for _, l := range leases {
 		s := p.find(l.IP)
-		if s == nil || !s.inPool(l.IP) || p.byIP[l.IP] != nil || l.State != Bound && l.State != Declined {
+		if s == nil || p.byIP[l.IP] != nil || l.State != Bound && l.State != Declined || !s.inPool(l.IP) && !(l.Epoch != 0 && s.usable(l.IP)) {
 			continue
 		}
 		if l.State == Bound && p.byMAC[key{l.MAC, s}] != nil {
@@ -285,10 +335,11 @@ func denied(q Request) error {
 
 func (q Request) reserved(ip netip.Addr) bool { return q.Reserved != nil && q.Reserved(ip) }
 
-// take finds a free address: the wanted one, or the one that has been free longest.
-func (p *Pool) take(s *subnet, q Request) (netip.Addr, bool) {
+// take finds a free address: the wanted one, or the one that has been free longest, or the kept one of the
+// machine that has been silent longest, which it names.
+func (p *Pool) take(s *subnet, q Request) (ip netip.Addr, from [6]byte, ok bool) {
 	if q.Want.IsValid() && s.inPool(q.Want) && p.byIP[q.Want] == nil && !q.reserved(q.Want) {
-		return q.Want, true
+		return q.Want, from, true
 	}
 	for range len(s.free) {
 		ip := s.free[0]
@@ -301,9 +352,15 @@ func (p *Pool) take(s *subnet, q Request) (netip.Addr, bool) {
 			s.push(ip)
 			continue
 		}
-		return ip, true
+		return ip, from, true
 	}
-	return netip.Addr{}, false
+	for _, e := range s.kept {
+		if !q.reserved(e.IP) {
+			p.drop(e)
+			return e.IP, e.MAC, true
+		}
+	}
+	return netip.Addr{}, from, false
 }
 
 func (p *Pool) add(s *subnet, l Lease) {
@@ -317,19 +374,34 @@ func (p *Pool) add(s *subnet, l Lease) {
 
 func (p *Pool) touch(e *entry, expires time.Duration) {
 	e.Expires = expires
+	if e.index == notDue {
+		e.net.unkeep(e)
+		heap.Push(&p.due, e)
+		return
+	}
 	heap.Fix(&p.due, e.index)
+}
+
+func (s *subnet) unkeep(e *entry) {
+	s.kept = slices.DeleteFunc(s.kept, func(k *entry) bool { return k == e })
 }
 
 func (p *Pool) drop(e *entry) {
 	if e == nil {
 		return
 	}
-	heap.Remove(&p.due, e.index)
+	if e.index == notDue {
+		e.net.unkeep(e)
+	} else {
+		heap.Remove(&p.due, e.index)
+	}
 	delete(p.byIP, e.IP)
 	if k := (key{e.MAC, e.net}); p.byMAC[k] == e {
 		delete(p.byMAC, k)
 	}
-	e.net.push(e.IP)
+	if e.net.inPool(e.IP) {
+		e.net.push(e.IP)
+	}
 }
 
 // dueHeap orders entries by expiry.

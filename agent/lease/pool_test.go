@@ -103,10 +103,10 @@ func TestDeclineQuarantines(t *testing.T) {
 	if _, err := p.Offer(Request{MAC: mac(1), Link: link}, 0); err != nil {
 		t.Fatal(err)
 	}
-	if p.Decline(mac(2), ip(10), 0) {
+	if p.Decline(mac(2), ip(10), netip.Addr{}, 0) {
 		t.Error("a machine declined another's address")
 	}
-	if !p.Decline(mac(1), ip(10), 0) {
+	if !p.Decline(mac(1), ip(10), netip.Addr{}, 0) {
 		t.Error("decline was not taken")
 	}
 	if _, err := p.Offer(Request{MAC: mac(1), Link: link}, Quarantine-1); !fault.Is(err, fault.Busy) {
@@ -120,6 +120,56 @@ func TestDeclineQuarantines(t *testing.T) {
 	}
 }
 
+func TestReservedAddressThatAnotherMachineStillHas(t *testing.T) {
+	p := pool(t, 10, 12)
+	if _, err := p.Confirm(Request{MAC: mac(2), Link: link, Want: ip(10)}, 0); err != nil {
+		t.Fatal(err)
+	}
+	q := Request{MAC: mac(1), Link: link, Epoch: 1, Fixed: ip(10)}
+	g, err := p.Offer(q, time.Minute)
+	if err != nil || g.IP == ip(10) || !g.Instead {
+		t.Fatalf("offered %+v, %v, want another address than the reserved one, and to be told", g, err)
+	}
+	q.Want, q.Chosen = ip(10), true
+	if _, err := p.Confirm(q, time.Minute); !fault.Is(err, fault.Denied) {
+		t.Errorf("the address of two machines was confirmed: %v", err)
+	}
+	q.Want = g.IP
+	if g, err := p.Confirm(q, time.Minute); err != nil || g.IP != q.Want {
+		t.Errorf("confirm %+v, %v", g, err)
+	}
+	if g, err := p.Offer(q, time.Hour); err != nil || g.IP != ip(10) || g.Instead {
+		t.Errorf("when the lease has run out: %+v, %v, want the reserved address", g, err)
+	}
+}
+
+func TestReservedAddressOfAnotherLinkIsTold(t *testing.T) {
+	p := pool(t, 10, 12)
+	if g, err := p.Offer(Request{MAC: mac(1), Link: link, Fixed: netip.MustParseAddr("192.0.2.1")}, 0); err != nil || g.IP != ip(10) || !g.Instead {
+		t.Errorf("%+v, %v, want the pool's and to be told", g, err)
+	}
+}
+
+func TestDeclinedReservationIsNotOfferedAgain(t *testing.T) {
+	p := pool(t, 10, 12)
+	q := Request{MAC: mac(1), Link: link, Epoch: 1, Fixed: ip(99)}
+	if p.Decline(mac(1), ip(99), netip.Addr{}, 0) {
+		t.Error("a machine declined what is not its own")
+	}
+	if !p.Decline(mac(1), ip(99), ip(99), 0) || p.Decline(mac(1), ip(99), ip(99), 0) {
+		t.Error("want the first decline to be taken, and the second to change nothing")
+	}
+	if g, err := p.Offer(q, Quarantine-1); err != nil || g.IP != ip(10) || !g.Instead {
+		t.Errorf("in quarantine: %+v, %v, want one of the pool", g, err)
+	}
+	if g, err := p.Offer(q, Quarantine); err != nil || g.IP != ip(99) {
+		t.Errorf("after quarantine: %+v, %v", g, err)
+	}
+	if g, err := p.Offer(Request{MAC: mac(2), Link: link, Want: ip(99)}, Quarantine); err != nil || g.IP == ip(99) {
+		t.Errorf("an address outside the pool was given to another machine: %+v, %v", g, err)
+	}
+}
+
 func TestReleaseAndRestart(t *testing.T) {
 	p := pool(t, 10, 12)
 	for n := byte(1); n <= 2; n++ {
@@ -127,7 +177,7 @@ func TestReleaseAndRestart(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	p.Decline(mac(2), ip(11), 0)
+	p.Decline(mac(2), ip(11), netip.Addr{}, 0)
 	kept := p.Leases()
 	q := pool(t, 10, 12)
 	q.Restore(append(kept, Lease{MAC: mac(7), IP: ip(200), State: Bound}, Lease{MAC: mac(8), IP: ip(10), State: Bound}), time.Minute)
@@ -152,19 +202,19 @@ func TestReleaseAndRestart(t *testing.T) {
 	}
 }
 
-func TestReleaseOffer(t *testing.T) {
+func TestElsewhere(t *testing.T) {
 	p := pool(t, 10, 10)
 	if _, err := p.Offer(Request{MAC: mac(1), Link: link}, 0); err != nil {
 		t.Fatal(err)
 	}
-	p.ReleaseOffer(mac(1), link)
+	p.Elsewhere(mac(1), link, netip.Addr{})
 	if g, err := p.Offer(Request{MAC: mac(2), Link: link}, 0); err != nil || g.IP != ip(10) {
 		t.Errorf("%s, %v", g.IP, err)
 	}
 	if _, err := p.Confirm(Request{MAC: mac(2), Link: link, Want: ip(10)}, 0); err != nil {
 		t.Fatal(err)
 	}
-	p.ReleaseOffer(mac(2), link)
+	p.Elsewhere(mac(2), link, netip.Addr{})
 	if len(p.Leases()) != 1 {
 		t.Error("a bound lease was released as an offer")
 	}
@@ -252,7 +302,7 @@ func TestNoAddressTwice(t *testing.T) {
 					delete(holds, want)
 				}
 			case 3:
-				if p.Decline(m, want, now) {
+				if p.Decline(m, want, netip.Addr{}, now) {
 					delete(holds, want)
 				}
 			}

@@ -114,6 +114,7 @@ func (a *agent) restoreBoots() error {
 type savedLease struct {
 	IP    netip.Addr  `json:"ip"`
 	State lease.State `json:"state"`
+	Epoch uint64      `json:"epoch,omitempty"`
 }
 
 func (a *agent) leases() (all []lease.Lease, err error) {
@@ -123,7 +124,7 @@ func (a *agent) leases() (all []lease.Lease, err error) {
 		if err = errors.Join(err, json.Unmarshal(value, &s)); err != nil || len(hw) != 6 {
 			return fault.New(fault.Corrupt, "restore lease", "%s: %v", mac, err)
 		}
-		all = append(all, lease.Lease{MAC: [6]byte(hw), IP: s.IP, State: s.State})
+		all = append(all, lease.Lease{MAC: [6]byte(hw), IP: s.IP, State: s.State, Epoch: s.Epoch})
 		return nil
 	})
 	return all, err
@@ -137,7 +138,7 @@ func (a *agent) keepLeases(ctx context.Context) error {
 		return err
 	}
 	for _, l := range before {
-		saved[net.HardwareAddr(l.MAC[:]).String()] = savedLease{l.IP, l.State}
+		saved[net.HardwareAddr(l.MAC[:]).String()] = savedLease{l.IP, l.State, l.Epoch}
 	}
 	t := time.NewTicker(leasesEvery)
 	defer t.Stop()
@@ -156,7 +157,7 @@ func (a *agent) saveLeases(saved map[string]savedLease) {
 	current := map[string]savedLease{}
 	var entries []journal.Entry
 	for _, l := range a.dhcp.Leases() {
-		mac, s := net.HardwareAddr(l.MAC[:]).String(), savedLease{l.IP, l.State}
+		mac, s := net.HardwareAddr(l.MAC[:]).String(), savedLease{l.IP, l.State, l.Epoch}
 		current[mac] = s
 		if saved[mac] == s {
 			continue
