@@ -87,7 +87,8 @@ type Assignment struct {
 	Claimed bool   // a ramdisk has made contact under BootID: the attempt starts no second one
 }
 
-// Policy says what unknown machines get.
+// Policy says what unknown machines get. Machines of other agents are unknown, so that only Ignore is right while there
+// are any.
 type Policy uint8
 
 // The policies. The zero Policy is Ignore: on a segment shared with another DHCP server nothing else is safe.

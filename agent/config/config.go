@@ -71,7 +71,9 @@ type DHCP struct {
 	// ProxyListen is where PXE firmware asks again for its boot program. Default ":4011" with Proxy, else off.
 	ProxyListen string `yaml:"proxy_listen"`
 
-	Unknown string   `yaml:"unknown"` // what unknown machines get: ignore (default) and others, see agent/boot
+	// Unknown is what unknown machines get: ignore (default); address or halt, see agent/boot, which hold only while no
+	// other agent of the group lives.
+	Unknown string   `yaml:"unknown"`
 	Subnets []Subnet `yaml:"subnets"`
 	// RouterAdvertisements answers router solicitations on Interface with an empty advertisement: on a rack without
 	// IPv6, iPXE waits 16 s for one at each boot. It needs CAP_NET_RAW. Default: on if Interface is set, with a warning

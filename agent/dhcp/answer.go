@@ -19,7 +19,7 @@ func (s *Server) answer(packet []byte, from netip.AddrPort, now time.Duration) (
 		return nil, netip.AddrPort{}
 	}
 	m, _ := s.cfg.Table.ByMAC(q.mac)
-	ans := boot.Decide(s.cfg.Rack, boot.Request{MAC: q.mac, Client: q.client, Arch: q.arch}, m.Assignment(q.mac, now))
+	ans := boot.Decide(s.rack(), boot.Request{MAC: q.mac, Client: q.client, Arch: q.arch}, m.Assignment(q.mac, now))
 	var reply *dhcpv4.DHCPv4
 	switch {
 	case s.cfg.Proxy:
@@ -153,7 +153,7 @@ func (s *Server) answerBootServer(packet []byte, from netip.AddrPort, now time.D
 		return nil, netip.AddrPort{}
 	}
 	m, _ := s.cfg.Table.ByMAC(q.mac)
-	ans := boot.Decide(s.cfg.Rack, boot.Request{MAC: q.mac, Client: q.client, Arch: q.arch}, m.Assignment(q.mac, now))
+	ans := boot.Decide(s.rack(), boot.Request{MAC: q.mac, Client: q.client, Arch: q.arch}, m.Assignment(q.mac, now))
 	if ans.Serve != boot.Program && ans.Serve != boot.Script {
 		return nil, netip.AddrPort{}
 	}

@@ -72,6 +72,7 @@ func newServer(t testing.TB, edit func(*Config)) *Server {
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.Complete()
 	return s
 }
 

@@ -275,3 +275,28 @@ func TestNoAddressTwiceOnASegment(t *testing.T) {
 		}
 	})
 }
+
+func TestMachineOfAnotherAgentWasToldToHalt(t *testing.T) {
+	g := newSegment(t, 3)
+	h := newHost(1)
+	g.move(t, h.mac, 0, 1)
+	rom := message(dhcpv4.MessageTypeDiscover, h.mac, class("PXEClient:Arch:00007:UNDI:003000"))
+	for _, s := range g.agents {
+		s.cfg.Rack.Unknown = boot.Halt
+	}
+	offered := func(when string, want [2]bool) {
+		t.Helper()
+		for i, r := range g.broadcast(t, rom) {
+			if (r != nil) != want[i] {
+				t.Errorf("%s: agent %d answered: %v, want %v", when, i, r != nil, want[i])
+			}
+		}
+	}
+	offered("before agent 1 knows its machines", [2]bool{true, false})
+	g.agents[1].Complete()
+	offered("alone, as far as agent 1 knows", [2]bool{true, true})
+	g.agents[1].Share()
+	offered("agent 1 knows of agent 0", [2]bool{true, false})
+	g.agents[1].Complete() // a new stream
+	offered("agent 1 has another stream", [2]bool{true, false})
+}

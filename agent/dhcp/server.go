@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/farrier-project/farrier/agent/boot"
@@ -28,7 +29,8 @@ const (
 	minPacket    = 240
 )
 
-// Config is what a Server needs. Table, Subnets, Rack.HTTP and Server are required.
+// Config is what a Server needs. Table, Subnets, Rack.HTTP and Server are required. Rack.Unknown holds while the agent is
+// alone in its group: see Complete and Share.
 type Config struct {
 	Table   *bootenv.Table
 	Subnets []lease.Subnet
@@ -53,6 +55,8 @@ type Server struct {
 	cfg  Config
 	log  *slog.Logger
 	self net.IP
+
+	complete, shared atomic.Bool
 
 	mu     sync.Mutex // guards pool and bucket
 	pool   *lease.Pool
@@ -93,6 +97,31 @@ func New(cfg Config) (*Server, error) {
 	pool.Restore(cfg.Leases, now)
 	return &Server{cfg: cfg, log: cfg.Log, self: cfg.Server.AsSlice(), pool: pool,
 		bucket: bucket{rate: int64(cfg.Rate), burst: int64(cfg.Burst), tokens: int64(cfg.Burst) * nano, last: now}}, nil
+}
+
+// Complete says that the table holds all machines of this agent. Until then unknown machines are ignored, whatever the
+// policy.
+func (s *Server) Complete() {
+	if !s.complete.Swap(true) && s.cfg.Rack.Unknown != boot.Ignore && !s.shared.Load() {
+		s.log.Info("dhcp: unknown machines are answered", "policy", s.cfg.Rack.Unknown.String())
+	}
+}
+
+// Share says that another agent of the group lives. Its machines are unknown here, and while it dies they come one
+// by one: so unknown machines are ignored from now on, until this process ends.
+func (s *Server) Share() {
+	if !s.shared.Swap(true) && s.cfg.Rack.Unknown != boot.Ignore {
+		s.log.Warn("dhcp: unknown machines are ignored: another agent of the group lives, whose machines they may be; for this policy a group needs to be of one agent",
+			"policy", s.cfg.Rack.Unknown.String())
+	}
+}
+
+func (s *Server) rack() boot.Rack {
+	r := s.cfg.Rack
+	if !s.complete.Load() || s.shared.Load() {
+		r.Unknown = boot.Ignore
+	}
+	return r
 }
 
 // Leases lists the pool's leases, to be journalled and given back as Config.Leases.

@@ -346,4 +346,14 @@ func (a *agent) groupChanged(agents []uplink.GroupAgent) {
 	}
 	a.group.Store(&list)
 	a.down.SetAgents(protos)
+	if len(list) > 1 && a.dhcp != nil {
+		a.dhcp.Share()
+	}
+}
+
+// synced says that all nodes of this agent have been named.
+func (a *agent) synced() {
+	if a.dhcp != nil {
+		a.dhcp.Complete()
+	}
 }

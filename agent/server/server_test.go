@@ -22,6 +22,7 @@ import (
 	"github.com/farrier-project/farrier/agent/config"
 	"github.com/farrier-project/farrier/agent/journal"
 	"github.com/farrier-project/farrier/agent/task"
+	"github.com/farrier-project/farrier/agent/uplink"
 	"github.com/farrier-project/farrier/agent/work"
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
@@ -327,5 +328,69 @@ func TestRouterAdvertisementsAreOnByDefault(t *testing.T) {
 	}
 	if err := a.advertise(t.Context(), true); !fault.Is(err, fault.Invalid) {
 		t.Errorf("insisted on: %v", err)
+	}
+}
+
+// TestUnknownMachinesBelongedToAnotherAgent: an agent took the machines of the others of its group for unknown ones.
+func TestUnknownMachinesBelongedToAnotherAgent(t *testing.T) {
+	cfg := joined(t)
+	cfg.DHCP = config.DHCP{Listen: "127.0.0.1:0", Server: netip.MustParseAddr("127.0.0.1"), Proxy: true, ProxyListen: "127.0.0.1:0", Unknown: "halt"}
+	a, stop := up(t, cfg)
+	defer stop()
+	known, unknown := net.HardwareAddr{0x52, 0x54, 0, 0, 0, 1}, net.HardwareAddr{0x52, 0x54, 0, 0, 0, 2}
+	a.tasks.Assign(&task.Node{ID: "0b0b0b0b-0000-4000-8000-000000000001", Driver: "redfish", Epoch: 1, Token: 1,
+		Ports: []task.Port{{Address: known.String(), PXEEnabled: true}},
+		Boot:  &task.Boot{ID: "b00700000000000000000000000000b1", Secret: "5ec2e7", Flow: 1, Expires: clock.System{}.Boottime() + time.Hour}})
+	conn, err := net.Dial("udp", a.ls.at.Proxy)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer conn.Close()
+	// first asks for both, the unknown machine first, and tells who is answered first.
+	first := func() net.HardwareAddr {
+		t.Helper()
+		for _, mac := range []net.HardwareAddr{unknown, known} {
+			ask, err := dhcpv4.New(dhcpv4.WithMessageType(dhcpv4.MessageTypeRequest), dhcpv4.WithHwAddr(mac), dhcpv4.WithClientIP(net.IPv4(127, 0, 0, 1)),
+				dhcpv4.WithOption(dhcpv4.OptClassIdentifier("PXEClient:Arch:00007:UNDI:003000")), dhcpv4.WithOption(dhcpv4.OptClientArch(iana.EFI_BC)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if _, err := conn.Write(ask.ToBytes()); err != nil {
+				t.Fatal(err)
+			}
+		}
+		var who net.HardwareAddr
+		for {
+			if err := conn.SetReadDeadline(time.Now().Add(30 * time.Second)); err != nil {
+				t.Fatal(err)
+			}
+			buf := make([]byte, 1500)
+			size, err := conn.Read(buf)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ack, err := dhcpv4.FromBytes(buf[:size])
+			if err != nil {
+				t.Fatal(err)
+			}
+			if who == nil {
+				who = ack.ClientHWAddr
+			}
+			if ack.ClientHWAddr.String() == known.String() { // the last
+				return who
+			}
+		}
+	}
+	if who := first(); who.String() != known.String() {
+		t.Errorf("%s was answered before this agent's machines were known", who)
+	}
+	a.synced()
+	if who := first(); who.String() != unknown.String() {
+		t.Errorf("the unknown machine of a group of one agent was not answered")
+	}
+	a.groupChanged([]uplink.GroupAgent{a.self(), {Name: "other"}})
+	a.groupChanged([]uplink.GroupAgent{a.self()}) // it dies: its machines come one by one
+	if who := first(); who.String() != known.String() {
+		t.Errorf("%s was answered, which may be another agent's", who)
 	}
 }

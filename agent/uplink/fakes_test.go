@@ -225,6 +225,7 @@ type rack struct {
 	tasks   *task.Manager
 	started chan work.Order
 	finish  chan bool
+	synced  chan bool // at each Synced: whether n1 was assigned
 }
 
 type nothing struct{}
@@ -244,11 +245,15 @@ func newRack(p pki, stale time.Duration, addresses ...string) *rack {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	r := &rack{started: make(chan work.Order, 10), finish: make(chan bool)}
+	r := &rack{started: make(chan work.Order, 10), finish: make(chan bool), synced: make(chan bool, 10)}
 	r.up = New(Config{
 		Agent: "rack1-a", Group: "rack1", Drivers: []string{"fake-hardware"}, Weight: 100, JournalID: j.ID(), Incarnation: j.Incarnation(),
 		Addresses: addresses, TLS: identity.ClientTLS(p.store(identity.RoleAgent, "rack1-a"), identity.RoleCoordinator), Clock: clock.System{}, Log: log,
 		Backoff: retry.Backoff{Base: time.Millisecond, Max: 10 * time.Millisecond}, Stale: stale,
+		Synced: func() {
+			_, has := r.tasks.Node("n1")
+			r.synced <- has
+		},
 	})
 	r.tasks, err = task.New(task.Config{
 		Clock: clock.System{}, Journal: j, Log: log, Sink: r.up, Locker: r.up, Ramdisk: nothing{}, Caller: nothing{}, Keeper: nothing{},

@@ -90,6 +90,9 @@ func (in *inbound) one(m *farrierv1.CoordinatorMessage) error {
 		in.flush()
 		in.u.out.repeatEdges()
 		in.u.calls.repeat()
+		if f := in.u.cfg.Synced; f != nil {
+			f()
+		}
 	case *farrierv1.CoordinatorMessage_SessionEnded:
 		in.add(work.Ended{Reason: b.SessionEnded.GetReason()})
 		in.u.calls.failAll("the session is over: " + b.SessionEnded.GetReason())

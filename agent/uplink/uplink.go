@@ -69,6 +69,8 @@ type Config struct {
 	Welcomed func(heartbeat, silence time.Duration)
 	// Confirmed is told of each outcome that is committed, or came too late to matter. Optional.
 	Confirmed func(work.Ref)
+	// Synced is told that every assignment of a new stream has been taken in. Optional.
+	Synced func()
 	// GroupChanged is told the live agents of the group, this one included. Optional.
 	GroupChanged func([]GroupAgent)
 }

@@ -88,6 +88,9 @@ func TestSessionEnds(t *testing.T) {
 	await(s, hello)
 	s.send(welcome("s1", false), assign("n1", ""), order("n1", 0, 5), synced())
 	<-r.started
+	if !<-r.synced {
+		t.Error("synced before the assignment was taken in")
+	}
 	s.send(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_SessionEnded{SessionEnded: &farrierv1.SessionEnded{Reason: "expired"}}})
 	s = c.next()
 	if h := await(s, hello); h.GetSession() != "" || len(h.GetOutcomes()) != 0 || len(h.GetRunning()) != 0 {
