@@ -177,7 +177,11 @@ func FuzzParseArg(f *testing.F) {
 }
 
 func TestFixedScripts(t *testing.T) {
-	for _, s := range []string{WaitScript(), UnknownScript(testMAC)} {
+	wait, err := WaitScript("http://10.77.0.1:8080", testID, testMAC)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, s := range []string{wait, UnknownScript(testMAC)} {
 		if !strings.HasPrefix(s, "#!ipxe\n") || strings.Contains(s, "kernel ") || strings.Contains(s, "exit") {
 			t.Errorf("script must wait and start nothing:\n%s", s)
 		}

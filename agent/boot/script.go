@@ -103,11 +103,32 @@ func (l Launch) Script() (string, error) {
 	}, "\n"), nil
 }
 
+// QueryAgain marks a script's URL as asked for by WaitScript.
+const QueryAgain = "again"
+
 // WaitScript is for a machine whose boot attempt is used up: it waits for the power to be cut, and does not start
-// the half-written disk.
-func WaitScript() string {
-	return "#!ipxe\n:wait\necho This boot attempt has been used; waiting for the next one\nsleep 30\ngoto wait\n"
+// the half-written disk. It asks every 30 s whether that is still so, at the URL of its own script with QueryAgain. After
+// five minutes without an answer it restarts the machine, which then finds the agent that owns it by DHCP.
+func WaitScript(http, bootID string, mac [6]byte) (string, error) {
+	if err := checkBase(http); err != nil {
+		return "", err
+	}
+	return strings.Join([]string{
+		"#!ipxe",
+		"set attempt:int32 0",
+		":wait",
+		"echo This boot attempt has been used; waiting for the next one",
+		"sleep 30",
+		"chain --replace --autofree " + http + PathBoot + bootID + "/ipxe?mac=" + hyphens(mac) + "&" + QueryAgain + "=1 || inc attempt",
+		"iseq ${attempt} 10 || goto wait",
+		"reboot",
+		"",
+	}, "\n"), nil
 }
+
+// LeaveScript ends the wait when the boot attempt is over: the firmware goes on to its next boot device, as it does when it
+// asks DHCP while no attempt is open.
+func LeaveScript() string { return "#!ipxe\necho The boot attempt is over\nexit\n" }
 
 // UnknownScript is for machines that the rack does not know, under policy Halt.
 func UnknownScript(mac [6]byte) string {

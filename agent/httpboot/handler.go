@@ -82,6 +82,12 @@ func (h *Handler) attempt(w http.ResponseWriter, r *http.Request) *bootenv.Machi
 }
 
 func (h *Handler) script(w http.ResponseWriter, r *http.Request) {
+	again := r.URL.Query().Has(boot.QueryAgain)
+	if again && h.mayLeave(r) {
+		h.cfg.Log.Info("http boot: the wait is over", "path", r.URL.Path, "client", r.RemoteAddr)
+		serveScript(w, boot.LeaveScript())
+		return
+	}
 	m := h.attempt(w, r)
 	if m == nil {
 		return
@@ -91,14 +97,27 @@ func (h *Handler) script(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "The machine with this address may not use this boot attempt.", http.StatusForbidden)
 		return
 	}
-	text, err := h.scriptFor(m, mac)
+	text, err := h.scriptFor(m, mac, again)
 	if err != nil {
 		h.cfg.Log.Error("http boot: no script", "node", m.Node, "err", err)
 		http.Error(w, "The agent cannot make the boot script; its log says why.", http.StatusInternalServerError)
 		return
 	}
-	h.cfg.Log.Info("http boot: script", "node", m.Node, "mac", mac.String(), "client", r.RemoteAddr, "claimed", m.Boot.Claimed)
+	level := slog.LevelInfo
+	if again {
+		level = slog.LevelDebug
+	}
+	h.cfg.Log.Log(r.Context(), level, "http boot: script", "node", m.Node, "mac", mac.String(), "client", r.RemoteAddr, "claimed", m.Boot.Claimed)
 	serveScript(w, text)
+}
+
+// mayLeave tells whether the boot attempt in the path is over and no other is open for the machine that waits: if one is,
+// the machine is about to be restarted.
+func (h *Handler) mayLeave(r *http.Request) bool {
+	mac, err := bootenv.ParseMAC(r.URL.Query().Get("mac"))
+	_, standing := h.cfg.Table.ByBoot(r.PathValue("id"), h.cfg.Clock.Boottime())
+	m, known := h.cfg.Table.ByMAC(mac)
+	return err == nil && standing == bootenv.Over && known && m.Boot == nil
 }
 
 func (h *Handler) macOf(m *bootenv.Machine, r *http.Request) (bootenv.MAC, bool) {
@@ -115,12 +134,12 @@ func (h *Handler) macOf(m *bootenv.Machine, r *http.Request) (bootenv.MAC, bool)
 	return mac, ok
 }
 
-func (h *Handler) scriptFor(m *bootenv.Machine, mac bootenv.MAC) (string, error) {
+func (h *Handler) scriptFor(m *bootenv.Machine, mac bootenv.MAC, again bool) (string, error) {
 	if m.Boot.Claimed {
-		if h.cfg.OnBoot != nil {
+		if h.cfg.OnBoot != nil && !again {
 			h.cfg.OnBoot(m.Boot.ID)
 		}
-		return boot.WaitScript(), nil
+		return boot.WaitScript(h.cfg.HTTP, m.Boot.ID, mac)
 	}
 	return boot.Launch{HTTP: h.cfg.HTTP, BootID: m.Boot.ID, Secret: m.Boot.Secret, MAC: mac, Agents: h.cfg.Agents(), Extra: h.cfg.Extra}.Script()
 }

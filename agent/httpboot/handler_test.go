@@ -125,11 +125,48 @@ func TestClaimedAttemptWaits(t *testing.T) {
 		c.OnBoot = func(id string) { asked = append(asked, id) }
 	})
 	code, body, _ := do(h, "GET", "/boot/"+bootID+"/ipxe", "")
-	if code != 200 || body != boot.WaitScript() || strings.Contains(body, "feed") {
+	if code != 200 || !strings.Contains(body, "has been used") || strings.Contains(body, "feed") {
 		t.Errorf("%d %q", code, body)
 	}
 	if len(asked) != 1 || asked[0] != bootID {
 		t.Errorf("reported %v", asked)
+	}
+}
+
+// TestMachineWaitedForEver: a machine that was told to wait did not hear that its boot attempt was over.
+func TestMachineWaitedForEver(t *testing.T) {
+	var asked []string
+	h := newHandler(t, func(c *Config) {
+		c.Table.Claim(bootID)
+		c.OnBoot = func(id string) { asked = append(asked, id) }
+	})
+	_, body, _ := do(h, "GET", "/boot/"+bootID+"/ipxe?mac=52-54-00-00-00-01", "")
+	_, rest, ok := strings.Cut(body, "chain --replace --autofree http://10.77.0.1:8080")
+	if !ok {
+		t.Fatalf("the script does not ask again:\n%s", body)
+	}
+	path, _, _ := strings.Cut(rest, " ")
+	if code, again, _ := do(h, "GET", path, ""); code != 200 || again != body {
+		t.Errorf("while the attempt is open: %d %q", code, again)
+	}
+	if len(asked) != 1 {
+		t.Errorf("asking again was taken for %d restarts of the machine", len(asked)-1)
+	}
+	next := bootenv.Machine{Node: "web-1", Epoch: 1, Ports: []bootenv.Port{{MAC: bootenv.MAC{0x52, 0x54, 0, 0, 0, 1}, PXE: true}},
+		Boot: &bootenv.Attempt{ID: strings.Repeat("f", 32), Secret: "feed", Expires: time.Minute}}
+	if err := h.cfg.Table.Put(next); err != nil {
+		t.Fatal(err)
+	}
+	if code, _, _ := do(h, "GET", path, ""); code != http.StatusGone {
+		t.Errorf("when the next attempt is open: %d, want 410: the machine waits to be restarted", code)
+	}
+	h.cfg.Table.CloseBoot(next.Boot.ID)
+	if code, leave, _ := do(h, "GET", path, ""); code != 200 || leave != boot.LeaveScript() {
+		t.Errorf("when it is over: %d %q, want the script that leaves", code, leave)
+	}
+	h.cfg.Table = bootenv.New()
+	if code, _, _ := do(h, "GET", path, ""); code != http.StatusNotFound {
+		t.Errorf("when the node is another agent's: %d, want 404: the machine restarts in the end", code)
 	}
 }
 

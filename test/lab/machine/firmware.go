@@ -114,7 +114,7 @@ func (m *Machine) networkBoot(ctx context.Context, soft <-chan struct{}) (outcom
 	}
 	s := &ipxe{m: m, client: m.httpClient(), files: map[string][]byte{}}
 	defer s.client.CloseIdleConnections()
-	text, err := s.fetch(ctx, second.file, 1<<20)
+	text, err := s.fetch(ctx, second.file, maxScript)
 	if err != nil {
 		return 0, fmt.Errorf("iPXE script: %w", err)
 	}

@@ -69,7 +69,11 @@ func TestScriptWaits(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	s := &ipxe{m: m, client: m.httpClient(), files: map[string][]byte{}}
-	if _, err := s.run(ctx, boot.WaitScript(), nil); !errors.Is(err, context.DeadlineExceeded) {
+	text, err := boot.WaitScript("http://127.0.0.1:1", "ab", [6]byte{0x52})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.run(ctx, text, nil); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the wait script: %v, want it to wait until the power goes", err)
 	}
 	for _, bad := range []string{"", "#!ipxe\nfrob\n", "#!ipxe\ngoto nowhere\n", "#!ipxe\n:a\ngoto a\n", "#!ipxe\nboot\n", "#!ipxe\necho end\n"} {

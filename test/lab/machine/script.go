@@ -14,12 +14,13 @@ import (
 
 const (
 	maxScriptSteps = 100000
+	maxScript      = 1 << 20
 	maxKernel      = 64 << 20
 	maxRamdisk     = 512 << 20
 )
 
-// ipxe runs the part of iPXE's script language that boot servers use: labels, goto, set, inc, iseq, echo, sleep,
-// kernel, initrd, imgfree, boot, reboot, and the || and && between commands.
+// ipxe runs the part of iPXE's script language that boot servers use: labels, goto, set, inc, iseq, echo, sleep, chain,
+// kernel, initrd, imgfree, boot, reboot, exit, and the || and && between commands.
 type ipxe struct {
 	m       *Machine
 	client  *http.Client
@@ -91,6 +92,10 @@ func (s *ipxe) run(ctx context.Context, text string, boot func() outcome) (outco
 			return boot(), nil
 		case v.reboot:
 			return reboot, nil
+		case v.exit:
+			return 0, errors.New("the script left iPXE")
+		case v.chain != "":
+			return s.run(ctx, v.chain, boot)
 		case err != nil:
 			return 0, fmt.Errorf("script line %q: %w", line, err)
 		}
@@ -99,8 +104,8 @@ func (s *ipxe) run(ctx context.Context, text string, boot func() outcome) (outco
 }
 
 type verdict struct {
-	jump         string
-	boot, reboot bool
+	jump, chain        string
+	boot, reboot, exit bool
 }
 
 // line runs "a && b || c" from left to right, as iPXE does: each operator looks at the status so far.
@@ -170,6 +175,14 @@ func (s *ipxe) command(ctx context.Context, name string, args []string) (verdict
 		return verdict{}, pause(ctx, time.Duration(n)*time.Second)
 	case "kernel", "initrd":
 		return verdict{}, s.load(ctx, name, args)
+	case "chain": // only "chain --replace --autofree URL", and only to a script
+		if len(args) != 3 || args[0] != "--replace" || args[1] != "--autofree" {
+			break
+		}
+		text, err := s.fetch(ctx, args[2], maxScript)
+		return verdict{chain: string(text)}, err
+	case "exit":
+		return verdict{exit: true}, nil
 	case "boot":
 		if s.files["kernel"] == nil {
 			return verdict{}, errors.New("no kernel is loaded")
