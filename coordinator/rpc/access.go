@@ -58,6 +58,7 @@ var table = map[string]access{ // read-only
 	fc.NodeServiceSetPowerStateProcedure:     {operators, leader, 0},
 	fc.NodeServiceSetMaintenanceProcedure:    {operators, leader, 0},
 	fc.NodeServiceGetInventoryProcedure:      {people, anyone, 0},
+	fc.NodeServiceValidateNodeProcedure:      {people, anyone, 0},
 	fc.NodeServiceWaiveWipeProcedure:         {operators, leader, 0},
 
 	fc.PortServiceCreatePortProcedure: {operators, leader, 0},

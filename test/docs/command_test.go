@@ -121,6 +121,7 @@ var says = []struct { // read-only
 	{"farrier lock list", []string{nodeName, "looking at it"}},
 	{"farrier lock break", []string{"broken"}},
 	{"farrier node create", []string{nodeName, "rack1-a"}},
+	{"farrier node validate", []string{"deploy", "ok"}},
 	{"farrier node manage", []string{nodeName}},
 	{"farrier node inventory", []string{"SIM0001"}},
 	{"farrier node list", []string{nodeName, "active"}},

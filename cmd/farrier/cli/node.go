@@ -22,7 +22,7 @@ const maxAttachment = 64 << 10
 
 func (a *app) node() *cobra.Command {
 	return noun("node", "Machines under management",
-		a.nodeList(), a.nodeShow(), a.nodeCreate(), a.nodeSet(), a.nodeDelete(), a.nodeWatch(), a.nodeInventory(),
+		a.nodeList(), a.nodeShow(), a.nodeCreate(), a.nodeSet(), a.nodeDelete(), a.nodeWatch(), a.nodeInventory(), a.nodeValidate(),
 		a.nodeDeploy("deploy", "active", "Put an image on a machine that is available"),
 		a.nodeDeploy("rebuild", "rebuild", "Write the image again, or another one"),
 		a.nodeVerb("manage", "manage", "Prove the BMC credentials, or take a machine back from available or a failure"),
@@ -397,6 +397,34 @@ func (a *app) nodeDelete() *cobra.Command {
 				return err
 			}
 			return s.Message(res, func() { s.say("%s deleted", node) })
+		})
+	})
+	return c
+}
+
+func (a *app) nodeValidate() *cobra.Command {
+	c := &cobra.Command{Use: "validate NODE...", Short: "Show what stands in the way of work on machines; their BMCs are not called", Args: some}
+	c.RunE = a.run(func(s *session, args []string) error {
+		return s.each(args, func(node string) error {
+			res, err := s.Nodes.ValidateNode(s.ctx, &farrierv1.ValidateNodeRequest{Node: node})
+			if err != nil {
+				return err
+			}
+			var bad, help []string
+			var rows [][]string
+			for _, c := range res.GetChecks() {
+				result := "ok"
+				if c.GetError() != nil {
+					result = "no"
+					bad, help = append(bad, c.GetInterface()), append(help, c.GetError().GetHelp())
+				}
+				rows = append(rows, []string{c.GetInterface(), result, c.GetError().GetMessage()})
+			}
+			err = s.Message(res, func() { s.Rows([]string{"INTERFACE", "RESULT", "REASON"}, rows) })
+			if err != nil || len(bad) == 0 {
+				return err
+			}
+			return fault.New(fault.IllegalState, "validate "+node, "not ready for %s", strings.Join(bad, ", ")).WithHelp("%s", strings.Join(help, "; "))
 		})
 	})
 	return c

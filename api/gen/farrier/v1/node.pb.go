@@ -1996,6 +1996,147 @@ func (x *GetInventoryResponse) GetAt() *timestamppb.Timestamp {
 	return nil
 }
 
+type ValidateNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ValidateNodeRequest) Reset() {
+	*x = ValidateNodeRequest{}
+	mi := &file_farrier_v1_node_proto_msgTypes[28]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ValidateNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ValidateNodeRequest) ProtoMessage() {}
+
+func (x *ValidateNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_v1_node_proto_msgTypes[28]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ValidateNodeRequest.ProtoReflect.Descriptor instead.
+func (*ValidateNodeRequest) Descriptor() ([]byte, []int) {
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{28}
+}
+
+func (x *ValidateNodeRequest) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+type ValidateNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Checks        []*InterfaceCheck      `protobuf:"bytes,1,rep,name=checks,proto3" json:"checks,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ValidateNodeResponse) Reset() {
+	*x = ValidateNodeResponse{}
+	mi := &file_farrier_v1_node_proto_msgTypes[29]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ValidateNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ValidateNodeResponse) ProtoMessage() {}
+
+func (x *ValidateNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_v1_node_proto_msgTypes[29]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ValidateNodeResponse.ProtoReflect.Descriptor instead.
+func (*ValidateNodeResponse) Descriptor() ([]byte, []int) {
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{29}
+}
+
+func (x *ValidateNodeResponse) GetChecks() []*InterfaceCheck {
+	if x != nil {
+		return x.Checks
+	}
+	return nil
+}
+
+// InterfaceCheck is about one of Ironic's interfaces: power, management, boot, deploy.
+type InterfaceCheck struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Interface     string                 `protobuf:"bytes,1,opt,name=interface,proto3" json:"interface,omitempty"`
+	Error         *ErrorDetail           `protobuf:"bytes,2,opt,name=error,proto3" json:"error,omitempty"` // absent: nothing stands in the way
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *InterfaceCheck) Reset() {
+	*x = InterfaceCheck{}
+	mi := &file_farrier_v1_node_proto_msgTypes[30]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *InterfaceCheck) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*InterfaceCheck) ProtoMessage() {}
+
+func (x *InterfaceCheck) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_v1_node_proto_msgTypes[30]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use InterfaceCheck.ProtoReflect.Descriptor instead.
+func (*InterfaceCheck) Descriptor() ([]byte, []int) {
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{30}
+}
+
+func (x *InterfaceCheck) GetInterface() string {
+	if x != nil {
+		return x.Interface
+	}
+	return ""
+}
+
+func (x *InterfaceCheck) GetError() *ErrorDetail {
+	if x != nil {
+		return x.Error
+	}
+	return nil
+}
+
 type WaiveWipeRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
@@ -2006,7 +2147,7 @@ type WaiveWipeRequest struct {
 
 func (x *WaiveWipeRequest) Reset() {
 	*x = WaiveWipeRequest{}
-	mi := &file_farrier_v1_node_proto_msgTypes[28]
+	mi := &file_farrier_v1_node_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2018,7 +2159,7 @@ func (x *WaiveWipeRequest) String() string {
 func (*WaiveWipeRequest) ProtoMessage() {}
 
 func (x *WaiveWipeRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_node_proto_msgTypes[28]
+	mi := &file_farrier_v1_node_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2031,7 +2172,7 @@ func (x *WaiveWipeRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaiveWipeRequest.ProtoReflect.Descriptor instead.
 func (*WaiveWipeRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_node_proto_rawDescGZIP(), []int{28}
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *WaiveWipeRequest) GetNode() string {
@@ -2057,7 +2198,7 @@ type WaiveWipeResponse struct {
 
 func (x *WaiveWipeResponse) Reset() {
 	*x = WaiveWipeResponse{}
-	mi := &file_farrier_v1_node_proto_msgTypes[29]
+	mi := &file_farrier_v1_node_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2069,7 +2210,7 @@ func (x *WaiveWipeResponse) String() string {
 func (*WaiveWipeResponse) ProtoMessage() {}
 
 func (x *WaiveWipeResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_node_proto_msgTypes[29]
+	mi := &file_farrier_v1_node_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2082,7 +2223,7 @@ func (x *WaiveWipeResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaiveWipeResponse.ProtoReflect.Descriptor instead.
 func (*WaiveWipeResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_node_proto_rawDescGZIP(), []int{29}
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *WaiveWipeResponse) GetNode() *Node {
@@ -2102,7 +2243,7 @@ type CreatePortRequest struct {
 
 func (x *CreatePortRequest) Reset() {
 	*x = CreatePortRequest{}
-	mi := &file_farrier_v1_node_proto_msgTypes[30]
+	mi := &file_farrier_v1_node_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2114,7 +2255,7 @@ func (x *CreatePortRequest) String() string {
 func (*CreatePortRequest) ProtoMessage() {}
 
 func (x *CreatePortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_node_proto_msgTypes[30]
+	mi := &file_farrier_v1_node_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2127,7 +2268,7 @@ func (x *CreatePortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePortRequest.ProtoReflect.Descriptor instead.
 func (*CreatePortRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_node_proto_rawDescGZIP(), []int{30}
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *CreatePortRequest) GetPort() *Port {
@@ -2153,7 +2294,7 @@ type CreatePortResponse struct {
 
 func (x *CreatePortResponse) Reset() {
 	*x = CreatePortResponse{}
-	mi := &file_farrier_v1_node_proto_msgTypes[31]
+	mi := &file_farrier_v1_node_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2165,7 +2306,7 @@ func (x *CreatePortResponse) String() string {
 func (*CreatePortResponse) ProtoMessage() {}
 
 func (x *CreatePortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_node_proto_msgTypes[31]
+	mi := &file_farrier_v1_node_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2178,7 +2319,7 @@ func (x *CreatePortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePortResponse.ProtoReflect.Descriptor instead.
 func (*CreatePortResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_node_proto_rawDescGZIP(), []int{31}
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CreatePortResponse) GetPort() *Port {
@@ -2197,7 +2338,7 @@ type GetPortRequest struct {
 
 func (x *GetPortRequest) Reset() {
 	*x = GetPortRequest{}
-	mi := &file_farrier_v1_node_proto_msgTypes[32]
+	mi := &file_farrier_v1_node_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2350,7 @@ func (x *GetPortRequest) String() string {
 func (*GetPortRequest) ProtoMessage() {}
 
 func (x *GetPortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_node_proto_msgTypes[32]
+	mi := &file_farrier_v1_node_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2363,7 @@ func (x *GetPortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPortRequest.ProtoReflect.Descriptor instead.
 func (*GetPortRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_node_proto_rawDescGZIP(), []int{32}
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *GetPortRequest) GetPort() string {
@@ -2241,7 +2382,7 @@ type GetPortResponse struct {
 
 func (x *GetPortResponse) Reset() {
 	*x = GetPortResponse{}
-	mi := &file_farrier_v1_node_proto_msgTypes[33]
+	mi := &file_farrier_v1_node_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2253,7 +2394,7 @@ func (x *GetPortResponse) String() string {
 func (*GetPortResponse) ProtoMessage() {}
 
 func (x *GetPortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_node_proto_msgTypes[33]
+	mi := &file_farrier_v1_node_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2266,7 +2407,7 @@ func (x *GetPortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetPortResponse.ProtoReflect.Descriptor instead.
 func (*GetPortResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_node_proto_rawDescGZIP(), []int{33}
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *GetPortResponse) GetPort() *Port {
@@ -2287,7 +2428,7 @@ type ListPortsRequest struct {
 
 func (x *ListPortsRequest) Reset() {
 	*x = ListPortsRequest{}
-	mi := &file_farrier_v1_node_proto_msgTypes[34]
+	mi := &file_farrier_v1_node_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2299,7 +2440,7 @@ func (x *ListPortsRequest) String() string {
 func (*ListPortsRequest) ProtoMessage() {}
 
 func (x *ListPortsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_node_proto_msgTypes[34]
+	mi := &file_farrier_v1_node_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2312,7 +2453,7 @@ func (x *ListPortsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortsRequest.ProtoReflect.Descriptor instead.
 func (*ListPortsRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_node_proto_rawDescGZIP(), []int{34}
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListPortsRequest) GetNode() string {
@@ -2346,7 +2487,7 @@ type ListPortsResponse struct {
 
 func (x *ListPortsResponse) Reset() {
 	*x = ListPortsResponse{}
-	mi := &file_farrier_v1_node_proto_msgTypes[35]
+	mi := &file_farrier_v1_node_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2358,7 +2499,7 @@ func (x *ListPortsResponse) String() string {
 func (*ListPortsResponse) ProtoMessage() {}
 
 func (x *ListPortsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_node_proto_msgTypes[35]
+	mi := &file_farrier_v1_node_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2371,7 +2512,7 @@ func (x *ListPortsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListPortsResponse.ProtoReflect.Descriptor instead.
 func (*ListPortsResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_node_proto_rawDescGZIP(), []int{35}
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListPortsResponse) GetPorts() []*Port {
@@ -2400,7 +2541,7 @@ type UpdatePortRequest struct {
 
 func (x *UpdatePortRequest) Reset() {
 	*x = UpdatePortRequest{}
-	mi := &file_farrier_v1_node_proto_msgTypes[36]
+	mi := &file_farrier_v1_node_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2412,7 +2553,7 @@ func (x *UpdatePortRequest) String() string {
 func (*UpdatePortRequest) ProtoMessage() {}
 
 func (x *UpdatePortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_node_proto_msgTypes[36]
+	mi := &file_farrier_v1_node_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2425,7 +2566,7 @@ func (x *UpdatePortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePortRequest.ProtoReflect.Descriptor instead.
 func (*UpdatePortRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_node_proto_rawDescGZIP(), []int{36}
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *UpdatePortRequest) GetPort() *Port {
@@ -2465,7 +2606,7 @@ type UpdatePortResponse struct {
 
 func (x *UpdatePortResponse) Reset() {
 	*x = UpdatePortResponse{}
-	mi := &file_farrier_v1_node_proto_msgTypes[37]
+	mi := &file_farrier_v1_node_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2477,7 +2618,7 @@ func (x *UpdatePortResponse) String() string {
 func (*UpdatePortResponse) ProtoMessage() {}
 
 func (x *UpdatePortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_node_proto_msgTypes[37]
+	mi := &file_farrier_v1_node_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2490,7 +2631,7 @@ func (x *UpdatePortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePortResponse.ProtoReflect.Descriptor instead.
 func (*UpdatePortResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_node_proto_rawDescGZIP(), []int{37}
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *UpdatePortResponse) GetPort() *Port {
@@ -2510,7 +2651,7 @@ type DeletePortRequest struct {
 
 func (x *DeletePortRequest) Reset() {
 	*x = DeletePortRequest{}
-	mi := &file_farrier_v1_node_proto_msgTypes[38]
+	mi := &file_farrier_v1_node_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2522,7 +2663,7 @@ func (x *DeletePortRequest) String() string {
 func (*DeletePortRequest) ProtoMessage() {}
 
 func (x *DeletePortRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_node_proto_msgTypes[38]
+	mi := &file_farrier_v1_node_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2535,7 +2676,7 @@ func (x *DeletePortRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePortRequest.ProtoReflect.Descriptor instead.
 func (*DeletePortRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_node_proto_rawDescGZIP(), []int{38}
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *DeletePortRequest) GetPort() string {
@@ -2560,7 +2701,7 @@ type DeletePortResponse struct {
 
 func (x *DeletePortResponse) Reset() {
 	*x = DeletePortResponse{}
-	mi := &file_farrier_v1_node_proto_msgTypes[39]
+	mi := &file_farrier_v1_node_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2572,7 +2713,7 @@ func (x *DeletePortResponse) String() string {
 func (*DeletePortResponse) ProtoMessage() {}
 
 func (x *DeletePortResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_node_proto_msgTypes[39]
+	mi := &file_farrier_v1_node_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2585,7 +2726,7 @@ func (x *DeletePortResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePortResponse.ProtoReflect.Descriptor instead.
 func (*DeletePortResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_node_proto_rawDescGZIP(), []int{39}
+	return file_farrier_v1_node_proto_rawDescGZIP(), []int{42}
 }
 
 type CreateNodesResponse_Result struct {
@@ -2598,7 +2739,7 @@ type CreateNodesResponse_Result struct {
 
 func (x *CreateNodesResponse_Result) Reset() {
 	*x = CreateNodesResponse_Result{}
-	mi := &file_farrier_v1_node_proto_msgTypes[44]
+	mi := &file_farrier_v1_node_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2610,7 +2751,7 @@ func (x *CreateNodesResponse_Result) String() string {
 func (*CreateNodesResponse_Result) ProtoMessage() {}
 
 func (x *CreateNodesResponse_Result) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_node_proto_msgTypes[44]
+	mi := &file_farrier_v1_node_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2835,7 +2976,14 @@ const file_farrier_v1_node_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\"i\n" +
 	"\x14GetInventoryResponse\x12%\n" +
 	"\x0einventory_json\x18\x01 \x01(\fR\rinventoryJson\x12*\n" +
-	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\">\n" +
+	"\x02at\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\")\n" +
+	"\x13ValidateNodeRequest\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\"J\n" +
+	"\x14ValidateNodeResponse\x122\n" +
+	"\x06checks\x18\x01 \x03(\v2\x1a.farrier.v1.InterfaceCheckR\x06checks\"]\n" +
+	"\x0eInterfaceCheck\x12\x1c\n" +
+	"\tinterface\x18\x01 \x01(\tR\tinterface\x12-\n" +
+	"\x05error\x18\x02 \x01(\v2\x17.farrier.v1.ErrorDetailR\x05error\">\n" +
 	"\x10WaiveWipeRequest\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"9\n" +
@@ -2868,7 +3016,7 @@ const file_farrier_v1_node_proto_rawDesc = "" +
 	"\x11DeletePortRequest\x12\x12\n" +
 	"\x04port\x18\x01 \x01(\tR\x04port\x12(\n" +
 	"\x04wait\x18\x02 \x01(\v2\x14.farrier.v1.LockWaitR\x04wait\"\x14\n" +
-	"\x12DeletePortResponse2\x8f\a\n" +
+	"\x12DeletePortResponse2\xe7\a\n" +
 	"\vNodeService\x12K\n" +
 	"\n" +
 	"CreateNode\x12\x1d.farrier.v1.CreateNodeRequest\x1a\x1e.farrier.v1.CreateNodeResponse\x12N\n" +
@@ -2882,7 +3030,8 @@ const file_farrier_v1_node_proto_rawDesc = "" +
 	"\x11SetProvisionState\x12$.farrier.v1.SetProvisionStateRequest\x1a%.farrier.v1.SetProvisionStateResponse\x12T\n" +
 	"\rSetPowerState\x12 .farrier.v1.SetPowerStateRequest\x1a!.farrier.v1.SetPowerStateResponse\x12W\n" +
 	"\x0eSetMaintenance\x12!.farrier.v1.SetMaintenanceRequest\x1a\".farrier.v1.SetMaintenanceResponse\x12V\n" +
-	"\fGetInventory\x12\x1f.farrier.v1.GetInventoryRequest\x1a .farrier.v1.GetInventoryResponse\"\x03\x90\x02\x01\x12H\n" +
+	"\fGetInventory\x12\x1f.farrier.v1.GetInventoryRequest\x1a .farrier.v1.GetInventoryResponse\"\x03\x90\x02\x01\x12V\n" +
+	"\fValidateNode\x12\x1f.farrier.v1.ValidateNodeRequest\x1a .farrier.v1.ValidateNodeResponse\"\x03\x90\x02\x01\x12H\n" +
 	"\tWaiveWipe\x12\x1c.farrier.v1.WaiveWipeRequest\x1a\x1d.farrier.v1.WaiveWipeResponse2\x8c\x03\n" +
 	"\vPortService\x12K\n" +
 	"\n" +
@@ -2906,7 +3055,7 @@ func file_farrier_v1_node_proto_rawDescGZIP() []byte {
 	return file_farrier_v1_node_proto_rawDescData
 }
 
-var file_farrier_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 48)
+var file_farrier_v1_node_proto_msgTypes = make([]protoimpl.MessageInfo, 51)
 var file_farrier_v1_node_proto_goTypes = []any{
 	(*Node)(nil),                       // 0: farrier.v1.Node
 	(*Instance)(nil),                   // 1: farrier.v1.Instance
@@ -2936,123 +3085,130 @@ var file_farrier_v1_node_proto_goTypes = []any{
 	(*SetMaintenanceResponse)(nil),     // 25: farrier.v1.SetMaintenanceResponse
 	(*GetInventoryRequest)(nil),        // 26: farrier.v1.GetInventoryRequest
 	(*GetInventoryResponse)(nil),       // 27: farrier.v1.GetInventoryResponse
-	(*WaiveWipeRequest)(nil),           // 28: farrier.v1.WaiveWipeRequest
-	(*WaiveWipeResponse)(nil),          // 29: farrier.v1.WaiveWipeResponse
-	(*CreatePortRequest)(nil),          // 30: farrier.v1.CreatePortRequest
-	(*CreatePortResponse)(nil),         // 31: farrier.v1.CreatePortResponse
-	(*GetPortRequest)(nil),             // 32: farrier.v1.GetPortRequest
-	(*GetPortResponse)(nil),            // 33: farrier.v1.GetPortResponse
-	(*ListPortsRequest)(nil),           // 34: farrier.v1.ListPortsRequest
-	(*ListPortsResponse)(nil),          // 35: farrier.v1.ListPortsResponse
-	(*UpdatePortRequest)(nil),          // 36: farrier.v1.UpdatePortRequest
-	(*UpdatePortResponse)(nil),         // 37: farrier.v1.UpdatePortResponse
-	(*DeletePortRequest)(nil),          // 38: farrier.v1.DeletePortRequest
-	(*DeletePortResponse)(nil),         // 39: farrier.v1.DeletePortResponse
-	nil,                                // 40: farrier.v1.Node.PropertiesEntry
-	nil,                                // 41: farrier.v1.Node.DriverInfoEntry
-	nil,                                // 42: farrier.v1.Node.ExtraEntry
-	nil,                                // 43: farrier.v1.Instance.RootDeviceHintsEntry
-	(*CreateNodesResponse_Result)(nil), // 44: farrier.v1.CreateNodesResponse.Result
-	nil,                                // 45: farrier.v1.CleanStep.ArgsEntry
-	nil,                                // 46: farrier.v1.DeployArgs.RootDeviceHintsEntry
-	nil,                                // 47: farrier.v1.DeployArgs.MetaDataEntry
-	(*Lock)(nil),                       // 48: farrier.v1.Lock
-	(*Flow)(nil),                       // 49: farrier.v1.Flow
-	(*timestamppb.Timestamp)(nil),      // 50: google.protobuf.Timestamp
-	(*fieldmaskpb.FieldMask)(nil),      // 51: google.protobuf.FieldMask
-	(*LockWait)(nil),                   // 52: farrier.v1.LockWait
-	(*ErrorDetail)(nil),                // 53: farrier.v1.ErrorDetail
+	(*ValidateNodeRequest)(nil),        // 28: farrier.v1.ValidateNodeRequest
+	(*ValidateNodeResponse)(nil),       // 29: farrier.v1.ValidateNodeResponse
+	(*InterfaceCheck)(nil),             // 30: farrier.v1.InterfaceCheck
+	(*WaiveWipeRequest)(nil),           // 31: farrier.v1.WaiveWipeRequest
+	(*WaiveWipeResponse)(nil),          // 32: farrier.v1.WaiveWipeResponse
+	(*CreatePortRequest)(nil),          // 33: farrier.v1.CreatePortRequest
+	(*CreatePortResponse)(nil),         // 34: farrier.v1.CreatePortResponse
+	(*GetPortRequest)(nil),             // 35: farrier.v1.GetPortRequest
+	(*GetPortResponse)(nil),            // 36: farrier.v1.GetPortResponse
+	(*ListPortsRequest)(nil),           // 37: farrier.v1.ListPortsRequest
+	(*ListPortsResponse)(nil),          // 38: farrier.v1.ListPortsResponse
+	(*UpdatePortRequest)(nil),          // 39: farrier.v1.UpdatePortRequest
+	(*UpdatePortResponse)(nil),         // 40: farrier.v1.UpdatePortResponse
+	(*DeletePortRequest)(nil),          // 41: farrier.v1.DeletePortRequest
+	(*DeletePortResponse)(nil),         // 42: farrier.v1.DeletePortResponse
+	nil,                                // 43: farrier.v1.Node.PropertiesEntry
+	nil,                                // 44: farrier.v1.Node.DriverInfoEntry
+	nil,                                // 45: farrier.v1.Node.ExtraEntry
+	nil,                                // 46: farrier.v1.Instance.RootDeviceHintsEntry
+	(*CreateNodesResponse_Result)(nil), // 47: farrier.v1.CreateNodesResponse.Result
+	nil,                                // 48: farrier.v1.CleanStep.ArgsEntry
+	nil,                                // 49: farrier.v1.DeployArgs.RootDeviceHintsEntry
+	nil,                                // 50: farrier.v1.DeployArgs.MetaDataEntry
+	(*Lock)(nil),                       // 51: farrier.v1.Lock
+	(*Flow)(nil),                       // 52: farrier.v1.Flow
+	(*timestamppb.Timestamp)(nil),      // 53: google.protobuf.Timestamp
+	(*fieldmaskpb.FieldMask)(nil),      // 54: google.protobuf.FieldMask
+	(*LockWait)(nil),                   // 55: farrier.v1.LockWait
+	(*ErrorDetail)(nil),                // 56: farrier.v1.ErrorDetail
 }
 var file_farrier_v1_node_proto_depIdxs = []int32{
-	40, // 0: farrier.v1.Node.properties:type_name -> farrier.v1.Node.PropertiesEntry
-	41, // 1: farrier.v1.Node.driver_info:type_name -> farrier.v1.Node.DriverInfoEntry
-	42, // 2: farrier.v1.Node.extra:type_name -> farrier.v1.Node.ExtraEntry
+	43, // 0: farrier.v1.Node.properties:type_name -> farrier.v1.Node.PropertiesEntry
+	44, // 1: farrier.v1.Node.driver_info:type_name -> farrier.v1.Node.DriverInfoEntry
+	45, // 2: farrier.v1.Node.extra:type_name -> farrier.v1.Node.ExtraEntry
 	1,  // 3: farrier.v1.Node.instance:type_name -> farrier.v1.Instance
-	48, // 4: farrier.v1.Node.lock:type_name -> farrier.v1.Lock
-	49, // 5: farrier.v1.Node.flow:type_name -> farrier.v1.Flow
+	51, // 4: farrier.v1.Node.lock:type_name -> farrier.v1.Lock
+	52, // 5: farrier.v1.Node.flow:type_name -> farrier.v1.Flow
 	3,  // 6: farrier.v1.Node.wipe:type_name -> farrier.v1.WipeRecord
-	50, // 7: farrier.v1.Node.created_at:type_name -> google.protobuf.Timestamp
-	50, // 8: farrier.v1.Node.updated_at:type_name -> google.protobuf.Timestamp
-	50, // 9: farrier.v1.Node.provision_updated_at:type_name -> google.protobuf.Timestamp
+	53, // 7: farrier.v1.Node.created_at:type_name -> google.protobuf.Timestamp
+	53, // 8: farrier.v1.Node.updated_at:type_name -> google.protobuf.Timestamp
+	53, // 9: farrier.v1.Node.provision_updated_at:type_name -> google.protobuf.Timestamp
 	4,  // 10: farrier.v1.Node.ports:type_name -> farrier.v1.Port
 	2,  // 11: farrier.v1.Instance.image:type_name -> farrier.v1.Image
-	43, // 12: farrier.v1.Instance.root_device_hints:type_name -> farrier.v1.Instance.RootDeviceHintsEntry
-	50, // 13: farrier.v1.WipeRecord.at:type_name -> google.protobuf.Timestamp
+	46, // 12: farrier.v1.Instance.root_device_hints:type_name -> farrier.v1.Instance.RootDeviceHintsEntry
+	53, // 13: farrier.v1.WipeRecord.at:type_name -> google.protobuf.Timestamp
 	0,  // 14: farrier.v1.CreateNodeRequest.node:type_name -> farrier.v1.Node
 	0,  // 15: farrier.v1.CreateNodeResponse.node:type_name -> farrier.v1.Node
 	0,  // 16: farrier.v1.CreateNodesRequest.nodes:type_name -> farrier.v1.Node
-	44, // 17: farrier.v1.CreateNodesResponse.results:type_name -> farrier.v1.CreateNodesResponse.Result
-	51, // 18: farrier.v1.GetNodeRequest.mask:type_name -> google.protobuf.FieldMask
+	47, // 17: farrier.v1.CreateNodesResponse.results:type_name -> farrier.v1.CreateNodesResponse.Result
+	54, // 18: farrier.v1.GetNodeRequest.mask:type_name -> google.protobuf.FieldMask
 	0,  // 19: farrier.v1.GetNodeResponse.node:type_name -> farrier.v1.Node
 	12, // 20: farrier.v1.ListNodesRequest.filter:type_name -> farrier.v1.NodeFilter
-	51, // 21: farrier.v1.ListNodesRequest.mask:type_name -> google.protobuf.FieldMask
+	54, // 21: farrier.v1.ListNodesRequest.mask:type_name -> google.protobuf.FieldMask
 	0,  // 22: farrier.v1.ListNodesResponse.nodes:type_name -> farrier.v1.Node
 	0,  // 23: farrier.v1.UpdateNodeRequest.node:type_name -> farrier.v1.Node
-	51, // 24: farrier.v1.UpdateNodeRequest.mask:type_name -> google.protobuf.FieldMask
-	52, // 25: farrier.v1.UpdateNodeRequest.wait:type_name -> farrier.v1.LockWait
+	54, // 24: farrier.v1.UpdateNodeRequest.mask:type_name -> google.protobuf.FieldMask
+	55, // 25: farrier.v1.UpdateNodeRequest.wait:type_name -> farrier.v1.LockWait
 	0,  // 26: farrier.v1.UpdateNodeResponse.node:type_name -> farrier.v1.Node
-	52, // 27: farrier.v1.DeleteNodeRequest.wait:type_name -> farrier.v1.LockWait
+	55, // 27: farrier.v1.DeleteNodeRequest.wait:type_name -> farrier.v1.LockWait
 	20, // 28: farrier.v1.SetProvisionStateRequest.deploy:type_name -> farrier.v1.DeployArgs
 	19, // 29: farrier.v1.SetProvisionStateRequest.clean_steps:type_name -> farrier.v1.CleanStep
-	52, // 30: farrier.v1.SetProvisionStateRequest.wait:type_name -> farrier.v1.LockWait
-	45, // 31: farrier.v1.CleanStep.args:type_name -> farrier.v1.CleanStep.ArgsEntry
+	55, // 30: farrier.v1.SetProvisionStateRequest.wait:type_name -> farrier.v1.LockWait
+	48, // 31: farrier.v1.CleanStep.args:type_name -> farrier.v1.CleanStep.ArgsEntry
 	2,  // 32: farrier.v1.DeployArgs.image:type_name -> farrier.v1.Image
-	46, // 33: farrier.v1.DeployArgs.root_device_hints:type_name -> farrier.v1.DeployArgs.RootDeviceHintsEntry
-	47, // 34: farrier.v1.DeployArgs.meta_data:type_name -> farrier.v1.DeployArgs.MetaDataEntry
+	49, // 33: farrier.v1.DeployArgs.root_device_hints:type_name -> farrier.v1.DeployArgs.RootDeviceHintsEntry
+	50, // 34: farrier.v1.DeployArgs.meta_data:type_name -> farrier.v1.DeployArgs.MetaDataEntry
 	0,  // 35: farrier.v1.SetProvisionStateResponse.node:type_name -> farrier.v1.Node
-	52, // 36: farrier.v1.SetPowerStateRequest.wait:type_name -> farrier.v1.LockWait
+	55, // 36: farrier.v1.SetPowerStateRequest.wait:type_name -> farrier.v1.LockWait
 	0,  // 37: farrier.v1.SetPowerStateResponse.node:type_name -> farrier.v1.Node
 	0,  // 38: farrier.v1.SetMaintenanceResponse.node:type_name -> farrier.v1.Node
-	50, // 39: farrier.v1.GetInventoryResponse.at:type_name -> google.protobuf.Timestamp
-	0,  // 40: farrier.v1.WaiveWipeResponse.node:type_name -> farrier.v1.Node
-	4,  // 41: farrier.v1.CreatePortRequest.port:type_name -> farrier.v1.Port
-	52, // 42: farrier.v1.CreatePortRequest.wait:type_name -> farrier.v1.LockWait
-	4,  // 43: farrier.v1.CreatePortResponse.port:type_name -> farrier.v1.Port
-	4,  // 44: farrier.v1.GetPortResponse.port:type_name -> farrier.v1.Port
-	4,  // 45: farrier.v1.ListPortsResponse.ports:type_name -> farrier.v1.Port
-	4,  // 46: farrier.v1.UpdatePortRequest.port:type_name -> farrier.v1.Port
-	51, // 47: farrier.v1.UpdatePortRequest.mask:type_name -> google.protobuf.FieldMask
-	52, // 48: farrier.v1.UpdatePortRequest.wait:type_name -> farrier.v1.LockWait
-	4,  // 49: farrier.v1.UpdatePortResponse.port:type_name -> farrier.v1.Port
-	52, // 50: farrier.v1.DeletePortRequest.wait:type_name -> farrier.v1.LockWait
-	53, // 51: farrier.v1.CreateNodesResponse.Result.error:type_name -> farrier.v1.ErrorDetail
-	5,  // 52: farrier.v1.NodeService.CreateNode:input_type -> farrier.v1.CreateNodeRequest
-	7,  // 53: farrier.v1.NodeService.CreateNodes:input_type -> farrier.v1.CreateNodesRequest
-	9,  // 54: farrier.v1.NodeService.GetNode:input_type -> farrier.v1.GetNodeRequest
-	11, // 55: farrier.v1.NodeService.ListNodes:input_type -> farrier.v1.ListNodesRequest
-	14, // 56: farrier.v1.NodeService.UpdateNode:input_type -> farrier.v1.UpdateNodeRequest
-	16, // 57: farrier.v1.NodeService.DeleteNode:input_type -> farrier.v1.DeleteNodeRequest
-	18, // 58: farrier.v1.NodeService.SetProvisionState:input_type -> farrier.v1.SetProvisionStateRequest
-	22, // 59: farrier.v1.NodeService.SetPowerState:input_type -> farrier.v1.SetPowerStateRequest
-	24, // 60: farrier.v1.NodeService.SetMaintenance:input_type -> farrier.v1.SetMaintenanceRequest
-	26, // 61: farrier.v1.NodeService.GetInventory:input_type -> farrier.v1.GetInventoryRequest
-	28, // 62: farrier.v1.NodeService.WaiveWipe:input_type -> farrier.v1.WaiveWipeRequest
-	30, // 63: farrier.v1.PortService.CreatePort:input_type -> farrier.v1.CreatePortRequest
-	32, // 64: farrier.v1.PortService.GetPort:input_type -> farrier.v1.GetPortRequest
-	34, // 65: farrier.v1.PortService.ListPorts:input_type -> farrier.v1.ListPortsRequest
-	36, // 66: farrier.v1.PortService.UpdatePort:input_type -> farrier.v1.UpdatePortRequest
-	38, // 67: farrier.v1.PortService.DeletePort:input_type -> farrier.v1.DeletePortRequest
-	6,  // 68: farrier.v1.NodeService.CreateNode:output_type -> farrier.v1.CreateNodeResponse
-	8,  // 69: farrier.v1.NodeService.CreateNodes:output_type -> farrier.v1.CreateNodesResponse
-	10, // 70: farrier.v1.NodeService.GetNode:output_type -> farrier.v1.GetNodeResponse
-	13, // 71: farrier.v1.NodeService.ListNodes:output_type -> farrier.v1.ListNodesResponse
-	15, // 72: farrier.v1.NodeService.UpdateNode:output_type -> farrier.v1.UpdateNodeResponse
-	17, // 73: farrier.v1.NodeService.DeleteNode:output_type -> farrier.v1.DeleteNodeResponse
-	21, // 74: farrier.v1.NodeService.SetProvisionState:output_type -> farrier.v1.SetProvisionStateResponse
-	23, // 75: farrier.v1.NodeService.SetPowerState:output_type -> farrier.v1.SetPowerStateResponse
-	25, // 76: farrier.v1.NodeService.SetMaintenance:output_type -> farrier.v1.SetMaintenanceResponse
-	27, // 77: farrier.v1.NodeService.GetInventory:output_type -> farrier.v1.GetInventoryResponse
-	29, // 78: farrier.v1.NodeService.WaiveWipe:output_type -> farrier.v1.WaiveWipeResponse
-	31, // 79: farrier.v1.PortService.CreatePort:output_type -> farrier.v1.CreatePortResponse
-	33, // 80: farrier.v1.PortService.GetPort:output_type -> farrier.v1.GetPortResponse
-	35, // 81: farrier.v1.PortService.ListPorts:output_type -> farrier.v1.ListPortsResponse
-	37, // 82: farrier.v1.PortService.UpdatePort:output_type -> farrier.v1.UpdatePortResponse
-	39, // 83: farrier.v1.PortService.DeletePort:output_type -> farrier.v1.DeletePortResponse
-	68, // [68:84] is the sub-list for method output_type
-	52, // [52:68] is the sub-list for method input_type
-	52, // [52:52] is the sub-list for extension type_name
-	52, // [52:52] is the sub-list for extension extendee
-	0,  // [0:52] is the sub-list for field type_name
+	53, // 39: farrier.v1.GetInventoryResponse.at:type_name -> google.protobuf.Timestamp
+	30, // 40: farrier.v1.ValidateNodeResponse.checks:type_name -> farrier.v1.InterfaceCheck
+	56, // 41: farrier.v1.InterfaceCheck.error:type_name -> farrier.v1.ErrorDetail
+	0,  // 42: farrier.v1.WaiveWipeResponse.node:type_name -> farrier.v1.Node
+	4,  // 43: farrier.v1.CreatePortRequest.port:type_name -> farrier.v1.Port
+	55, // 44: farrier.v1.CreatePortRequest.wait:type_name -> farrier.v1.LockWait
+	4,  // 45: farrier.v1.CreatePortResponse.port:type_name -> farrier.v1.Port
+	4,  // 46: farrier.v1.GetPortResponse.port:type_name -> farrier.v1.Port
+	4,  // 47: farrier.v1.ListPortsResponse.ports:type_name -> farrier.v1.Port
+	4,  // 48: farrier.v1.UpdatePortRequest.port:type_name -> farrier.v1.Port
+	54, // 49: farrier.v1.UpdatePortRequest.mask:type_name -> google.protobuf.FieldMask
+	55, // 50: farrier.v1.UpdatePortRequest.wait:type_name -> farrier.v1.LockWait
+	4,  // 51: farrier.v1.UpdatePortResponse.port:type_name -> farrier.v1.Port
+	55, // 52: farrier.v1.DeletePortRequest.wait:type_name -> farrier.v1.LockWait
+	56, // 53: farrier.v1.CreateNodesResponse.Result.error:type_name -> farrier.v1.ErrorDetail
+	5,  // 54: farrier.v1.NodeService.CreateNode:input_type -> farrier.v1.CreateNodeRequest
+	7,  // 55: farrier.v1.NodeService.CreateNodes:input_type -> farrier.v1.CreateNodesRequest
+	9,  // 56: farrier.v1.NodeService.GetNode:input_type -> farrier.v1.GetNodeRequest
+	11, // 57: farrier.v1.NodeService.ListNodes:input_type -> farrier.v1.ListNodesRequest
+	14, // 58: farrier.v1.NodeService.UpdateNode:input_type -> farrier.v1.UpdateNodeRequest
+	16, // 59: farrier.v1.NodeService.DeleteNode:input_type -> farrier.v1.DeleteNodeRequest
+	18, // 60: farrier.v1.NodeService.SetProvisionState:input_type -> farrier.v1.SetProvisionStateRequest
+	22, // 61: farrier.v1.NodeService.SetPowerState:input_type -> farrier.v1.SetPowerStateRequest
+	24, // 62: farrier.v1.NodeService.SetMaintenance:input_type -> farrier.v1.SetMaintenanceRequest
+	26, // 63: farrier.v1.NodeService.GetInventory:input_type -> farrier.v1.GetInventoryRequest
+	28, // 64: farrier.v1.NodeService.ValidateNode:input_type -> farrier.v1.ValidateNodeRequest
+	31, // 65: farrier.v1.NodeService.WaiveWipe:input_type -> farrier.v1.WaiveWipeRequest
+	33, // 66: farrier.v1.PortService.CreatePort:input_type -> farrier.v1.CreatePortRequest
+	35, // 67: farrier.v1.PortService.GetPort:input_type -> farrier.v1.GetPortRequest
+	37, // 68: farrier.v1.PortService.ListPorts:input_type -> farrier.v1.ListPortsRequest
+	39, // 69: farrier.v1.PortService.UpdatePort:input_type -> farrier.v1.UpdatePortRequest
+	41, // 70: farrier.v1.PortService.DeletePort:input_type -> farrier.v1.DeletePortRequest
+	6,  // 71: farrier.v1.NodeService.CreateNode:output_type -> farrier.v1.CreateNodeResponse
+	8,  // 72: farrier.v1.NodeService.CreateNodes:output_type -> farrier.v1.CreateNodesResponse
+	10, // 73: farrier.v1.NodeService.GetNode:output_type -> farrier.v1.GetNodeResponse
+	13, // 74: farrier.v1.NodeService.ListNodes:output_type -> farrier.v1.ListNodesResponse
+	15, // 75: farrier.v1.NodeService.UpdateNode:output_type -> farrier.v1.UpdateNodeResponse
+	17, // 76: farrier.v1.NodeService.DeleteNode:output_type -> farrier.v1.DeleteNodeResponse
+	21, // 77: farrier.v1.NodeService.SetProvisionState:output_type -> farrier.v1.SetProvisionStateResponse
+	23, // 78: farrier.v1.NodeService.SetPowerState:output_type -> farrier.v1.SetPowerStateResponse
+	25, // 79: farrier.v1.NodeService.SetMaintenance:output_type -> farrier.v1.SetMaintenanceResponse
+	27, // 80: farrier.v1.NodeService.GetInventory:output_type -> farrier.v1.GetInventoryResponse
+	29, // 81: farrier.v1.NodeService.ValidateNode:output_type -> farrier.v1.ValidateNodeResponse
+	32, // 82: farrier.v1.NodeService.WaiveWipe:output_type -> farrier.v1.WaiveWipeResponse
+	34, // 83: farrier.v1.PortService.CreatePort:output_type -> farrier.v1.CreatePortResponse
+	36, // 84: farrier.v1.PortService.GetPort:output_type -> farrier.v1.GetPortResponse
+	38, // 85: farrier.v1.PortService.ListPorts:output_type -> farrier.v1.ListPortsResponse
+	40, // 86: farrier.v1.PortService.UpdatePort:output_type -> farrier.v1.UpdatePortResponse
+	42, // 87: farrier.v1.PortService.DeletePort:output_type -> farrier.v1.DeletePortResponse
+	71, // [71:88] is the sub-list for method output_type
+	54, // [54:71] is the sub-list for method input_type
+	54, // [54:54] is the sub-list for extension type_name
+	54, // [54:54] is the sub-list for extension extendee
+	0,  // [0:54] is the sub-list for field type_name
 }
 
 func init() { file_farrier_v1_node_proto_init() }
@@ -3070,7 +3226,7 @@ func file_farrier_v1_node_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_farrier_v1_node_proto_rawDesc), len(file_farrier_v1_node_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   48,
+			NumMessages:   51,
 			NumExtensions: 0,
 			NumServices:   2,
 		},

@@ -59,6 +59,9 @@ const (
 	// NodeServiceGetInventoryProcedure is the fully-qualified name of the NodeService's GetInventory
 	// RPC.
 	NodeServiceGetInventoryProcedure = "/farrier.v1.NodeService/GetInventory"
+	// NodeServiceValidateNodeProcedure is the fully-qualified name of the NodeService's ValidateNode
+	// RPC.
+	NodeServiceValidateNodeProcedure = "/farrier.v1.NodeService/ValidateNode"
 	// NodeServiceWaiveWipeProcedure is the fully-qualified name of the NodeService's WaiveWipe RPC.
 	NodeServiceWaiveWipeProcedure = "/farrier.v1.NodeService/WaiveWipe"
 	// PortServiceCreatePortProcedure is the fully-qualified name of the PortService's CreatePort RPC.
@@ -88,6 +91,9 @@ type NodeServiceClient interface {
 	SetPowerState(context.Context, *v1.SetPowerStateRequest) (*v1.SetPowerStateResponse, error)
 	SetMaintenance(context.Context, *v1.SetMaintenanceRequest) (*v1.SetMaintenanceResponse, error)
 	GetInventory(context.Context, *v1.GetInventoryRequest) (*v1.GetInventoryResponse, error)
+	// ValidateNode tells what stands in the way of work on the node, as far as the coordinators know. It changes nothing and
+	// calls no BMC: the verb manage does (Ironic: validate).
+	ValidateNode(context.Context, *v1.ValidateNodeRequest) (*v1.ValidateNodeResponse, error)
 	// WaiveWipe records that a node may become available without a wipe since its last tenancy.
 	WaiveWipe(context.Context, *v1.WaiveWipeRequest) (*v1.WaiveWipeResponse, error)
 }
@@ -166,6 +172,13 @@ func NewNodeServiceClient(httpClient connect.HTTPClient, baseURL string, opts ..
 			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 			connect.WithClientOptions(opts...),
 		),
+		validateNode: connect.NewClient[v1.ValidateNodeRequest, v1.ValidateNodeResponse](
+			httpClient,
+			baseURL+NodeServiceValidateNodeProcedure,
+			connect.WithSchema(nodeServiceMethods.ByName("ValidateNode")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
 		waiveWipe: connect.NewClient[v1.WaiveWipeRequest, v1.WaiveWipeResponse](
 			httpClient,
 			baseURL+NodeServiceWaiveWipeProcedure,
@@ -187,6 +200,7 @@ type nodeServiceClient struct {
 	setPowerState     *connect.Client[v1.SetPowerStateRequest, v1.SetPowerStateResponse]
 	setMaintenance    *connect.Client[v1.SetMaintenanceRequest, v1.SetMaintenanceResponse]
 	getInventory      *connect.Client[v1.GetInventoryRequest, v1.GetInventoryResponse]
+	validateNode      *connect.Client[v1.ValidateNodeRequest, v1.ValidateNodeResponse]
 	waiveWipe         *connect.Client[v1.WaiveWipeRequest, v1.WaiveWipeResponse]
 }
 
@@ -280,6 +294,15 @@ func (c *nodeServiceClient) GetInventory(ctx context.Context, req *v1.GetInvento
 	return nil, err
 }
 
+// ValidateNode calls farrier.v1.NodeService.ValidateNode.
+func (c *nodeServiceClient) ValidateNode(ctx context.Context, req *v1.ValidateNodeRequest) (*v1.ValidateNodeResponse, error) {
+	response, err := c.validateNode.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
 // WaiveWipe calls farrier.v1.NodeService.WaiveWipe.
 func (c *nodeServiceClient) WaiveWipe(ctx context.Context, req *v1.WaiveWipeRequest) (*v1.WaiveWipeResponse, error) {
 	response, err := c.waiveWipe.CallUnary(ctx, connect.NewRequest(req))
@@ -304,6 +327,9 @@ type NodeServiceHandler interface {
 	SetPowerState(context.Context, *v1.SetPowerStateRequest) (*v1.SetPowerStateResponse, error)
 	SetMaintenance(context.Context, *v1.SetMaintenanceRequest) (*v1.SetMaintenanceResponse, error)
 	GetInventory(context.Context, *v1.GetInventoryRequest) (*v1.GetInventoryResponse, error)
+	// ValidateNode tells what stands in the way of work on the node, as far as the coordinators know. It changes nothing and
+	// calls no BMC: the verb manage does (Ironic: validate).
+	ValidateNode(context.Context, *v1.ValidateNodeRequest) (*v1.ValidateNodeResponse, error)
 	// WaiveWipe records that a node may become available without a wipe since its last tenancy.
 	WaiveWipe(context.Context, *v1.WaiveWipeRequest) (*v1.WaiveWipeResponse, error)
 }
@@ -378,6 +404,13 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
 		connect.WithHandlerOptions(opts...),
 	)
+	nodeServiceValidateNodeHandler := connect.NewUnaryHandlerSimple(
+		NodeServiceValidateNodeProcedure,
+		svc.ValidateNode,
+		connect.WithSchema(nodeServiceMethods.ByName("ValidateNode")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
 	nodeServiceWaiveWipeHandler := connect.NewUnaryHandlerSimple(
 		NodeServiceWaiveWipeProcedure,
 		svc.WaiveWipe,
@@ -406,6 +439,8 @@ func NewNodeServiceHandler(svc NodeServiceHandler, opts ...connect.HandlerOption
 			nodeServiceSetMaintenanceHandler.ServeHTTP(w, r)
 		case NodeServiceGetInventoryProcedure:
 			nodeServiceGetInventoryHandler.ServeHTTP(w, r)
+		case NodeServiceValidateNodeProcedure:
+			nodeServiceValidateNodeHandler.ServeHTTP(w, r)
 		case NodeServiceWaiveWipeProcedure:
 			nodeServiceWaiveWipeHandler.ServeHTTP(w, r)
 		default:
@@ -455,6 +490,10 @@ func (UnimplementedNodeServiceHandler) SetMaintenance(context.Context, *v1.SetMa
 
 func (UnimplementedNodeServiceHandler) GetInventory(context.Context, *v1.GetInventoryRequest) (*v1.GetInventoryResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("farrier.v1.NodeService.GetInventory is not implemented"))
+}
+
+func (UnimplementedNodeServiceHandler) ValidateNode(context.Context, *v1.ValidateNodeRequest) (*v1.ValidateNodeResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("farrier.v1.NodeService.ValidateNode is not implemented"))
 }
 
 func (UnimplementedNodeServiceHandler) WaiveWipe(context.Context, *v1.WaiveWipeRequest) (*v1.WaiveWipeResponse, error) {
