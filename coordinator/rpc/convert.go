@@ -45,7 +45,9 @@ func (a *API) nodeOut(v *state.View, n *node.Node, d detail) *farrierv1.Node {
 	}
 	if d == whole {
 		for _, p := range v.Ports(n.ID) {
-			out.Ports = append(out.Ports, portOut(p))
+			port := portOut(p)
+			port.NodeName = n.Name
+			out.Ports = append(out.Ports, port)
 		}
 	}
 	return out

@@ -57,11 +57,21 @@ func (s portService) CreatePort(ctx context.Context, req *farrierv1.CreatePortRe
 }
 
 func (a *API) showPort(idOrMAC string) (*farrierv1.Port, error) {
-	p, err := resolvePort(a.Reader.View(), idOrMAC)
+	v := a.Reader.View()
+	p, err := resolvePort(v, idOrMAC)
 	if err != nil {
 		return nil, err
 	}
-	return portOut(p), nil
+	return namedPort(v, p), nil
+}
+
+// namedPort is a port with its node's name.
+func namedPort(v *state.View, p *node.Port) *farrierv1.Port {
+	out := portOut(p)
+	if n, ok := v.Node(p.Node); ok {
+		out.NodeName = n.Name
+	}
+	return out
 }
 
 func resolvePort(v *state.View, idOrMAC string) (*node.Port, error) {
@@ -87,7 +97,7 @@ func (s portService) GetPort(ctx context.Context, req *farrierv1.GetPortRequest)
 	if err != nil {
 		return nil, err
 	}
-	return &farrierv1.GetPortResponse{Port: portOut(p)}, nil
+	return &farrierv1.GetPortResponse{Port: namedPort(v, p)}, nil
 }
 
 // ListPorts implements PortService: of one node, or of all in the order of their ids.
@@ -110,7 +120,7 @@ func (s portService) ListPorts(ctx context.Context, req *farrierv1.ListPortsRequ
 			return nil, err
 		}
 		for _, p := range v.Ports(n.ID) {
-			out.Ports = append(out.Ports, portOut(p))
+			out.Ports = append(out.Ports, namedPort(v, p))
 		}
 		return out, nil
 	}
@@ -119,7 +129,7 @@ func (s portService) ListPorts(ctx context.Context, req *farrierv1.ListPortsRequ
 			out.NextPageToken = out.Ports[size-1].GetId()
 			return false
 		}
-		out.Ports = append(out.Ports, portOut(p))
+		out.Ports = append(out.Ports, namedPort(v, p))
 		return true
 	})
 	return out, nil

@@ -146,10 +146,15 @@ func (s ringService) Rebalance(ctx context.Context, req *farrierv1.RebalanceRequ
 	if _, done := s.answered(ctx); done { // which nodes moved is not kept: their events say it
 		return &farrierv1.RebalanceResponse{}, nil
 	}
-	moves := s.API.Rebalance(s.Reader.View(), req.GetGroup(), limit)
+	v := s.Reader.View()
+	moves := s.API.Rebalance(v, req.GetGroup(), limit)
 	out := &farrierv1.RebalanceResponse{}
 	for _, m := range moves {
-		out.Moves = append(out.Moves, &farrierv1.RebalanceResponse_Move{Node: string(m.Node), From: m.From, To: m.To})
+		move := &farrierv1.RebalanceResponse_Move{Node: string(m.Node), From: m.From, To: m.To}
+		if n, ok := v.Node(m.Node); ok {
+			move.NodeName = n.Name
+		}
+		out.Moves = append(out.Moves, move)
 	}
 	if req.GetDryRun() || len(moves) == 0 {
 		return out, nil

@@ -155,7 +155,7 @@ func checkIP(field, text string) error {
 	addr, err := netip.ParseAddr(text)
 	// Loopback is where machines in software live (test/lab).
 	if err != nil || !addr.IsGlobalUnicast() && !addr.IsLoopback() || addr.Zone() != "" {
-		return invalid(field, "%q is not the address of a machine", clip(text))
+		return invalid(field, "%q is not the address of a machine", clip(text)).WithHelp("give one IPv4 or IPv6 address, like 10.1.0.17")
 	}
 	return nil
 }

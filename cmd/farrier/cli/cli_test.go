@@ -21,7 +21,7 @@ func TestShowLeftFieldsOut(t *testing.T) {
 	var walk func(path string, m protoreflect.Message, root *farrierv1.Node)
 	told := map[protoreflect.FullName]bool{ // elsewhere, or by something else
 		"farrier.v1.Node.flow": true, "farrier.v1.Lock.node": true, "farrier.v1.Lock.node_name": true, "farrier.v1.Lock.session": true, "farrier.v1.Lock.task": true,
-		"farrier.v1.Port.id": true, "farrier.v1.Port.node": true, "farrier.v1.Port.name": true, "farrier.v1.Port.pxe_enabled": true, "farrier.v1.Port.version": true,
+		"farrier.v1.Port.id": true, "farrier.v1.Port.node": true, "farrier.v1.Port.node_name": true, "farrier.v1.Port.name": true, "farrier.v1.Port.pxe_enabled": true, "farrier.v1.Port.version": true,
 	}
 	walk = func(path string, m protoreflect.Message, root *farrierv1.Node) {
 		for i := range m.Descriptor().Fields().Len() {

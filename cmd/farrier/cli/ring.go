@@ -1,10 +1,12 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -58,7 +60,7 @@ func (a *app) ring() *cobra.Command {
 		return s.Message(res, func() {
 			var rows [][]string
 			for _, m := range res.GetMoves() {
-				rows = append(rows, []string{m.GetNode(), m.GetFrom(), m.GetTo()})
+				rows = append(rows, []string{cmp.Or(m.GetNodeName(), m.GetNode()), m.GetFrom(), m.GetTo()})
 			}
 			s.Rows([]string{"NODE", "FROM", "TO"}, rows)
 			s.say("%d moves", len(rows))
@@ -208,7 +210,7 @@ func (a *app) port() *cobra.Command {
 		return s.Message(all, func() {
 			var rows [][]string
 			for _, p := range all.GetPorts() {
-				rows = append(rows, []string{p.GetAddress(), p.GetIp(), fmt.Sprint(p.GetPxeEnabled()), p.GetName(), p.GetNode(), p.GetId()})
+				rows = append(rows, []string{p.GetAddress(), p.GetIp(), fmt.Sprint(p.GetPxeEnabled()), p.GetName(), cmp.Or(p.GetNodeName(), p.GetNode()), p.GetId()})
 			}
 			s.Rows([]string{"MAC", "IP", "PXE", "NAME", "NODE", "ID"}, rows)
 		})
@@ -224,6 +226,34 @@ func (a *app) port() *cobra.Command {
 		}
 		return s.Message(res.GetPort(), func() { s.say("port %s added to %s", res.GetPort().GetAddress(), args[0]) })
 	})
+	set := &cobra.Command{Use: "set PORT", Short: "Change a port, by id or MAC", Args: exactly(1)}
+	address := set.Flags().String("address", "", "its MAC address")
+	name := set.Flags().String("name", "", "a name for people")
+	setIP := set.Flags().String("ip", "", "reserve this address; empty: none")
+	setPXE := set.Flags().Bool("pxe", true, "boot from this port")
+	version := set.Flags().Uint64("if-version", 0, "only if the port still has this version")
+	swait := lockWait(set)
+	set.RunE = a.run(func(s *session, args []string) error {
+		old, err := s.Ports.GetPort(s.ctx, &farrierv1.GetPortRequest{Port: args[0]})
+		if err != nil {
+			return err
+		}
+		mask := &fieldmaskpb.FieldMask{}
+		for _, f := range [][2]string{{"address", "address"}, {"name", "name"}, {"ip", "ip"}, {"pxe", "pxe_enabled"}} {
+			if set.Flags().Changed(f[0]) {
+				mask.Paths = append(mask.Paths, f[1])
+			}
+		}
+		if len(mask.Paths) == 0 {
+			return fault.New(fault.Invalid, "set", "nothing to change").WithHelp("see `farrier port set --help` for what can be changed")
+		}
+		p := &farrierv1.Port{Id: old.GetPort().GetId(), Address: *address, Name: *name, Ip: *setIP, PxeEnabled: *setPXE}
+		res, err := s.Ports.UpdatePort(s.ctx, &farrierv1.UpdatePortRequest{Port: p, Mask: mask, Version: *version, Wait: swait()})
+		if err != nil {
+			return err
+		}
+		return s.Message(res.GetPort(), func() { s.say("port %s: version %d", res.GetPort().GetAddress(), res.GetPort().GetVersion()) })
+	})
 	del := &cobra.Command{Use: "delete PORT", Short: "Remove a port, by id or MAC", Args: exactly(1)}
 	dwait := lockWait(del)
 	del.RunE = a.run(func(s *session, args []string) error {
@@ -233,5 +263,5 @@ func (a *app) port() *cobra.Command {
 		}
 		return s.Message(res, func() { s.say("port %s removed", args[0]) })
 	})
-	return noun("port", "Network interfaces of machines", list, create, del)
+	return noun("port", "Network interfaces of machines", list, create, set, del)
 }

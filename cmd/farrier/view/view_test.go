@@ -119,6 +119,7 @@ func TestAnEmptyListWasNoList(t *testing.T) {
   "ip": "",
   "name": "",
   "node": "",
+  "node_name": "",
   "pxe_enabled": false,
   "version": "0"
 }

@@ -602,6 +602,7 @@ type Port struct {
 	PxeEnabled    bool                   `protobuf:"varint,5,opt,name=pxe_enabled,json=pxeEnabled,proto3" json:"pxe_enabled,omitempty"`
 	Ip            string                 `protobuf:"bytes,6,opt,name=ip,proto3" json:"ip,omitempty"` // assigned by the coordinator from the group's subnet, or asked for
 	Version       uint64                 `protobuf:"varint,7,opt,name=version,proto3" json:"version,omitempty"`
+	NodeName      string                 `protobuf:"bytes,8,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"` // output
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -683,6 +684,13 @@ func (x *Port) GetVersion() uint64 {
 		return x.Version
 	}
 	return 0
+}
+
+func (x *Port) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
 }
 
 type CreateNodeRequest struct {
@@ -2866,7 +2874,7 @@ const file_farrier_v1_node_proto_rawDesc = "" +
 	"\asampled\x18\x03 \x01(\x04R\asampled\x12\x10\n" +
 	"\x03who\x18\x04 \x01(\tR\x03who\x12\x16\n" +
 	"\x06reason\x18\x05 \x01(\tR\x06reason\x12*\n" +
-	"\x02at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xa3\x01\n" +
+	"\x02at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x02at\"\xc0\x01\n" +
 	"\x04Port\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x18\n" +
@@ -2875,7 +2883,8 @@ const file_farrier_v1_node_proto_rawDesc = "" +
 	"\vpxe_enabled\x18\x05 \x01(\bR\n" +
 	"pxeEnabled\x12\x0e\n" +
 	"\x02ip\x18\x06 \x01(\tR\x02ip\x12\x18\n" +
-	"\aversion\x18\a \x01(\x04R\aversion\"9\n" +
+	"\aversion\x18\a \x01(\x04R\aversion\x12\x1b\n" +
+	"\tnode_name\x18\b \x01(\tR\bnodeName\"9\n" +
 	"\x11CreateNodeRequest\x12$\n" +
 	"\x04node\x18\x01 \x01(\v2\x10.farrier.v1.NodeR\x04node\":\n" +
 	"\x12CreateNodeResponse\x12$\n" +

@@ -2993,6 +2993,7 @@ type RebalanceResponse_Move struct {
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	From          string                 `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
 	To            string                 `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`
+	NodeName      string                 `protobuf:"bytes,4,opt,name=node_name,json=nodeName,proto3" json:"node_name,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -3048,6 +3049,13 @@ func (x *RebalanceResponse_Move) GetTo() string {
 	return ""
 }
 
+func (x *RebalanceResponse_Move) GetNodeName() string {
+	if x != nil {
+		return x.NodeName
+	}
+	return ""
+}
+
 var File_farrier_v1_ring_proto protoreflect.FileDescriptor
 
 const file_farrier_v1_ring_proto_rawDesc = "" +
@@ -3094,13 +3102,14 @@ const file_farrier_v1_ring_proto_rawDesc = "" +
 	"\x10RebalanceRequest\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x14\n" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\x8d\x01\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\xaa\x01\n" +
 	"\x11RebalanceResponse\x128\n" +
-	"\x05moves\x18\x01 \x03(\v2\".farrier.v1.RebalanceResponse.MoveR\x05moves\x1a>\n" +
+	"\x05moves\x18\x01 \x03(\v2\".farrier.v1.RebalanceResponse.MoveR\x05moves\x1a[\n" +
 	"\x04Move\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x0e\n" +
-	"\x02to\x18\x03 \x01(\tR\x02to\"\xb7\x03\n" +
+	"\x02to\x18\x03 \x01(\tR\x02to\x12\x1b\n" +
+	"\tnode_name\x18\x04 \x01(\tR\bnodeName\"\xb7\x03\n" +
 	"\x05Agent\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
 	"\x05group\x18\x02 \x01(\tR\x05group\x12\x18\n" +
