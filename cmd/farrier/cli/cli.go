@@ -71,7 +71,7 @@ func New(version string, in io.Reader, out, errOut io.Writer) *cobra.Command {
 	f.DurationVar(&a.timeout, "timeout", 0, "give up after this time (default: only when coordinators do not answer)")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(a.node(), a.port(), a.lock(), a.ring(), a.agent(), a.event(), a.coordinator(), a.setting(), a.operator())
-	a.completeNodes(root)
+	a.complete(root)
 	return root
 }
 
