@@ -16,6 +16,7 @@ func bodyProto(b Body, depth int) (*pb.Body, error) {
 	case InitCluster:
 		return &pb.Body{Body: &pb.Body_InitCluster{InitCluster: &pb.InitCluster{
 			ClusterId: b.ClusterID, CaCert: b.CACert, CaKey: sealedProto(b.CAKey), Settings: settingsProto(b.Settings),
+			Issued: issuedProto(b.Issued),
 		}}}, nil
 	case Tick:
 		return &pb.Body{Body: &pb.Body_Tick{Tick: &pb.Tick{
@@ -142,6 +143,7 @@ func agentProto(b Body) *pb.Body {
 			Session: b.Session, Resume: b.Resume, Agent: b.Agent, Group: b.Group, Drivers: b.Drivers,
 			Weight: b.Weight, Journal: b.Journal, Incarnation: b.Incarnation, Version: b.Version, Level: b.Level,
 			RamdiskUrl: b.RamdiskURL, HttpUrl: b.HTTPURL, RamdiskPin: b.RamdiskPin,
+			Key: array32(&b.Key),
 		}}}
 	case CloseSession:
 		return &pb.Body{Body: &pb.Body_CloseSession{CloseSession: &pb.CloseSession{
@@ -174,17 +176,42 @@ func memberProto(b Body) *pb.Body {
 	case PutMember:
 		return &pb.Body{Body: &pb.Body_PutMember{PutMember: &pb.PutMember{Member: memberRecordProto(b.Member)}}}
 	case RemoveMember:
-		return &pb.Body{Body: &pb.Body_RemoveMember{RemoveMember: &pb.RemoveMember{Id: b.ID}}}
+		return &pb.Body{Body: &pb.Body_RemoveMember{RemoveMember: &pb.RemoveMember{Id: b.ID, Rejoins: b.Rejoins}}}
 	case CreateJoinToken:
 		return &pb.Body{Body: &pb.Body_CreateJoinToken{CreateJoinToken: &pb.CreateJoinToken{
 			Id: b.ID, Role: b.Role, Name: b.Name, Group: b.Group, Hash: array32(&b.Hash), Ttl: int64(b.TTL),
 		}}}
 	case UseJoinToken:
 		return &pb.Body{Body: &pb.Body_UseJoinToken{UseJoinToken: &pb.UseJoinToken{
-			Id: b.ID, Hash: array32(&b.Hash), Role: b.Role, Key: array32(&b.Key),
+			Id: b.ID, Hash: array32(&b.Hash), Role: b.Role, Key: array32(&b.Key), Ttl: int64(b.TTL),
 		}}}
+	case RenewCertificate:
+		return &pb.Body{Body: &pb.Body_RenewCertificate{RenewCertificate: &pb.RenewCertificate{Key: array32(&b.Key), Ttl: int64(b.TTL)}}}
+	case RevokeCertificates:
+		return &pb.Body{Body: &pb.Body_RevokeCertificates{RevokeCertificates: &pb.RevokeCertificates{Role: b.Role, Name: b.Name, Reason: b.Reason}}}
+	case RecoverRoster:
+		return &pb.Body{Body: &pb.Body_RecoverRoster{RecoverRoster: &pb.RecoverRoster{Issued: issuedProto(b.Issued)}}}
 	}
 	return nil
+}
+
+func issuedProto(list []Issued) []*pb.Issued {
+	out := makeSlice[*pb.Issued](len(list))
+	for i := range list {
+		x := &list[i]
+		out[i] = &pb.Issued{Key: array32(&x.Key), Role: x.Role, Name: x.Name, Group: x.Group, Ttl: int64(x.TTL)}
+	}
+	return out
+}
+
+func issuedOf(list []*pb.Issued) ([]Issued, error) {
+	out := makeSlice[Issued](len(list))
+	var err error
+	for i, m := range list {
+		out[i] = Issued{Role: m.GetRole(), Name: m.GetName(), Group: m.GetGroup(), TTL: dur(m.GetTtl())}
+		err = errors.Join(err, put32(&out[i].Key, m.GetKey()))
+	}
+	return out, err
 }
 
 // bodyOf is the body of a message; depth is 1 inside a batch.
@@ -216,9 +243,22 @@ func bodyOf(m *pb.Body, depth int) (Body, error) {
 		return b, err
 	case *pb.Body_UseJoinToken:
 		m := t.UseJoinToken
-		b := UseJoinToken{ID: m.GetId(), Role: m.GetRole()}
+		b := UseJoinToken{ID: m.GetId(), Role: m.GetRole(), TTL: dur(m.GetTtl())}
 		err := errors.Join(put32(&b.Hash, m.GetHash()), put32(&b.Key, m.GetKey()))
 		return b, err
+	case *pb.Body_InitCluster:
+		m := t.InitCluster
+		issued, err := issuedOf(m.GetIssued())
+		return InitCluster{ClusterID: m.GetClusterId(), CACert: m.GetCaCert(), CAKey: sealedOf(m.GetCaKey()), Settings: settingsOf(m.GetSettings()), Issued: issued}, err
+	case *pb.Body_RecoverRoster:
+		issued, err := issuedOf(t.RecoverRoster.GetIssued())
+		return RecoverRoster{Issued: issued}, err
+	case *pb.Body_RenewCertificate:
+		b := RenewCertificate{TTL: dur(t.RenewCertificate.GetTtl())}
+		err := put32(&b.Key, t.RenewCertificate.GetKey())
+		return b, err
+	case *pb.Body_OpenSession:
+		return openSessionOf(t.OpenSession)
 	case *pb.Body_CreateNode:
 		return createNodeOf(t.CreateNode)
 	case *pb.Body_UpdateNode:
@@ -235,6 +275,17 @@ func createNodeOf(m *pb.CreateNode) (Body, error) {
 	for i, p := range m.GetPorts() {
 		b.Ports[i] = portOf(p)
 	}
+	return b, err
+}
+
+func openSessionOf(m *pb.OpenSession) (Body, error) {
+	b := OpenSession{
+		Session: m.GetSession(), Resume: m.GetResume(), Agent: m.GetAgent(), Group: m.GetGroup(),
+		Drivers: m.GetDrivers(), Weight: m.GetWeight(), Journal: m.GetJournal(), Incarnation: m.GetIncarnation(),
+		Version: m.GetVersion(), Level: m.GetLevel(), RamdiskURL: m.GetRamdiskUrl(), HTTPURL: m.GetHttpUrl(),
+		RamdiskPin: m.GetRamdiskPin(),
+	}
+	err := put32(&b.Key, m.GetKey())
 	return b, err
 }
 

@@ -3,6 +3,7 @@ package command
 import (
 	"bytes"
 	"flag"
+	"fmt"
 	"os"
 	"path/filepath"
 	"reflect"
@@ -30,7 +31,7 @@ func bodies() []Body {
 		HandoverAck{}, CreateNode{}, UpdateNode{}, DeleteNode{}, CreatePort{}, UpdatePort{}, DeletePort{},
 		SetMaintenance{}, WaiveWipe{}, Provision{}, SetPower{}, Outcome{}, Edge{}, Timeout{}, Resume{}, AcquireLock{},
 		ReleaseLock{}, BreakLock{}, PutMember{}, RemoveMember{}, CreateJoinToken{}, UseJoinToken{}, RaiseLevel{},
-		NewGeneration{}, RecordBMCSession{}, Batch{},
+		NewGeneration{}, RecordBMCSession{}, RenewCertificate{}, RevokeCertificates{}, RecoverRoster{}, Batch{},
 	}
 }
 
@@ -309,6 +310,11 @@ func golden() []Command {
 		UseJoinToken{ID: "t", Hash: [32]byte{1}, Role: "agent"}, RaiseLevel{Level: 2}, NewGeneration{Reason: "restore"},
 		Batch{Commands: []Body{SetDrain{Agent: "a"}, DeletePort{Port: "p"}}},
 		RecordBMCSession{Node: n.ID, Session: "s1", Agent: "rack1-a", URI: "/redfish/v1/SessionService/Sessions/1", Opened: true},
+		RenewCertificate{Key: [32]byte{7}, TTL: time.Hour}, RevokeCertificates{Role: "operator", Name: "alice", Reason: "a stolen laptop"},
+		RecoverRoster{Issued: []Issued{{Key: [32]byte{7}, Role: "operator", Name: "admin", TTL: time.Hour}}},
+		RemoveMember{ID: "c1", Rejoins: true}, UseJoinToken{ID: "t", Hash: [32]byte{1}, Role: "agent", Key: [32]byte{8}, TTL: time.Hour},
+		InitCluster{ClusterID: "c", Issued: []Issued{{Key: [32]byte{9}, Role: "agent", Name: "a", Group: "g", TTL: time.Hour}}},
+		OpenSession{Session: "s1", Agent: "rack1-a", Key: [32]byte{8}},
 	} {
 		out = append(out, Command{Body: b, Header: Header{
 			Cluster: "c", At: at.Add(time.Duration(i)), Actor: "operator alice", Level: 1, Seed: [16]byte{byte(i + 1)},
@@ -323,13 +329,17 @@ func golden() []Command {
 var goldenLogs = []struct { // read-only
 	file     string
 	commands int
-}{{"level1.log", 33}, {"level1-bmc-session.log", 1}}
+}{{"level1.log", 33}, {"level1-bmc-session.log", 1}, {"level1-certificates.log", 7}}
 
 // TestGoldenLog holds every later build to what the first ones wrote: a length before each entry, one command each.
 func TestGoldenLog(t *testing.T) {
 	all := golden()
-	if len(all) != len(bodies()) {
-		t.Fatalf("%d commands, want one of each of %d", len(all), len(bodies()))
+	kinds := map[string]bool{}
+	for _, c := range all {
+		kinds[fmt.Sprintf("%T", c.Body)] = true
+	}
+	if len(kinds) != len(bodies()) {
+		t.Fatalf("commands of %d types, want one of each of %d", len(kinds), len(bodies()))
 	}
 	for _, l := range goldenLogs {
 		path, want := filepath.Join("testdata", l.file), all[:l.commands]
@@ -385,7 +395,7 @@ func readGolden(t *testing.T, path string) (got []Command) {
 // TestSnapshotRecordRoundTrip: the records of a snapshot that the codec of records has no other test for.
 func TestSnapshotRecordRoundTrip(t *testing.T) {
 	rapid.Check(t, func(t *rapid.T) {
-		for _, rec := range []any{&BMCSessions{}, &PackedNode{}} {
+		for _, rec := range []any{&BMCSessions{}, &PackedNode{}, &Certificate{}} {
 			fill(t, reflect.ValueOf(rec).Elem())
 			got, err := DecodeSnapshotRecord(AppendSnapshotRecord(nil, rec))
 			if d := cmp.Diff(rec, got); err != nil || d != "" {

@@ -45,6 +45,7 @@ type (
 		CACert    []byte // DER
 		CAKey     node.Sealed
 		Settings  Settings
+		Issued    []Issued // with what the roster of certificates begins
 	}
 	// Tick moves elapsed and renews sessions. D is at most one second; the first tick of a term has FirstOfTerm
 	// set and D zero, and gives every session a full TTL.
@@ -70,6 +71,7 @@ type (
 		Version                         string
 		Level                           uint32
 		RamdiskURL, HTTPURL, RamdiskPin string
+		Key                             [32]byte // SHA-256 of the public key in its certificate
 	}
 	// CloseSession ends a session at once.
 	CloseSession struct{ Session, Reason string }
@@ -78,7 +80,7 @@ type (
 		Agent string
 		On    bool
 	}
-	// RemoveAgent ends the agent's session and forgets it.
+	// RemoveAgent ends the agent's session, forgets it and revokes its certificates.
 	RemoveAgent struct{ Agent string }
 	// MoveNodes hands resting nodes over (rebalance). Each move is checked again.
 	MoveNodes struct{ Moves []Move }
@@ -200,8 +202,11 @@ type (
 
 	// PutMember records where a coordinator answers.
 	PutMember struct{ Member Member }
-	// RemoveMember forgets a coordinator.
-	RemoveMember struct{ ID string }
+	// RemoveMember forgets a coordinator, and revokes its certificates.
+	RemoveMember struct {
+		ID      string
+		Rejoins bool // it removes itself, to be recorded anew: its certificate stays
+	}
 	// CreateJoinToken stores the hash of a one-use token.
 	CreateJoinToken struct {
 		ID, Role, Name, Group string
@@ -213,9 +218,20 @@ type (
 		ID        string
 		Hash, Key [32]byte
 		Role      string
+		TTL       time.Duration // the life of the certificate that is made for it
 	}
 	// RaiseLevel raises the cluster's feature level.
 	RaiseLevel struct{ Level uint32 }
+	// RenewCertificate says that a key is certified anew.
+	RenewCertificate struct {
+		Key [32]byte
+		TTL time.Duration // the certificate's life
+	}
+	// RevokeCertificates takes all certificates of a role and name back. An operator's join tokens go with them.
+	RevokeCertificates struct{ Role, Name, Reason string }
+	// RecoverRoster is for a lost cluster that is made anew: its coordinators' certificates are revoked, its join tokens are
+	// over, and what is issued is added.
+	RecoverRoster struct{ Issued []Issued }
 	// NewGeneration is proposed once after a restore or a recovery: all sessions end, tokens rise above all before.
 	NewGeneration struct {
 		Reason string
@@ -238,6 +254,13 @@ type (
 type CleanStep struct {
 	Interface, Step string
 	Args            map[string]string
+}
+
+// Issued is a certificate that was made on a coordinator's host, without a join token.
+type Issued struct {
+	Key               [32]byte // SHA-256 of the public key
+	Role, Name, Group string
+	TTL               time.Duration
 }
 
 // Move is one handover of a rebalance.
@@ -294,37 +317,40 @@ const (
 	FlagRepeat              // the stored answer to a repeated request
 )
 
-func (InitCluster) body()      {}
-func (Tick) body()             {}
-func (UpdateSettings) body()   {}
-func (OpenSession) body()      {}
-func (CloseSession) body()     {}
-func (SetDrain) body()         {}
-func (RemoveAgent) body()      {}
-func (MoveNodes) body()        {}
-func (HandoverAck) body()      {}
-func (CreateNode) body()       {}
-func (UpdateNode) body()       {}
-func (DeleteNode) body()       {}
-func (CreatePort) body()       {}
-func (UpdatePort) body()       {}
-func (DeletePort) body()       {}
-func (SetMaintenance) body()   {}
-func (WaiveWipe) body()        {}
-func (Provision) body()        {}
-func (SetPower) body()         {}
-func (Outcome) body()          {}
-func (Edge) body()             {}
-func (Timeout) body()          {}
-func (Resume) body()           {}
-func (AcquireLock) body()      {}
-func (ReleaseLock) body()      {}
-func (BreakLock) body()        {}
-func (PutMember) body()        {}
-func (RemoveMember) body()     {}
-func (CreateJoinToken) body()  {}
-func (UseJoinToken) body()     {}
-func (RaiseLevel) body()       {}
-func (NewGeneration) body()    {}
-func (RecordBMCSession) body() {}
-func (Batch) body()            {}
+func (InitCluster) body()        {}
+func (Tick) body()               {}
+func (UpdateSettings) body()     {}
+func (OpenSession) body()        {}
+func (CloseSession) body()       {}
+func (SetDrain) body()           {}
+func (RemoveAgent) body()        {}
+func (MoveNodes) body()          {}
+func (HandoverAck) body()        {}
+func (CreateNode) body()         {}
+func (UpdateNode) body()         {}
+func (DeleteNode) body()         {}
+func (CreatePort) body()         {}
+func (UpdatePort) body()         {}
+func (DeletePort) body()         {}
+func (SetMaintenance) body()     {}
+func (WaiveWipe) body()          {}
+func (Provision) body()          {}
+func (SetPower) body()           {}
+func (Outcome) body()            {}
+func (Edge) body()               {}
+func (Timeout) body()            {}
+func (Resume) body()             {}
+func (AcquireLock) body()        {}
+func (ReleaseLock) body()        {}
+func (BreakLock) body()          {}
+func (PutMember) body()          {}
+func (RemoveMember) body()       {}
+func (CreateJoinToken) body()    {}
+func (UseJoinToken) body()       {}
+func (RaiseLevel) body()         {}
+func (NewGeneration) body()      {}
+func (RecordBMCSession) body()   {}
+func (RenewCertificate) body()   {}
+func (RevokeCertificates) body() {}
+func (RecoverRoster) body()      {}
+func (Batch) body()              {}

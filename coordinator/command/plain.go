@@ -15,9 +15,6 @@ func dur(ns int64) time.Duration { return time.Duration(ns) }
 // plainBodyOf reads the bodies whose messages cannot be wrong. m is one of the generated wrappers of Body.body.
 func plainBodyOf(m any) Body {
 	switch t := m.(type) {
-	case *pb.Body_InitCluster:
-		m := t.InitCluster
-		return InitCluster{ClusterID: m.GetClusterId(), CACert: m.GetCaCert(), CAKey: sealedOf(m.GetCaKey()), Settings: settingsOf(m.GetSettings())}
 	case *pb.Body_Tick:
 		m := t.Tick
 		return Tick{D: dur(m.GetD()), FirstOfTerm: m.GetFirstOfTerm(), Renew: m.GetRenew(), ClientSeen: m.GetClientSeen()}
@@ -38,7 +35,10 @@ func plainBodyOf(m any) Body {
 	case *pb.Body_PutMember:
 		return PutMember{Member: memberOf(t.PutMember.GetMember())}
 	case *pb.Body_RemoveMember:
-		return RemoveMember{ID: t.RemoveMember.GetId()}
+		return RemoveMember{ID: t.RemoveMember.GetId(), Rejoins: t.RemoveMember.GetRejoins()}
+	case *pb.Body_RevokeCertificates:
+		m := t.RevokeCertificates
+		return RevokeCertificates{Role: m.GetRole(), Name: m.GetName(), Reason: m.GetReason()}
 	}
 	for _, part := range [...]func(any) Body{flowBodyOf, nodeBodyOf, agentBodyOf} {
 		if b := part(m); b != nil {
@@ -111,14 +111,6 @@ func nodeBodyOf(m any) Body {
 
 func agentBodyOf(m any) Body {
 	switch t := m.(type) {
-	case *pb.Body_OpenSession:
-		m := t.OpenSession
-		return OpenSession{
-			Session: m.GetSession(), Resume: m.GetResume(), Agent: m.GetAgent(), Group: m.GetGroup(),
-			Drivers: m.GetDrivers(), Weight: m.GetWeight(), Journal: m.GetJournal(), Incarnation: m.GetIncarnation(),
-			Version: m.GetVersion(), Level: m.GetLevel(), RamdiskURL: m.GetRamdiskUrl(), HTTPURL: m.GetHttpUrl(),
-			RamdiskPin: m.GetRamdiskPin(),
-		}
 	case *pb.Body_CloseSession:
 		return CloseSession{Session: t.CloseSession.GetSession(), Reason: t.CloseSession.GetReason()}
 	case *pb.Body_SetDrain:

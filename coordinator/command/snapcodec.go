@@ -13,7 +13,7 @@ import (
 )
 
 // AppendSnapshotRecord appends one record of a snapshot: *Root, *node.Node, *PackedNode, *node.Port, *flow.Flow, *Session,
-// *Agent, *Ring, *JoinToken, *Client, *Answer, *Alarm, *Inventory, *BMCSessions, *Event, *Member or *SnapshotEnd. Equal records
+// *Agent, *Ring, *JoinToken, *Client, *Answer, *Alarm, *Inventory, *BMCSessions, *Certificate, *Event, *Member or *SnapshotEnd. Equal records
 // have equal bytes. It panics on any other type.
 func AppendSnapshotRecord(b []byte, rec any) []byte {
 	m := &pb.SnapshotRecord{}
@@ -108,7 +108,12 @@ func membershipProto(rec any) *pb.SnapshotRecord {
 		return &pb.SnapshotRecord{Record: &pb.SnapshotRecord_Ring{Ring: &pb.Ring{Group: r.Group, Driver: r.Driver, Epoch: r.Epoch}}}
 	case *JoinToken:
 		return &pb.SnapshotRecord{Record: &pb.SnapshotRecord_JoinToken{JoinToken: &pb.JoinTokenRecord{
-			Id: r.ID, Role: r.Role, Name: r.Name, Group: r.Group, Hash: r.Hash[:], Expires: int64(r.Expires), UsedBy: array32(&r.UsedBy),
+			Id: r.ID, Role: r.Role, Name: r.Name, Group: r.Group, Hash: r.Hash[:], Expires: int64(r.Expires), UsedBy: array32(&r.UsedBy), By: r.By,
+		}}}
+	case *Certificate:
+		return &pb.SnapshotRecord{Record: &pb.SnapshotRecord_Certificate{Certificate: &pb.Certificate{
+			Key: r.Key[:], Role: r.Role, Name: r.Name, Group: r.Group, InvitedBy: r.InvitedBy, JoinedAt: unixNano(r.JoinedAt),
+			RenewedAt: unixNano(r.RenewedAt), Ends: int64(r.Ends), RevokedBy: r.RevokedBy, RevokedAt: unixNano(r.RevokedAt), Reason: r.Reason,
 		}}}
 	case *Client:
 		return &pb.SnapshotRecord{Record: &pb.SnapshotRecord_Client{Client: &pb.Client{
@@ -195,8 +200,15 @@ func membershipOf(m *pb.SnapshotRecord) (any, error) {
 		return &Ring{Group: r.Ring.GetGroup(), Driver: r.Ring.GetDriver(), Epoch: r.Ring.GetEpoch()}, nil
 	case *pb.SnapshotRecord_JoinToken:
 		t := r.JoinToken
-		out := &JoinToken{ID: t.GetId(), Role: t.GetRole(), Name: t.GetName(), Group: t.GetGroup(), Expires: dur(t.GetExpires())}
+		out := &JoinToken{ID: t.GetId(), Role: t.GetRole(), Name: t.GetName(), Group: t.GetGroup(), Expires: dur(t.GetExpires()), By: t.GetBy()}
 		return out, errors.Join(put32(&out.Hash, t.GetHash()), put32(&out.UsedBy, t.GetUsedBy()))
+	case *pb.SnapshotRecord_Certificate:
+		c := r.Certificate
+		out := &Certificate{
+			Role: c.GetRole(), Name: c.GetName(), Group: c.GetGroup(), InvitedBy: c.GetInvitedBy(), JoinedAt: timeOf(c.GetJoinedAt()),
+			RenewedAt: timeOf(c.GetRenewedAt()), Ends: dur(c.GetEnds()), RevokedBy: c.GetRevokedBy(), RevokedAt: timeOf(c.GetRevokedAt()), Reason: c.GetReason(),
+		}
+		return out, put32(&out.Key, c.GetKey())
 	case *pb.SnapshotRecord_Client:
 		c := r.Client
 		return &Client{

@@ -51,6 +51,19 @@ type (
 		Hash                  [32]byte
 		Expires               time.Duration // elapsed
 		UsedBy                [32]byte      // the SHA-256 of the public key that joined with it; zero: unused
+		By                    string        // who made it
+	}
+	// Certificate is a key that the cluster's CA has certified: once, or again and again for the same holder.
+	Certificate struct {
+		Key               [32]byte // SHA-256 of the public key
+		Role, Name, Group string
+		InvitedBy         string        // who made the join token
+		JoinedAt          time.Time     // for people
+		RenewedAt         time.Time     // for people; zero: never
+		Ends              time.Duration // elapsed: no certificate of the key is good after it
+		RevokedBy         string        // "": it is believed
+		RevokedAt         time.Time     // for people
+		Reason            string        // of the revocation
 	}
 	// Client is a client session. An ended one keeps High, so that no old request runs twice.
 	Client struct {

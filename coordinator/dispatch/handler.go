@@ -137,7 +137,7 @@ func (d *Dispatch) hello(ctx context.Context, c *caller, stream *connect.BidiStr
 	}
 	ctx, cancel := context.WithTimeout(ctx, proposeWithin)
 	defer cancel()
-	results, err := d.propose(ctx, c.peer.Actor(), openSession(h))
+	results, err := d.propose(ctx, c.peer.Actor(), openSession(h, c.peer.Key))
 	if err == nil {
 		err = results[0].Err
 	}
@@ -186,14 +186,15 @@ func checkHello(h *farrierv1.Hello, peer identity.Peer) error {
 	return nil
 }
 
-func openSession(h *farrierv1.Hello) command.OpenSession {
+// openSession is the command of a hello. Apply asks the roster about the key, so that no state that is behind decides it.
+func openSession(h *farrierv1.Hello, key [32]byte) command.OpenSession {
 	var id [16]byte
 	rand.Read(id[:])
 	return command.OpenSession{
 		Session: hex.EncodeToString(id[:]), Resume: h.Session, Agent: h.Agent, Group: h.Group,
 		Drivers: h.Drivers, Weight: max(h.Weight, 1), Journal: hex.EncodeToString(h.JournalId),
 		Incarnation: h.Incarnation, Version: h.Version, Level: h.FeatureLevel,
-		RamdiskURL: h.RamdiskUrl, HTTPURL: h.HttpUrl, RamdiskPin: h.RamdiskPin,
+		RamdiskURL: h.RamdiskUrl, HTTPURL: h.HttpUrl, RamdiskPin: h.RamdiskPin, Key: key,
 	}
 }
 

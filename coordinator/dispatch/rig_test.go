@@ -84,6 +84,16 @@ func (m *model) Propose(ctx context.Context, cmds ...command.Command) ([]command
 	return results, nil
 }
 
+// certify puts a key in the roster, whoever leads.
+func (m *model) certify(x command.Issued) {
+	m.mu.Lock()
+	m.index++
+	m.st.Apply(m.index, command.Command{Header: command.Header{Cluster: cluster, Level: 1}, Body: command.RecoverRoster{Issued: []command.Issued{x}}})
+	m.view.Store(m.st.View())
+	m.mu.Unlock()
+	m.notify()
+}
+
 func (m *model) notify() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
@@ -259,7 +269,9 @@ func (r *rig) tick(d time.Duration) {
 
 // storeOf is the identity of an agent.
 func (r *rig) storeOf(name, group string) *identity.Store {
-	return r.store(identity.Peer{Cluster: cluster, Role: identity.RoleAgent, Name: name, Group: group})
+	s := r.store(identity.Peer{Cluster: cluster, Role: identity.RoleAgent, Name: name, Group: group})
+	r.model.certify(command.Issued{Key: s.Pin(), Role: "agent", Name: name, Group: group})
+	return s
 }
 
 // until waits for a condition that no channel tells of; each change of the replica or 1 ms looks again.

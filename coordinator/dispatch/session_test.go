@@ -227,3 +227,24 @@ func TestClientSessionsRideInTicks(t *testing.T) {
 		t.Errorf("seen %v", seen)
 	}
 }
+
+// TestRevokedAgentsStreamEnds: it is told, its machines have another owner, and its certificate opens no session.
+func TestRevokedAgentsStreamEnds(t *testing.T) {
+	r := newRig(t)
+	a := r.agent("a").connect()
+	id := r.node(1)
+	a.assigned(id)
+	b := r.agent("b").connect()
+	r.apply(command.RemoveAgent{Agent: "a"})
+	a.await("end of the session", func(m *farrierv1.CoordinatorMessage) bool { return m.GetSessionEnded() != nil })
+	a.ended()
+	b.assigned(id)
+	if err := a.dial().ended(); !strings.Contains(err.Error(), "agent a was revoked by operator alice") {
+		t.Errorf("it came back: %v", err)
+	}
+	stranger := r.agent("b")
+	stranger.store = r.store(identity.Peer{Cluster: cluster, Role: identity.RoleAgent, Name: "b", Group: "rack1"})
+	if err := stranger.dial().ended(); !strings.Contains(err.Error(), "has not certified the key of agent b") {
+		t.Errorf("a key that the cluster does not know: %v", err)
+	}
+}

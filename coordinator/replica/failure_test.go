@@ -335,14 +335,14 @@ func TestArchive(t *testing.T) {
 		c := newCluster(t, 3, nil)
 		defer c.close()
 		lead := c.leader()
-		propose(t, lead, putMember(1))
+		propose(t, lead, marker("1"))
 		var archive bytes.Buffer
 		a, err := lead.SaveSnapshot(t.Context(), &archive)
 		must(t, err)
 		if a.Cluster != testCluster || a.Index == 0 {
 			t.Errorf("the archive says %+v", a)
 		}
-		propose(t, lead, putMember(2))
+		propose(t, lead, marker("2"))
 		generation := lead.View().Cluster().Generation
 		for round := range 2 { // the second time, the archive is older than the cluster
 			if _, err := lead.RestoreSnapshot(t.Context(), bytes.NewReader(archive.Bytes())); err != nil {
@@ -354,16 +354,16 @@ func TestArchive(t *testing.T) {
 			}
 			generation = now
 		}
-		propose(t, lead, putMember(3))
+		propose(t, lead, marker("3"))
 		index, err := lead.ReadIndex(t.Context())
 		must(t, err)
 		for _, m := range c.members {
 			must(t, m.WaitApplied(t.Context(), index))
-			_, one := m.View().Member("m1")
-			_, two := m.View().Member("m2")
-			_, three := m.View().Member("m3")
+			_, one := m.View().Node("1")
+			_, two := m.View().Node("2")
+			_, three := m.View().Node("3")
 			if !one || two || !three || m.View().Hash() != lead.View().Hash() {
-				t.Errorf("%s: members 1, 2, 3 present: %v, %v, %v", m.name, one, two, three)
+				t.Errorf("%s: nodes 1, 2, 3 present: %v, %v, %v", m.name, one, two, three)
 			}
 		}
 		if _, err := c.others(lead)[0].RestoreSnapshot(t.Context(), bytes.NewReader(archive.Bytes())); !fault.Is(err, fault.NotLeader) {

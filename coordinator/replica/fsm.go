@@ -28,6 +28,8 @@ type fsm struct {
 	checked func(checkpoint)
 	paused  atomic.Int64                          // nanoseconds for which the last snapshot kept the next entry waiting
 	entry   func(index uint64, l *raft.Log) error // reads the log
+	revoked func()                                // told after the roster of certificates changed
+	roster  uint64                                // the one that was told of
 	upload  *upload                               // of an archive; nil without one
 
 	mu      sync.Mutex
@@ -39,7 +41,7 @@ type fsm struct {
 }
 
 func newFSM(cluster, file string, l *latch) *fsm {
-	f := &fsm{cluster: cluster, latch: l, state: state.New(), file: file, settled: func() {}, checked: func(checkpoint) {}, moved: make(chan struct{})}
+	f := &fsm{cluster: cluster, latch: l, state: state.New(), file: file, settled: func() {}, checked: func(checkpoint) {}, revoked: func() {}, moved: make(chan struct{})}
 	return f
 }
 
@@ -134,7 +136,12 @@ func (f *fsm) tell() {
 		close(f.moved)
 		f.moved, f.waiting = make(chan struct{}), false
 	}
+	roster := f.state.Roster()
 	f.mu.Unlock()
+	if roster != f.roster { // raft calls from one goroutine
+		f.roster = roster
+		f.revoked()
+	}
 	f.settled()
 }
 

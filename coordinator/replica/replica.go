@@ -145,7 +145,8 @@ func (r *Replica) openTransport() error {
 			if r.ready.Load() {
 				r.heard(member, m)
 			}
-		}, r.callerEnded)
+		}, r.callerEnded, func(key [32]byte) *state.Certificate { return r.View().Certificate(key) })
+		r.fsm.revoked = r.stream.cutRevoked
 		r.peers = r.stream
 		r.trans = newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: r.stream, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 10 * time.Second, Logger: newHclog(r.log),
@@ -216,9 +217,7 @@ func (r *Replica) Run(ctx context.Context) error {
 		r.raft.Shutdown() // not waited for: raft may hang in a store
 		return r.latch.failed()
 	}
-	if r.raft.State() == raft.Leader && len(r.voters()) > 1 {
-		r.handOn()
-	}
+	r.HandOn()
 	cancel()
 	stopped := make(chan error, 1)
 	go func() {
@@ -234,6 +233,13 @@ func (r *Replica) Run(ctx context.Context) error {
 		return r.latch.failed()
 	case <-time.After(stopTimeout):
 		return r.latch.fail(fault.New(fault.Timeout, "stop coordinator", "it did not stop within %v", stopTimeout))
+	}
+}
+
+// HandOn gives the leadership to another member, and returns when that was tried.
+func (r *Replica) HandOn() {
+	if r.raft.State() == raft.Leader && len(r.voters()) > 1 {
+		r.handOn()
 	}
 }
 

@@ -114,6 +114,7 @@ func (f *fsm) restore(l *raft.Log, content []byte) (command.Result, error) {
 	if err != nil {
 		return command.Result{}, fault.New(fault.Corrupt, "restore snapshot", "%w", err)
 	}
+	s.KeepMembership(f.state) // only this goroutine changes it
 	floor = max(floor, s.View().Cluster().Generation)
 	for s.View().Cluster().Generation <= floor {
 		raise[0].Header.Level = s.View().Cluster().Level
@@ -165,7 +166,7 @@ func (p *partReader) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// RestoreSnapshot replaces the state of the whole cluster by an archive's. On the leader only. The archive is verified as
+// RestoreSnapshot replaces the state of the whole cluster by an archive's, but for who belongs to it (state.KeepMembership). On the leader only. The archive is verified as
 // a whole before anything changes, and must be of this cluster. The restored state has a higher generation than both the
 // archive and the state that it replaces, in the same step: all sessions end, and no lock token is ever used again. With
 // fault.UnknownOutcome it may have happened; after any other error it has not.

@@ -107,6 +107,13 @@ func (r *Replica) callerEnded(member string) {
 type callerConn struct {
 	net.Conn
 	hungUp func()
+	closed func()
+}
+
+// Close implements net.Conn.
+func (c callerConn) Close() error {
+	c.closed()
+	return c.Conn.Close()
 }
 
 // Read tells when the other side has ended the connection.

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
@@ -25,7 +26,9 @@ const (
 )
 
 // stream is the Raft port: TLS 1.3 in both directions, and only for certificates of this cluster with the role
-// coordinator. An agent's certificate, though of the same CA, gets no byte to raft.
+// coordinator. An agent's certificate, though of the same CA, gets no byte to raft, and neither does a revoked one: its open
+// connections are cut when this member applies the revocation. A key that this member has not heard of is let in: a member that
+// is behind must not lock itself out by its own state.
 type stream struct {
 	listener net.Listener
 	address  streamAddr
@@ -34,6 +37,10 @@ type stream struct {
 	log      *slog.Logger
 	hashes   func(member string, m hashMessage)
 	hungUp   func(member string)
+	record   func(key [32]byte) *state.Certificate // of the roster
+
+	mu   sync.Mutex // guards open
+	open map[*tls.Conn]identity.Peer
 
 	raft   chan net.Conn
 	slots  chan struct{}
@@ -48,13 +55,13 @@ func (streamAddr) Network() string  { return "tcp" }
 func (a streamAddr) String() string { return string(a) }
 
 // newStream serves the listener until Close. hashes is called for each side message, hungUp for each raft connection that a
-// member ended; neither may block.
-func newStream(l net.Listener, advertise string, id *identity.Store, log *slog.Logger, hashes func(string, hashMessage), hungUp func(string)) *stream {
+// member ended; neither may block. record finds a key in the roster, or is nil.
+func newStream(l net.Listener, advertise string, id *identity.Store, log *slog.Logger, hashes func(string, hashMessage), hungUp func(string), record func([32]byte) *state.Certificate) *stream {
 	if advertise == "" {
 		advertise = l.Addr().String()
 	}
 	s := &stream{
-		listener: l, address: streamAddr(advertise), log: log, hashes: hashes, hungUp: hungUp,
+		listener: l, address: streamAddr(advertise), log: log, hashes: hashes, hungUp: hungUp, record: record, open: map[*tls.Conn]identity.Peer{},
 		server: identity.ServerTLS(id, tls.RequireAndVerifyClientCert), client: identity.ClientTLS(id, identity.RoleCoordinator),
 		raft: make(chan net.Conn), slots: make(chan struct{}, maxHandshakes),
 	}
@@ -101,7 +108,12 @@ func (s *stream) admit(raw net.Conn) {
 	if err == nil {
 		err = identity.RequireRole(p, identity.RoleCoordinator)
 	}
+	if err == nil {
+		s.keep(c, p) // before it is looked up: a revocation that is applied meanwhile cuts it
+		err = s.revoked(p)
+	}
 	if err != nil {
+		s.drop(c)
 		s.log.Warn("raft port: refused a connection", "from", raw.RemoteAddr().String(), "err", err)
 		raw.Close()
 		return
@@ -109,7 +121,7 @@ func (s *stream) admit(raw net.Conn) {
 	switch c.ConnectionState().NegotiatedProtocol {
 	case protoRaft:
 		select {
-		case s.raft <- callerConn{c, func() { s.hungUp(p.Name) }}:
+		case s.raft <- callerConn{c, func() { s.hungUp(p.Name) }, func() { s.drop(c) }}:
 			return
 		case <-s.ctx.Done():
 		}
@@ -119,7 +131,40 @@ func (s *stream) admit(raw net.Conn) {
 			s.hashes(p.Name, m)
 		}
 	}
+	s.drop(c)
 	c.Close()
+}
+
+// revoked is the refusal of a key that was taken back.
+func (s *stream) revoked(p identity.Peer) error {
+	if c := s.record(p.Key); c != nil {
+		return state.Admit(c, string(p.Role), p.Name)
+	}
+	return nil
+}
+
+func (s *stream) keep(c *tls.Conn, p identity.Peer) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.open[c] = p
+}
+
+func (s *stream) drop(c *tls.Conn) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	delete(s.open, c)
+}
+
+// cutRevoked ends the connections of keys that were taken back.
+func (s *stream) cutRevoked() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for c, p := range s.open {
+		if err := s.revoked(p); err != nil {
+			s.log.Warn("raft port: cut a connection", "from", c.RemoteAddr().String(), "err", err)
+			_ = c.NetConn().Close() // at once: its other side is not waited for
+		}
+	}
 }
 
 // Accept implements raft.StreamLayer.

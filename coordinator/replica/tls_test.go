@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -148,7 +149,7 @@ func TestRaftPortRefuses(t *testing.T) {
 		message hashMessage
 	}
 	heard := make(chan delivery, 8)
-	s := newStream(listen(t), "", own, slog.New(slog.NewTextHandler(t.Output(), nil)), func(member string, m hashMessage) { heard <- delivery{member, m} }, func(string) {})
+	s := newStream(listen(t), "", own, slog.New(slog.NewTextHandler(t.Output(), nil)), func(member string, m hashMessage) { heard <- delivery{member, m} }, func(string) {}, func([32]byte) *state.Certificate { return nil })
 	accepted := make(chan net.Conn, 8)
 	go func() {
 		for {
@@ -208,6 +209,64 @@ func TestRaftPortRefuses(t *testing.T) {
 	if _, err := s.Accept(); !errors.Is(err, net.ErrClosed) {
 		t.Errorf("Accept after Close: %v", err)
 	}
+}
+
+// TestRevokedCoordinatorGetsNoByteToRaft: neither on a connection that is open when its certificate is taken back, nor on a new
+// one. A key that the member has not heard of is let in.
+func TestRevokedCoordinatorGetsNoByteToRaft(t *testing.T) {
+	ca, err := identity.NewCA(testCluster)
+	must(t, err)
+	own := issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: "c1"})
+	gone := issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: "c2"})
+	cfg := Config{Cluster: testCluster, Member: "c1", Dir: filepath.Join(t.TempDir(), "c1"), Listener: listen(t), Identity: own}
+	cfg.Advertise = cfg.Listener.Addr().String()
+	first := initCommand()
+	body := first.Body.(command.InitCluster)
+	body.Issued = []command.Issued{{Key: gone.Pin(), Role: "coordinator", Name: "c2"}}
+	first.Body = body
+	must(t, Bootstrap(cfg, first))
+	r, stop := startReal(t, cfg)
+	defer func() { must(t, stop()) }()
+	waitLeading(t, r)
+	dial := func(id *identity.Store, proto string) *tls.Conn {
+		c := identity.ClientTLS(id, identity.RoleCoordinator)
+		c.NextProtos = []string{proto}
+		conn, err := tls.Dial("tcp", cfg.Advertise, c)
+		must(t, err)
+		return conn
+	}
+	// One byte of raft's own is answered by nothing, so that a read ends when the connection does.
+	open := dial(gone, protoRaft)
+	defer open.Close()
+	r.stream.mu.Lock()
+	n := len(r.stream.open)
+	r.stream.mu.Unlock()
+	if n > 1 {
+		t.Errorf("%d connections are counted, one is open", n)
+	}
+	res, err := r.Propose(t.Context(), command.Command{Header: header("operator alice"), Body: command.RemoveMember{ID: "c2"}})
+	must(t, err)
+	must(t, res[0].Err)
+	if _, err := open.Read(make([]byte, 1)); err == nil {
+		t.Error("raft answers on the open connection")
+	}
+	for _, proto := range []string{protoRaft, protoHash} {
+		c := dial(gone, proto)
+		_, err := c.Write([]byte{3})
+		if err == nil {
+			_, err = c.Read(make([]byte, 1))
+		}
+		if err == nil {
+			t.Errorf("a new connection was let in (%s)", proto)
+		}
+		c.Close()
+	}
+	unheard := dial(issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: "c3"}), protoRaft)
+	must(t, unheard.SetReadDeadline(time.Now().Add(200*time.Millisecond)))
+	if _, err := unheard.Read(make([]byte, 1)); !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Errorf("a coordinator that this member has not heard of: %v", err)
+	}
+	unheard.Close()
 }
 
 // BenchmarkPropose is durable commits on three members on disk and TLS, by 256 callers.

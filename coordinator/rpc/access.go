@@ -93,6 +93,9 @@ var table = map[string]access{ // read-only
 	fc.ClusterServiceUpdateSettingsProcedure:  {operators, leader, 0},
 	fc.ClusterServiceReadIndexProcedure:       {coordinators, itself, 0},
 
+	fc.CertificateServiceListCertificatesProcedure: {people, anyone, 0},
+	fc.CertificateServiceRevokeOperatorProcedure:   {operators, leader, 0},
+
 	fc.JoinServiceJoinProcedure:  {nil, leader, maxJoinBody},
 	fc.JoinServiceRenewProcedure: {members, leader, 0},
 }
@@ -131,8 +134,9 @@ func checkTable(rows map[string]access) error {
 // Caller is who a request comes from.
 type Caller struct {
 	identity.Peer
-	Anonymous bool   // no certificate: Join only
-	Via       string // the coordinator that sent the request on
+	Anonymous bool          // no certificate: Join only
+	Via       string        // the coordinator that sent the request on
+	via       identity.Peer // the same; zero: nobody did
 }
 
 type callerKey struct{}

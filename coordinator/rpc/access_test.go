@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"encoding/hex"
 	"maps"
 	"net/http"
 	"strings"
@@ -62,10 +63,12 @@ func TestEveryMethodRefusesOthers(t *testing.T) {
 
 func TestOnlyCoordinatorsSpeakForOthers(t *testing.T) {
 	w := newWorld(t, []string{"c1"}, "a1")
+	key := w.identity(identity.Peer{Cluster: testCluster, Role: identity.RoleOperator, Name: "bob"}).Pin()
 	create := func(c *http.Client, actor, name string) (*farrierv1.Node, error) {
 		client := fc.NewNodeServiceClient(c, w.url["c1"], connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
 			return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 				req.Header().Set(HeaderActor, actor)
+				req.Header().Set(HeaderActorKey, hex.EncodeToString(key[:]))
 				return next(ctx, req)
 			}
 		})))

@@ -10,6 +10,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
 )
 
 // agentService implements AgentService.
@@ -98,7 +99,9 @@ func (s agentService) RemoveAgent(ctx context.Context, req *farrierv1.RemoveAgen
 	res, err := s.once(ctx, func() (command.Result, error) {
 		v := s.Reader.View()
 		x, err := findAgent(v, req.GetAgent())
-		if err == nil && !req.GetForce() {
+		if err != nil && certified(v, identity.RoleAgent, req.GetAgent()) { // it joined and never came
+			err = nil
+		} else if err == nil && !req.GetForce() {
 			err = mayRemove(s.agentOut(v, x))
 		}
 		if err != nil {

@@ -111,7 +111,8 @@ func memberOut(m *command.Member) *farrierv1.Member {
 	return &farrierv1.Member{Id: m.ID, RaftAddress: m.RaftAddress, ApiAddress: m.APIAddress, RackAddress: m.RackAddress, Version: m.Version}
 }
 
-// RemoveMember implements ClusterService. A coordinator may remove itself only; it does so before it rejoins.
+// RemoveMember implements ClusterService, and takes the coordinator's certificate back. A coordinator may remove itself only; it
+// does so before it rejoins, and keeps its certificate.
 func (s clusterService) RemoveMember(ctx context.Context, req *farrierv1.RemoveMemberRequest) (*farrierv1.RemoveMemberResponse, error) {
 	const op = "remove member"
 	c := callerOf(ctx)
@@ -123,15 +124,20 @@ func (s clusterService) RemoveMember(ctx context.Context, req *farrierv1.RemoveM
 		return nil, fault.Wrap(op, err)
 	}
 	voter := slices.ContainsFunc(servers, func(x Server) bool { return x.ID == req.GetId() })
+	rejoins := c.Role == identity.RoleCoordinator
+	if voter && req.GetId() == s.ID && len(servers) > 1 && !rejoins { // the others would hear nothing more of it
+		s.HandOn()
+		return nil, fault.New(fault.NotLeader, op, "%s hands the leadership on before it goes", s.ID)
+	}
 	_, err = s.once(ctx, func() (command.Result, error) {
 		_, member := memberByID(s.Reader.View(), req.GetId())
 		switch {
-		case !voter && !member:
+		case !voter && !member && !certified(s.Reader.View(), identity.RoleCoordinator, req.GetId()):
 			return command.Result{}, fault.New(fault.NotFound, "", "there is no member %q", clip(req.GetId())).WithHelp("`farrier coordinator members` lists them")
 		case voter && len(servers) == 1:
 			return command.Result{}, fault.New(fault.Denied, "", "%s is the last member", req.GetId()).WithHelp("join another one first")
 		}
-		res, err := s.propose(ctx, command.RemoveMember{ID: req.GetId()})
+		res, err := s.propose(ctx, command.RemoveMember{ID: req.GetId(), Rejoins: rejoins})
 		if fault.Is(err, fault.NotFound) { // a voter without a record
 			err = nil
 		}

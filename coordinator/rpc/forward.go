@@ -3,6 +3,7 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
@@ -149,7 +150,11 @@ func (f *Forwarder) serve(w http.ResponseWriter, r *http.Request, c Caller, m me
 			p.Out.URL.Scheme, p.Out.URL.Host = "https", "leader" // each attempt sets the address
 			p.Out.Host = ""
 			p.Out.Header.Del(HeaderActorGroup)
+			p.Out.Header.Del(HeaderActorKey)
 			p.Out.Header.Set(HeaderActor, actorOf(c))
+			if !c.Anonymous {
+				p.Out.Header.Set(HeaderActorKey, hex.EncodeToString(c.Key[:]))
+			}
 			if c.Group != "" {
 				p.Out.Header.Set(HeaderActorGroup, c.Group)
 			}

@@ -3,6 +3,7 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"io"
 	"maps"
@@ -27,6 +28,7 @@ const (
 	HeaderSequence   = "Farrier-Seq"
 	HeaderActor      = "Farrier-Actor"
 	HeaderActorGroup = "Farrier-Actor-Group"
+	HeaderActorKey   = "Farrier-Actor-Key" // SHA-256 of the public key in the actor's certificate, in hex
 	// HeaderKind is on the answer of a member that could not decide, so that the request is tried elsewhere.
 	HeaderKind = "Farrier-Kind"
 	// HeaderMembers is on the answers to operators: the members' API addresses, separated by commas.
@@ -80,6 +82,9 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		err = authorise(r.URL.Path, m.access, caller)
 	}
 	if err == nil {
+		err = g.admit(r.Context(), caller, m)
+	}
+	if err == nil {
 		err = g.readBody(w, r, m)
 	}
 	if err != nil {
@@ -103,6 +108,20 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		return
 	}
 	g.next.ServeHTTP(w, r)
+}
+
+// admit judges the caller by the roster: where the leader serves, a caller that this member does not know is left to it.
+func (g *gate) admit(ctx context.Context, c Caller, m method) error {
+	if m.roles == nil && c.Via == "" {
+		return nil // whoever joins proves it by the token
+	}
+	if m.where != leader {
+		return g.api.admit(ctx, c)
+	}
+	if final, err := admitted(g.api.Reader.View(), c); final {
+		return err
+	}
+	return nil
 }
 
 // tellMembers adds where the API is to be found. A member that does not know itself yet, after a fresh start, knows the
@@ -138,6 +157,12 @@ func (g *gate) lead(w http.ResponseWriter, r *http.Request, caller Caller, m met
 				}
 			})
 			return
+		}
+		if m.roles != nil || caller.Via != "" {
+			if err := g.api.admit(ctx, caller); err != nil {
+				g.refuse(w, r, err)
+				return
+			}
 		}
 		if !id.IsZero() {
 			g.api.Queue.ClientSeen(id.Client)
@@ -217,7 +242,7 @@ func (g *gate) caller(r *http.Request) (Caller, error) {
 	if peer.Role != identity.RoleCoordinator || actor == "" {
 		return c, nil
 	}
-	c.Via = peer.Name
+	c.Via, c.via = peer.Name, peer
 	if actor == anonymousActor {
 		c.Peer, c.Anonymous = identity.Peer{Cluster: peer.Cluster}, true
 		return c, nil
@@ -227,6 +252,11 @@ func (g *gate) caller(r *http.Request) (Caller, error) {
 		return Caller{}, invalid(HeaderActor, "%q is not a role and a name", actor)
 	}
 	c.Peer = identity.Peer{Cluster: peer.Cluster, Role: identity.Role(role), Name: name, Group: r.Header.Get(HeaderActorGroup)}
+	key, err := hex.DecodeString(r.Header.Get(HeaderActorKey))
+	if err != nil || len(key) != len(c.Key) {
+		return Caller{}, invalid(HeaderActorKey, "%q is not the SHA-256 of a public key", clip(r.Header.Get(HeaderActorKey)))
+	}
+	copy(c.Key[:], key)
 	return c, nil
 }
 

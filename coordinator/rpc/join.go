@@ -164,7 +164,7 @@ func (a *API) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.
 	if err != nil {
 		return nil, err
 	}
-	if _, err := a.propose(ctx, command.UseJoinToken{ID: t.ID, Hash: t.Hash(), Role: string(t.Role), Key: key}); err != nil {
+	if _, err := a.propose(ctx, command.UseJoinToken{ID: t.ID, Hash: t.Hash(), Role: string(t.Role), Key: key, TTL: a.CertificateTTL}); err != nil {
 		return nil, err
 	}
 	peer := identity.Peer{Cluster: v.Cluster().ID, Role: t.Role, Name: t.Name, Group: t.Group}
@@ -281,9 +281,9 @@ func hostsOf(req *farrierv1.JoinRequest) []string {
 	return hosts
 }
 
-// Renew implements JoinService. The new certificate has the role, name and group of the old one.
+// Renew implements JoinService. The new certificate has the key, role, name and group of the old one.
 func (s joinService) Renew(ctx context.Context, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
-	out, err := s.renew(callerOf(ctx), req)
+	out, err := s.renew(ctx, callerOf(ctx), req)
 	return out, fault.Wrap("renew certificate", err)
 }
 
@@ -300,12 +300,25 @@ func present(v *state.View, c Caller) error {
 	return fault.New(fault.Denied, "", "%s is not of this cluster, or not any more", c.Actor()).WithHelp("it joins again with a new token: farrier %s token %s", c.Role, c.Name)
 }
 
-func (a *API) renew(c Caller, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
+func (a *API) renew(ctx context.Context, c Caller, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
 	if n := len(req.GetCsrDer()); n == 0 || n > maxCSR || len(req.GetIntermediateCsrDer()) > maxCSR {
 		return nil, invalid("csr_der", "a certificate request of at most %d bytes is needed", maxCSR)
 	}
 	v := a.Reader.View()
 	if err := present(v, c); err != nil {
+		return nil, err
+	}
+	key, err := keyOf(req.GetCsrDer())
+	if err == nil && key != c.Key {
+		err = invalid("csr_der", "it is for another key than the certificate's: a new key joins with a new token")
+	}
+	if err != nil {
+		return nil, err
+	}
+	if len(req.GetIntermediateCsrDer()) > 0 && c.Role != identity.RoleAgent {
+		return nil, fault.New(fault.Denied, "", "only an agent has a ramdisk CA")
+	}
+	if _, err := a.propose(ctx, command.RenewCertificate{Key: key, TTL: a.CertificateTTL}); err != nil {
 		return nil, err
 	}
 	ca, err := a.authority(v)
@@ -322,9 +335,6 @@ func (a *API) renew(c Caller, req *farrierv1.RenewRequest) (*farrierv1.RenewResp
 		return nil, err
 	}
 	if len(req.GetIntermediateCsrDer()) > 0 {
-		if c.Role != identity.RoleAgent {
-			return nil, fault.New(fault.Denied, "", "only an agent has a ramdisk CA")
-		}
 		out.IntermediateChainDer, err = ca.IssueIntermediate(req.GetIntermediateCsrDer(), peer, a.CertificateTTL)
 	}
 	return out, err

@@ -357,9 +357,13 @@ func TestSnapshotsAreSentInBoundedChunks(t *testing.T) {
 func TestTheRemovedDoNotRenew(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2"}, "a1")
 	renew := func(role identity.Role, name string) error {
-		_, store := joiner(t, w, "c1")
-		csr, _ := csrs(t, store)
-		_, err := fc.NewJoinServiceClient(w.as(role, name), w.url["c1"]).Renew(t.Context(), &farrierv1.RenewRequest{CsrDer: csr})
+		c := w.as(role, name)
+		p := identity.Peer{Cluster: testCluster, Role: role, Name: name}
+		if role == identity.RoleAgent {
+			p.Group = "default"
+		}
+		csr, _ := csrs(t, w.ids[p])
+		_, err := fc.NewJoinServiceClient(c, w.url["c1"]).Renew(t.Context(), &farrierv1.RenewRequest{CsrDer: csr})
 		return err
 	}
 	for role, name := range map[identity.Role]string{identity.RoleAgent: "a1", identity.RoleCoordinator: "c2", identity.RoleOperator: "alice"} {

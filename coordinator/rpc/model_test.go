@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/rand"
 	"crypto/tls"
 	"errors"
 	"io"
@@ -43,13 +44,16 @@ type model struct {
 	behind string // member that applies nothing
 	queued map[node.ID]int
 	waits  []time.Duration
+	stale  map[string]*state.View // what members that have not heard of the newest have, until they wait for it
 }
 
 func (m *model) apply(t *testing.T, body command.Body) command.Result {
 	t.Helper()
-	res, err := m.propose(command.Command{Header: command.Header{Cluster: testCluster, Actor: "coordinator c1", At: time.Unix(1e9, 0), Level: 1}, Body: body})
-	if err != nil || res[0].Err != nil {
-		t.Fatalf("%T: %v", body, errors.Join(err, res[0].Err))
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	res := m.commit(command.Command{Header: command.Header{Cluster: testCluster, Actor: "coordinator c1", At: time.Unix(1e9, 0), Level: 1}, Body: body})
+	if res[0].Err != nil {
+		t.Fatalf("%T: %v", body, res[0].Err)
 	}
 	return res[0]
 }
@@ -61,6 +65,11 @@ func (m *model) propose(cmds ...command.Command) ([]command.Result, error) {
 		m.lost, m.leader = nil, m.next
 		return nil, err
 	}
+	return m.commit(cmds...), nil
+}
+
+// commit applies commands; the caller has the mutex.
+func (m *model) commit(cmds ...command.Command) []command.Result {
 	m.index++
 	var out []command.Result
 	for _, c := range cmds {
@@ -74,7 +83,7 @@ func (m *model) propose(cmds ...command.Command) ([]command.Result, error) {
 		default:
 		}
 	}
-	return out, nil
+	return out
 }
 
 // failOnce lets the next proposal fail, after which another member leads.
@@ -135,6 +144,9 @@ func (r replica) ClientSeen(c string) {
 func (r replica) View() *state.View {
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	if v := r.stale[r.id]; v != nil {
+		return v
+	}
 	return r.view
 }
 
@@ -148,6 +160,7 @@ func (r replica) ReadIndex(context.Context) (uint64, error) {
 func (r replica) WaitApplied(ctx context.Context, _ uint64) error {
 	r.mu.Lock()
 	behind := r.behind == r.id
+	delete(r.stale, r.id)
 	r.mu.Unlock()
 	if !behind {
 		return nil
@@ -218,6 +231,8 @@ type world struct {
 	keys *secret.Keyring
 	apis map[string]*API
 	url  map[string]string
+	heir string                            // leads when the leader hands on
+	ids  map[identity.Peer]*identity.Store // that as gave out
 }
 
 // newWorld starts the members; the first leads. Every agent in agents is live in group default with both drivers.
@@ -227,13 +242,19 @@ func newWorld(t *testing.T, members []string, agents ...string) *world {
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, ca: ca, keys: secret.NewKeyring(), apis: map[string]*API{}, url: map[string]string{},
-		model: &model{state: state.New(), wakes: map[chan struct{}]bool{}, seen: map[string]bool{}, queued: map[node.ID]int{}}}
+	w := &world{t: t, ca: ca, keys: secret.NewKeyring(), apis: map[string]*API{}, url: map[string]string{}, ids: map[identity.Peer]*identity.Store{},
+		model: &model{state: state.New(), wakes: map[chan struct{}]bool{}, seen: map[string]bool{}, queued: map[node.ID]int{}, stale: map[string]*state.View{}}}
 	id, box, err := w.keys.Seal(ca.KeyDER(), "ca")
 	if err != nil {
 		t.Fatal(err)
 	}
-	w.apply(t, command.InitCluster{ClusterID: testCluster, CACert: ca.CertDER(), CAKey: node.Sealed{KeyID: id, Box: box}, Settings: command.DefaultSettings()})
+	var issued []command.Issued
+	for _, m := range members {
+		p := identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: m}
+		w.ids[p] = w.issue(p)
+		issued = append(issued, command.Issued{Key: w.ids[p].Pin(), Role: string(p.Role), Name: m})
+	}
+	w.apply(t, command.InitCluster{ClusterID: testCluster, CACert: ca.CertDER(), CAKey: node.Sealed{KeyID: id, Box: box}, Settings: command.DefaultSettings(), Issued: issued})
 	for _, m := range members {
 		w.start(m)
 	}
@@ -246,11 +267,12 @@ func newWorld(t *testing.T, members []string, agents ...string) *world {
 }
 
 func (w *world) start(name string) {
-	store := w.identity(identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: name})
+	store := w.ids[identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: name}]
 	rt := w.transport(store)
 	r := replica{w.model, name}
 	api, err := New(Config{ID: name, Version: "test", Reader: r, Proposer: r, Queue: r, Changes: r, Cluster: r, Progress: r,
 		Rebalance: func(*state.View, string, int) []command.Move { return nil }, Status: func() (uint64, uint64) { return 1, r.View().Index() },
+		HandOn:  func() { w.lead(w.heir) },
 		Keyring: w.keys, Identity: store, Transport: rt, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler),
 		LeaderWait: 300 * time.Millisecond, MaxWatchers: 2, SyncedEvery: 100 * time.Millisecond})
 	if err != nil {
@@ -264,10 +286,12 @@ func (w *world) start(name string) {
 	served := make(chan error, 1)
 	go func() { served <- srv.ServeTLS(ln, "", "") }()
 	ctx, cancel := context.WithCancel(context.Background())
-	done := make(chan error, 1)
+	done := make(chan error, 2)
 	go func() { done <- api.Forwarder().Run(ctx, r) }()
+	go func() { done <- api.Guard(ctx, r) }()
 	w.t.Cleanup(func() {
 		cancel()
+		<-done
 		<-done
 		_ = srv.Close()
 		<-served
@@ -277,7 +301,18 @@ func (w *world) start(name string) {
 	w.apply(w.t, command.PutMember{Member: command.Member{ID: name, RaftAddress: address, APIAddress: address, RackAddress: address, Version: "test", Level: 1}})
 }
 
+// identity is a certificate that the cluster knows: its key joined by a token.
 func (w *world) identity(p identity.Peer) *identity.Store {
+	w.t.Helper()
+	store := w.issue(p)
+	id := rand.Text()
+	w.apply(w.t, command.CreateJoinToken{ID: id, Role: string(p.Role), Name: p.Name, Group: p.Group, TTL: time.Minute})
+	w.apply(w.t, command.UseJoinToken{ID: id, Role: string(p.Role), Key: store.Pin()})
+	return store
+}
+
+// issue makes a certificate that the cluster does not know.
+func (w *world) issue(p identity.Peer) *identity.Store {
 	w.t.Helper()
 	store, err := identity.NewStore(w.t.TempDir())
 	if err != nil {
@@ -314,7 +349,10 @@ func (w *world) as(role identity.Role, name string) *http.Client {
 	if role == identity.RoleAgent {
 		p.Group = "default"
 	}
-	return &http.Client{Transport: w.transport(w.identity(p))}
+	if w.ids[p] == nil {
+		w.ids[p] = w.identity(p)
+	}
+	return &http.Client{Transport: w.transport(w.ids[p])}
 }
 
 func (w *world) nodes(member string) fc.NodeServiceClient {

@@ -16,7 +16,8 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// read is a view that holds everything committed before the call, unless stale is asked for.
+// read is a view that holds everything committed before the call, unless stale is asked for. A caller that this view's roster
+// does not have is refused, whatever the member knew when the call came.
 func (a *API) read(ctx context.Context, stale bool) (*state.View, error) {
 	if stale {
 		return a.Reader.View(), nil
@@ -37,7 +38,11 @@ func (a *API) read(ctx context.Context, stale bool) (*state.View, error) {
 		}
 		return nil, fault.Wrap("read", err)
 	}
-	return a.Reader.View(), nil
+	v := a.Reader.View()
+	if _, err := admitted(v, callerOf(ctx)); err != nil {
+		return nil, err
+	}
+	return v, nil
 }
 
 var errReadTimeout = fault.New(fault.NoQuorum, "read", "no leader confirmed the read in time").

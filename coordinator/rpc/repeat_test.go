@@ -17,12 +17,13 @@ import (
 
 // repeats are the clients of one operator whose requests all have one id.
 type repeats struct {
-	nodes    fc.NodeServiceClient
-	ports    fc.PortServiceClient
-	locks    fc.LockServiceClient
-	ring     fc.RingServiceClient
-	agents   fc.AgentServiceClient
-	clusters fc.ClusterServiceClient
+	nodes        fc.NodeServiceClient
+	ports        fc.PortServiceClient
+	locks        fc.LockServiceClient
+	ring         fc.RingServiceClient
+	agents       fc.AgentServiceClient
+	clusters     fc.ClusterServiceClient
+	certificates fc.CertificateServiceClient
 }
 
 // unrepeated are the changing methods that no table of repeats needs: what makes their repeat harmless is said.
@@ -115,6 +116,9 @@ func TestARepeatIsAnsweredAlthoughItsConditionsAreGone(t *testing.T) {
 		{fc.ClusterServiceUpdateSettingsProcedure, nil, func(ctx context.Context, c repeats) (proto.Message, error) {
 			return c.clusters.UpdateSettings(ctx, &farrierv1.UpdateSettingsRequest{Settings: &farrierv1.Settings{StepTries: 7}, Mask: &fieldmaskpb.FieldMask{Paths: []string{"step_tries"}}})
 		}, nil},
+		{fc.CertificateServiceRevokeOperatorProcedure, func(t *testing.T, w *world) { w.as(identity.RoleOperator, "bob") }, func(ctx context.Context, c repeats) (proto.Message, error) {
+			return c.certificates.RevokeOperator(ctx, &farrierv1.RevokeOperatorRequest{Name: "bob", Reason: "x"})
+		}, nil},
 	}
 	seen := map[string]bool{}
 	for _, row := range rows {
@@ -160,6 +164,7 @@ func (w *world) repeats(member string) repeats {
 		nodes: fc.NewNodeServiceClient(http, url, id), ports: fc.NewPortServiceClient(http, url, id),
 		locks: fc.NewLockServiceClient(http, url, id), ring: fc.NewRingServiceClient(http, url, id),
 		agents: fc.NewAgentServiceClient(http, url, id), clusters: fc.NewClusterServiceClient(http, url, id),
+		certificates: fc.NewCertificateServiceClient(http, url, id),
 	}
 }
 

@@ -101,6 +101,8 @@ type Config struct {
 	Progress Progress
 	// Rebalance names the moves that would bring resting nodes where new ones would go.
 	Rebalance func(v *state.View, group string, limit int) []command.Move
+	// HandOn gives the leadership to another member, and returns when that was tried.
+	HandOn func()
 	// Status is where the log stands, for people.
 	Status    func() (term, committed uint64)
 	Keyring   *secret.Keyring
@@ -122,6 +124,7 @@ type Config struct {
 type API struct {
 	Config
 	forward  *Forwarder
+	guard    guard
 	watchers atomic.Int64
 }
 
@@ -142,7 +145,7 @@ func New(cfg Config) (*API, error) {
 	if cfg.SyncedEvery == 0 {
 		cfg.SyncedEvery = 5 * time.Second
 	}
-	return &API{Config: cfg, forward: newForwarder(cfg)}, nil
+	return &API{Config: cfg, forward: newForwarder(cfg), guard: guard{held: map[*heldCall]struct{}{}}}, nil
 }
 
 // Forwarder is the way to the leader; the server room runs it.
@@ -164,6 +167,7 @@ func (a *API) Handler() http.Handler {
 	mux.Handle(fc.NewAgentServiceHandler(agentService{a}, opts...))
 	mux.Handle(fc.NewWatchServiceHandler(watchService{a}, opts...))
 	mux.Handle(fc.NewClusterServiceHandler(clusterService{a}, opts...))
+	mux.Handle(fc.NewCertificateServiceHandler(certificateService{a}, opts...))
 	mux.Handle(fc.NewJoinServiceHandler(joinService{a}, opts...))
 	return newGate(a, mux)
 }

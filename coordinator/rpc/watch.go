@@ -36,6 +36,8 @@ func (s watchService) Watch(ctx context.Context, req *farrierv1.WatchRequest, st
 		return fault.New(fault.Busy, "watch", "this coordinator has its %d watchers", s.MaxWatchers).WithHelp("watch another coordinator")
 	}
 	defer s.watchers.Add(-1)
+	ctx, stop := s.hold(ctx)
+	defer stop()
 	// A member that has just started may lack what the caller has seen elsewhere: wait for it.
 	v, err := s.read(ctx, false)
 	if err != nil {
@@ -48,7 +50,7 @@ func (s watchService) Watch(ctx context.Context, req *farrierv1.WatchRequest, st
 	if err := w.filter(v, req); err != nil {
 		return fault.Wrap("watch", err)
 	}
-	return w.run(ctx, req.GetProgress())
+	return refusedSince(ctx, w.run(ctx, req.GetProgress()))
 }
 
 // noEvents as the only type asks for progress alone: no event has it.
@@ -64,6 +66,7 @@ var eventTypes = []string{ // read-only
 	state.EventLockReleased, state.EventLockBroken, state.EventAgentSession, state.EventAgentDrain,
 	state.EventAgentRemoved, state.EventRingEpoch, state.EventClientEnded, state.EventSettings,
 	state.EventLevel, state.EventGeneration, state.EventMember, state.EventJoinToken,
+	state.EventCertificate,
 	state.EventAlarm,
 }
 

@@ -64,9 +64,11 @@ func (a *API) queue(ctx context.Context, body command.Body, w *farrierv1.LockWai
 	if until, bounded := ctx.Deadline(); bounded {
 		wait = waitWithin(wait, time.Until(until))
 	}
-	res, err := a.Queue.ProposeQueued(ctx, a.command(ctx, body), wait)
+	held, stop := a.hold(ctx)
+	defer stop()
+	res, err := a.Queue.ProposeQueued(held, a.command(ctx, body), wait)
 	if err != nil {
-		return command.Result{}, err
+		return command.Result{}, refusedSince(held, err)
 	}
 	return res, res.Err
 }

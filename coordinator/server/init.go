@@ -98,12 +98,14 @@ func initialise(_ context.Context, cfg config.Config, env Env, ls *listeners, o 
 	if err != nil {
 		return err
 	}
-	if err := writeOperator(o, ca, clusterID, ls.at, cfg.CertificateTTL); err != nil {
+	admin, err := writeOperator(o, ca, clusterID, ls.at, cfg.CertificateTTL)
+	if err != nil {
 		return err
 	}
 	first := command.Command{
 		Header: command.Header{Cluster: clusterID, At: env.Clock.Now(), Actor: id.Peer().Actor(), Level: rpc.Level},
-		Body:   command.InitCluster{ClusterID: clusterID, CACert: ca.CertDER(), CAKey: node.Sealed{KeyID: keyID, Box: box}, Settings: command.DefaultSettings()},
+		Body: command.InitCluster{ClusterID: clusterID, CACert: ca.CertDER(), CAKey: node.Sealed{KeyID: keyID, Box: box}, Settings: command.DefaultSettings(),
+			Issued: issued(cfg, id, admin)},
 	}
 	if err := replica.Bootstrap(replicaConfig(cfg, env, ls, id), first); err != nil {
 		return err
@@ -147,10 +149,11 @@ func recoverLost(ctx context.Context, cfg config.Config, env Env, ls *listeners,
 	if err != nil {
 		return err
 	}
-	if err := writeOperator(o, ca, c.ID, ls.at, cfg.CertificateTTL); err != nil {
+	admin, err := writeOperator(o, ca, c.ID, ls.at, cfg.CertificateTTL)
+	if err != nil {
 		return err
 	}
-	if err := replica.Recover(replicaConfig(cfg, env, ls, id), lost); err != nil {
+	if err := replica.Recover(replicaConfig(cfg, env, ls, id), lost, command.RecoverRoster{Issued: issued(cfg, id, admin)}); err != nil {
 		return err
 	}
 	fmt.Fprintf(env.Out, "recovered:  %d nodes, as they were on %s\n", lost.View().NodeCount(), lost.At.Format(time.RFC3339))
@@ -174,11 +177,21 @@ func issueTo(dir string, ca *identity.CA, p identity.Peer, hosts []string, ttl t
 	return store, store.Put(chain, ca.CertDER())
 }
 
-func writeOperator(o InitOptions, ca *identity.CA, clusterID string, at addresses, ttl time.Duration) error {
-	if _, err := issueTo(o.OperatorDir, ca, identity.Peer{Cluster: clusterID, Role: identity.RoleOperator, Name: o.Operator}, nil, ttl); err != nil {
-		return fault.Wrap("write operator's certificate", err)
+// issued is with what the roster begins.
+func issued(cfg config.Config, stores ...*identity.Store) (list []command.Issued) {
+	for _, s := range stores {
+		p := s.Peer()
+		list = append(list, command.Issued{Key: s.Pin(), Role: string(p.Role), Name: p.Name, TTL: cfg.CertificateTTL})
 	}
-	return fault.Wrap("write operator's servers", writeServers(o.OperatorDir, []string{at.API}))
+	return list
+}
+
+func writeOperator(o InitOptions, ca *identity.CA, clusterID string, at addresses, ttl time.Duration) (*identity.Store, error) {
+	store, err := issueTo(o.OperatorDir, ca, identity.Peer{Cluster: clusterID, Role: identity.RoleOperator, Name: o.Operator}, nil, ttl)
+	if err != nil {
+		return nil, fault.Wrap("write operator's certificate", err)
+	}
+	return store, fault.Wrap("write operator's servers", writeServers(o.OperatorDir, []string{at.API}))
 }
 
 func writeServers(dir string, api []string) error {

@@ -155,7 +155,7 @@ func compose(cfg config.Config, env Env, ls *listeners, id *identity.Store, keys
 	})
 	s.api, err = rpc.New(rpc.Config{
 		ID: cfg.Name, Version: s.env.Version, Own: s.record(), Reader: r, Proposer: r, Queue: s.dispatch, Changes: changes{r}, Cluster: cluster{r},
-		Progress: s.dispatch, Rebalance: plan.Rebalance, Status: func() (uint64, uint64) { st := r.Stats(); return st.Term, st.Committed },
+		Progress: s.dispatch, Rebalance: plan.Rebalance, HandOn: r.HandOn, Status: func() (uint64, uint64) { st := r.Stats(); return st.Term, st.Committed },
 		Keyring: keys, Identity: id, Transport: s.outward, Clock: env.Clock, Log: env.Log,
 		LeaderWait: cfg.LeaderWait, CertificateTTL: cfg.CertificateTTL, MaxWatchers: cfg.Limits.Watchers,
 	})
@@ -176,6 +176,7 @@ func (s *server) serve(ctx context.Context) error {
 	back.Go(func() error { return s.replica.Run(backCtx) })
 	back.Go(func() error { return s.dispatch.Run(backCtx) })
 	back.Go(func() error { return s.api.Forwarder().Run(backCtx, changes{s.replica}) })
+	back.Go(func() error { return s.api.Guard(backCtx, changes{s.replica}) })
 
 	rack := http.NewServeMux()
 	rack.Handle(s.dispatch.Handler())

@@ -12,6 +12,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/rpc"
+	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -23,7 +24,7 @@ const (
 	callTimeout   = 15 * time.Second
 )
 
-// reach is nil if the coordinator answers at its Raft address. It names none of the port's protocols, so that the
+// reach is nil if the coordinator answers at its Raft address, with a certificate that was not taken back. It names none of the port's protocols, so that the
 // other side closes the connection after the handshake.
 func (s *server) reach(ctx context.Context, id, raftAddress string) error {
 	cfg := identity.ClientTLS(s.id, identity.RoleCoordinator)
@@ -35,6 +36,9 @@ func (s *server) reach(ctx context.Context, id, raftAddress string) error {
 	peer, err := identity.PeerOf(conn.(*tls.Conn).ConnectionState())
 	if err == nil && peer.Name != id {
 		err = fault.New(fault.Denied, "reach coordinator", "%s answers at the address of %s", peer.Name, id)
+	}
+	if err == nil {
+		err = state.Admit(s.replica.View().Certificate(peer.Key), string(peer.Role), peer.Name)
 	}
 	return errors.Join(err, conn.Close())
 }

@@ -127,10 +127,15 @@ func (s *State) evacuate(agent, reason string) (moved int) {
 	return moved
 }
 
-// removeAgent ends the agent's session and forgets it, but for its name: it must join again with a token.
+// removeAgent ends the agent's session, revokes its certificates and forgets it, but for its name: it must join again with a
+// token. An agent that joined and never came has certificates only.
 func (s *State) removeAgent(c command.RemoveAgent) command.Result {
 	old := s.agent(c.Agent)
+	revoked := s.revoke(roleAgent, c.Agent, [32]byte{}, "it was removed")
 	if old == nil || old.Removed {
+		if revoked > 0 {
+			return ok()
+		}
 		return refuse(noAgentNamed(c.Agent))
 	}
 	nodes := len(s.ids(&s.nodesOf, c.Agent))

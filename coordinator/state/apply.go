@@ -181,7 +181,7 @@ func (s *State) batch(b command.Batch) command.Result {
 	var done uint64
 	for i, body := range b.Commands {
 		switch body.(type) {
-		case command.Batch, command.InitCluster, command.NewGeneration:
+		case command.Batch, command.InitCluster, command.NewGeneration, command.RecoverRoster:
 			results[i] = refuse(fault.New(fault.Invalid, "apply batch", "%T cannot be part of a batch", body))
 			continue
 		}

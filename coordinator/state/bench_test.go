@@ -168,6 +168,7 @@ func TestHashSeesEveryField(t *testing.T) {
 		{&Client{}, func(r any) { hashClient(&h, r.(*Client)) }},
 		{&Answer{}, func(r any) { hashAnswer(&h, r.(*Answer)) }},
 		{&JoinToken{}, func(r any) { hashJoinToken(&h, r.(*JoinToken)) }},
+		{&Certificate{}, func(r any) { hashCertificate(&h, r.(*Certificate)) }},
 		{&command.Member{}, func(r any) { hashMember(&h, r.(*command.Member)) }},
 		{&Alarm{}, func(r any) { hashAlarm(&h, r.(*Alarm)) }},
 		{&Inventory{}, func(r any) { hashInventory(&h, r.(*Inventory)) }},

@@ -17,6 +17,9 @@ func (s *State) initCluster(c command.InitCluster) command.Result {
 	}
 	s.root.cluster = Cluster{ID: c.ClusterID, Generation: 1, Level: Level, CACert: c.CACert, CAKey: c.CAKey}
 	s.root.settings = c.Settings
+	for _, x := range c.Issued {
+		s.certify(x, "")
+	}
 	s.emit(EventGeneration, nil, "generation", "1", "reason", "init")
 	return ok()
 }
@@ -85,7 +88,14 @@ func (s *State) putMember(c command.PutMember) command.Result {
 }
 
 func (s *State) removeMember(c command.RemoveMember) command.Result {
+	revoked := 0
+	if !c.Rejoins {
+		revoked = s.revoke(roleCoordinator, c.ID, [32]byte{}, "it was removed")
+	}
 	if s.members.find(c.ID) == nil {
+		if revoked > 0 { // it joined and was never recorded
+			return ok()
+		}
 		return refuse(fault.New(fault.NotFound, "remove member", "there is no coordinator %s", c.ID))
 	}
 	drop(s, &s.members, c.ID)
@@ -108,7 +118,7 @@ func (s *State) createJoinToken(c command.CreateJoinToken) command.Result {
 	case s.joinTokens.len() >= MaxJoinTokens:
 		return refuse(fault.New(fault.Busy, op, "%d tokens are unused", MaxJoinTokens).WithHelp("wait until some expire"))
 	}
-	put(s, &s.joinTokens, &JoinToken{ID: c.ID, Role: c.Role, Name: c.Name, Group: c.Group, Hash: c.Hash, Expires: s.root.elapsed + c.TTL})
+	put(s, &s.joinTokens, &JoinToken{ID: c.ID, Role: c.Role, Name: c.Name, Group: c.Group, Hash: c.Hash, Expires: s.root.elapsed + c.TTL, By: s.header.Actor})
 	s.emit(EventJoinToken, nil, "token", c.ID, "state", "created", "role", c.Role, "name", c.Name)
 	return ok()
 }
@@ -122,10 +132,18 @@ func (s *State) useJoinToken(c command.UseJoinToken) command.Result {
 		return refuse(fault.New(fault.Expired, "use join token", "the token is unknown, used or expired").
 			WithHelp("make a new one: farrier agent token NAME, farrier coordinator token NAME, farrier operator token NAME"))
 	}
+	if c.Key != ([32]byte{}) {
+		if err := s.checkKey(c.Key, t.Role, t.Name); err != nil {
+			return refuse(err)
+		}
+	}
 	if used {
 		return ok()
 	}
-	if t.Role == "coordinator" && s.members.find(t.Name) != nil { // an empty log under a name that votes loses what is committed
+	if err := s.checkNameFree(t, c.Key); err != nil {
+		return refuse(err)
+	}
+	if t.Role == roleCoordinator && s.members.find(t.Name) != nil { // an empty log under a name that votes loses what is committed
 		return refuse(fault.New(fault.Exists, "use join token", "coordinator %s is a member already", t.Name).
 			WithHelp("take it out first: farrier coordinator remove %s", t.Name))
 	}
@@ -135,12 +153,46 @@ func (s *State) useJoinToken(c command.UseJoinToken) command.Result {
 		next := *t
 		next.UsedBy, next.Expires = c.Key, min(t.Expires, s.root.elapsed+JoinAgain)
 		put(s, &s.joinTokens, &next)
+		if t.Role != roleOperator { // a machine that is set up anew: of two with one name, one is believed
+			s.revoke(t.Role, t.Name, c.Key, "it joined again with another key")
+		}
+		s.certify(command.Issued{Key: c.Key, Role: t.Role, Name: t.Name, Group: t.Group, TTL: c.TTL}, t.By)
 	}
 	if a := s.agent(t.Name); a != nil && a.Removed && t.Role == "agent" {
 		drop(s, &s.agents, a.Name)
 	}
 	s.emit(EventJoinToken, nil, "token", c.ID, "state", "used", "role", t.Role, "name", t.Name)
 	return ok()
+}
+
+// checkNameFree refuses a second coordinator or agent of a name while the first lives: an agent that has a session, and a
+// coordinator whose join may be under way. A person may have several keys.
+func (s *State) checkNameFree(t *JoinToken, key [32]byte) error {
+	var other *Certificate
+	s.holders(t.Role, t.Name, func(c *Certificate) {
+		if c.Key != key {
+			other = c
+		}
+	})
+	if other == nil || key == ([32]byte{}) {
+		return nil
+	}
+	const op = "use join token"
+	switch t.Role {
+	case roleAgent:
+		if a := s.agent(t.Name); a != nil && a.Session != "" {
+			return fault.New(fault.Exists, op, "agent %s is live, with another key", t.Name).
+				WithHelp("stop it first, or take it out: farrier agent remove %s; two agents need two names", t.Name)
+		}
+	case roleCoordinator:
+		joining := false
+		s.joinTokens.scan(func(x *JoinToken) bool { joining = x.UsedBy == other.Key; return !joining })
+		if joining {
+			return fault.New(fault.Exists, op, "another machine joins as coordinator %s", t.Name).
+				WithHelp("two coordinators need two names; if that join was given up: farrier coordinator remove %s", t.Name)
+		}
+	}
+	return nil
 }
 
 // raiseLevel is valid when every member speaks the level.

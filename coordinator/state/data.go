@@ -25,6 +25,7 @@ type data struct {
 	clients     table[string, Client]
 	answers     table[answerKey, Answer]
 	joinTokens  table[string, JoinToken]
+	roster      table[[32]byte, Certificate] // by key
 	members     table[string, command.Member]
 	events      table[Position, event]
 	alarms      table[uint64, Alarm]
@@ -41,6 +42,7 @@ type data struct {
 	queuedFlows tree[queued]   // waiting for a concurrency limit, oldest first
 	deadlines   tree[deadline] // in order
 
+	endings      tree[ending]   // of the roster
 	endedClients tree[deadline] // those of ended client sessions: the first was not used for the longest time
 }
 
@@ -102,6 +104,7 @@ func newData() data {
 		clients:     newTable(func(c *Client) string { return c.ID }, hashClient, indexClient),
 		answers:     newTableFunc(answerKey.less, func(a *Answer) answerKey { return answerKey{a.Client, a.Seq} }, hashAnswer, nil),
 		joinTokens:  newTable(func(t *JoinToken) string { return t.ID }, hashJoinToken, indexJoinToken),
+		roster:      newTableFunc(keyLess, func(c *Certificate) [32]byte { return c.Key }, hashCertificate, indexCertificate),
 		members:     newTable(func(m *command.Member) string { return m.ID }, hashMember, nil),
 		events:      newTableFunc(Position.Less, func(e *event) Position { return Position{e.Index, e.Ordinal} }, hashEvent, nil),
 		alarms:      newTable(func(a *Alarm) uint64 { return a.ID }, hashAlarm, nil),
@@ -117,6 +120,7 @@ func newData() data {
 		queuedFlows: newTree(queued.less),
 		deadlines:   newTree(deadline.less),
 
+		endings:      newTree(ending.less),
 		endedClients: newTree(deadline.less),
 	}
 }
@@ -137,12 +141,12 @@ func (d *data) freeze() data {
 		root:  d.root,
 		nodes: d.nodes.freeze(), ports: d.ports.freeze(), flows: d.flows.freeze(), inventories: d.inventories.freeze(), bmcs: d.bmcs.freeze(),
 		sessions: d.sessions.freeze(), agents: d.agents.freeze(), rings: d.rings.freeze(), clients: d.clients.freeze(),
-		answers: d.answers.freeze(), joinTokens: d.joinTokens.freeze(), members: d.members.freeze(),
+		answers: d.answers.freeze(), joinTokens: d.joinTokens.freeze(), roster: d.roster.freeze(), members: d.members.freeze(),
 		events: d.events.freeze(), alarms: d.alarms.freeze(),
 		nodeNames: d.nodeNames.freeze(), nodesOf: d.nodesOf.freeze(), handovers: d.handovers.freeze(), held: d.held.freeze(),
 		ringNodes: d.ringNodes.freeze(), ringTotals: d.ringTotals.freeze(), portMACs: d.portMACs.freeze(), portsOf: d.portsOf.freeze(),
 		openFlows: d.openFlows.freeze(), queuedFlows: d.queuedFlows.freeze(), deadlines: d.deadlines.freeze(),
-		endedClients: d.endedClients.freeze(),
+		endings: d.endings.freeze(), endedClients: d.endedClients.freeze(),
 	}
 }
 

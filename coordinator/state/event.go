@@ -67,12 +67,13 @@ const (
 	EventRingEpoch    = "ring.epoch"    // group, driver, epoch
 	EventClientEnded  = "client.ended"  // client, holder
 
-	EventSettings   = "cluster.settings"   //
-	EventLevel      = "cluster.level"      // from, to
-	EventGeneration = "cluster.generation" // generation, reason
-	EventMember     = "cluster.member"     // member, state (joined, changed, removed)
-	EventJoinToken  = "cluster.join_token" // token, state (created, used, expired), role, name
-	EventAlarm      = "alarm"              // text
+	EventSettings    = "cluster.settings"    //
+	EventLevel       = "cluster.level"       // from, to
+	EventGeneration  = "cluster.generation"  // generation, reason
+	EventMember      = "cluster.member"      // member, state (joined, changed, removed)
+	EventJoinToken   = "cluster.join_token"  // token, state (created, used, expired, revoked), role, name
+	EventCertificate = "cluster.certificate" // role, name, key (its first 8 bytes), state (revoked), reason
+	EventAlarm       = "alarm"               // text
 )
 
 // The values of a flow.step event's field state.

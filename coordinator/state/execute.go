@@ -78,6 +78,12 @@ func (s *State) execute(body command.Body) command.Result {
 		return s.newGeneration(c)
 	case command.RecordBMCSession:
 		return s.recordBMCSession(c)
+	case command.RenewCertificate:
+		return s.renewCertificate(c)
+	case command.RevokeCertificates:
+		return s.revokeCertificates(c)
+	case command.RecoverRoster:
+		return s.recoverRoster(c)
 	case command.Batch:
 		return s.batch(c)
 	default:

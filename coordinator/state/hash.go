@@ -351,6 +351,19 @@ func hashJoinToken(h *hasher, t *JoinToken) {
 	if t.UsedBy != ([32]byte{}) {
 		h.raw(t.UsedBy[:])
 	}
+	if t.By != "" { // it came later
+		h.str("by", t.By)
+	}
+}
+
+func hashCertificate(h *hasher, c *Certificate) {
+	h.raw(c.Key[:])
+	h.str(c.Role, c.Name, c.Group, c.InvitedBy)
+	h.when(c.JoinedAt)
+	h.when(c.RenewedAt)
+	h.dur(c.Ends)
+	h.str(c.RevokedBy, c.Reason)
+	h.when(c.RevokedAt)
 }
 
 func hashMember(h *hasher, m *command.Member) {
@@ -399,9 +412,13 @@ func (d *data) hash() [16]byte {
 	} {
 		h.num(sum)
 	}
-	if d.bmcs.sum != 0 { // a table that came later: without rows it leaves the hash of older snapshots alone
+	if d.bmcs.sum != 0 { // tables that came later: without rows they leave the hash of older snapshots alone
 		h.str("bmc sessions")
 		h.num(d.bmcs.sum)
+	}
+	if d.roster.sum != 0 {
+		h.str("roster")
+		h.num(d.roster.sum)
 	}
 	var out [16]byte
 	binary.LittleEndian.PutUint64(out[:8], h.sum())

@@ -85,6 +85,18 @@ func (d *data) invariants() error {
 	if waiting[limitDeploy] > 0 && admitted[limitDeploy] < d.root.settings.MaxDeploy || waiting[limitClean] > 0 && admitted[limitClean] < d.root.settings.MaxClean {
 		fail("%v flows are queued although only %v work", waiting, admitted)
 	}
+	believed := map[pair]bool{}
+	d.roster.scan(func(c *Certificate) bool {
+		holder := pair{c.Role, c.Name}
+		if believed[holder] && c.RevokedBy == "" && c.Role != roleOperator {
+			fail("two keys of %s %s are believed", c.Role, c.Name)
+		}
+		believed[holder] = believed[holder] || c.RevokedBy == ""
+		return true
+	})
+	if d.roster.len() != d.endings.len() {
+		fail("%d certificates, their index has %d", d.roster.len(), d.endings.len())
+	}
 	d.agents.scan(func(a *Agent) bool {
 		if se := d.session(a.Session); a.Session != "" && (se == nil || se.Agent != a.Name) {
 			fail("agent %s names session %s", a.Name, a.Session)

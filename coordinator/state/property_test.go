@@ -100,6 +100,12 @@ func kept(before *data, s *State, body command.Body) (err error) {
 		}
 		return err == nil
 	})
+	before.roster.scan(func(old *Certificate) bool {
+		if c := s.roster.find(old.Key); old.RevokedBy != "" && c != nil && c.RevokedBy == "" {
+			err = fmt.Errorf("the revoked key %x of %s %s is believed again", old.Key[:2], old.Role, old.Name)
+		}
+		return err == nil
+	})
 	before.held.scan(func(id node.ID) bool {
 		old := before.node(id).Lock
 		if n := s.node(id); old.Flow != 0 || n != nil && n.Lock == old {
@@ -126,6 +132,7 @@ func (s *State) tableSums() []uint64 {
 		s.nodes.sum, s.ports.sum, s.flows.sum, s.inventories.sum, s.sessions.sum, s.agents.sum, s.rings.sum,
 		s.clients.sum, s.answers.sum, s.joinTokens.sum, s.members.sum, s.events.sum, s.root.flows, s.root.cluster.Tokens,
 		uint64(s.root.deploys), uint64(s.root.cleans), uint64(s.nodeNames.len()), uint64(s.deadlines.len()),
+		s.roster.sum, uint64(s.endings.len()),
 	}
 }
 
@@ -144,7 +151,7 @@ func draw(rt *rapid.T, w *world) command.Body {
 	const nodes = 4
 	id := nodeID(rapid.IntRange(0, nodes-1).Draw(rt, "node"))
 	n := w.s.node(id)
-	kind := rapid.IntRange(0, 40).Draw(rt, "kind")
+	kind := rapid.IntRange(0, 43).Draw(rt, "kind")
 	if n == nil {
 		for i := range nodes {
 			if nodeID(i) == id {
@@ -195,6 +202,8 @@ func draw(rt *rapid.T, w *world) command.Body {
 		return timeoutOf(w, id)
 	case kind < 40:
 		return drawSettings(rt)
+	case kind < 43:
+		return drawCertificate(rt, w, name)
 	default:
 		return command.NewGeneration{Reason: "test"}
 	}
@@ -271,6 +280,26 @@ func drawAgent(rt *rapid.T, w *world, name string) command.Body {
 		Session: fmt.Sprintf("s%d", w.index), Agent: name, Group: group, Drivers: drivers, Weight: 1,
 		Journal: "j-" + name, Incarnation: incarnation, Level: Level,
 	}
+}
+
+// drawCertificate draws what the roster is about, of a few keys and tokens.
+func drawCertificate(rt *rapid.T, w *world, name string) command.Body {
+	key := [32]byte{byte(rapid.IntRange(1, 6).Draw(rt, "key"))}
+	role := rapid.SampledFrom([]string{"agent", "operator", "coordinator"}).Draw(rt, "role")
+	switch rapid.IntRange(0, 5).Draw(rt, "certificate command") {
+	case 0:
+		return command.CreateJoinToken{ID: fmt.Sprintf("t%d", w.index%4), Role: role, Name: name, TTL: time.Minute}
+	case 1, 2:
+		t, ok := w.s.View().JoinToken(fmt.Sprintf("t%d", rapid.IntRange(0, 3).Draw(rt, "token")))
+		if ok {
+			return command.UseJoinToken{ID: t.ID, Role: t.Role, Key: key, TTL: 5 * time.Second}
+		}
+	case 3:
+		return command.RenewCertificate{Key: key, TTL: 10 * time.Second}
+	case 4:
+		return command.RevokeCertificates{Role: "operator", Name: name, Reason: "test"}
+	}
+	return command.RemoveMember{ID: name, Rejoins: rapid.Bool().Draw(rt, "rejoins")}
 }
 
 func drawTick(rt *rapid.T, w *world) command.Body {

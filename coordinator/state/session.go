@@ -35,6 +35,7 @@ func (s *State) tick(c command.Tick) command.Result {
 		}
 	}
 	s.expire()
+	s.forgetCertificates()
 	s.packSome()
 	return ok()
 }
@@ -89,6 +90,11 @@ func (s *State) expire() {
 func (s *State) openSession(c command.OpenSession) command.Result {
 	if err := s.checkHello(&c); err != nil {
 		return refuse(err)
+	}
+	if c.Key != ([32]byte{}) { // a log from before the roster has none
+		if err := Admit(s.roster.find(c.Key), roleAgent, c.Agent); err != nil {
+			return refuse(err)
+		}
 	}
 	a := Agent{Name: c.Agent, RegisteredAt: s.header.At}
 	old := s.agent(c.Agent)

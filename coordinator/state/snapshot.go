@@ -27,6 +27,7 @@ func (v *View) WriteSnapshot(w io.Writer) error {
 	writeTable(out, &d.rings)
 	writeTable(out, &d.members)
 	writeTable(out, &d.joinTokens)
+	writeTable(out, &d.roster)
 	writeNodes(out, &d.nodes)
 	writeTable(out, &d.ports)
 	writeTable(out, &d.flows)
@@ -220,6 +221,8 @@ func (in *snapshotLoader) load(rec any) error {
 		load(s, &s.members, r)
 	case *JoinToken:
 		load(s, &s.joinTokens, r)
+	case *Certificate:
+		load(s, &s.roster, r)
 	case *command.PackedNode:
 		return in.loadNode(r)
 	case *node.Node:

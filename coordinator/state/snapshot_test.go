@@ -17,6 +17,9 @@ func rich(t testing.TB) *world {
 	w.agent("r2", 1)
 	w.must(command.PutMember{Member: command.Member{ID: "c1", RaftAddress: "a", APIAddress: "b", Version: "1", Level: Level}})
 	w.must(command.CreateJoinToken{ID: "t1", Role: "agent", Name: "r3", Hash: [32]byte{1}, TTL: JoinTokenTTLMax})
+	w.joined("operator", "bob", 1)
+	w.joined("operator", "carol", 2)
+	w.must(command.RevokeCertificates{Role: "operator", Name: "bob", Reason: "left"})
 	for i := range 6 {
 		id := w.create(i)
 		w.to(id, "manage", "inspect", "provide")

@@ -177,6 +177,15 @@ func (v *View) JoinToken(id string) (*JoinToken, bool) {
 	return t, t != nil && t.Expires > v.data.root.elapsed
 }
 
+// Certificate is the record of a key that the CA has certified, or nil: see Admit.
+func (v *View) Certificate(key [32]byte) *Certificate { return v.data.roster.find(key) }
+
+// Certificates visits the roster.
+func (v *View) Certificates(fn func(*Certificate) bool) { v.data.roster.scan(fn) }
+
+// Roster is a number that differs whenever the roster does.
+func (v *View) Roster() uint64 { return v.data.Roster() }
+
 // Alarms visits the newest alarms, oldest first.
 func (v *View) Alarms(fn func(*Alarm) bool) { v.data.alarms.scan(fn) }
 

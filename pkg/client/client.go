@@ -54,12 +54,13 @@ type Config struct {
 
 // Client calls coordinators. It is safe for concurrent use.
 type Client struct {
-	Nodes   farrierv1connect.NodeServiceClient
-	Ports   farrierv1connect.PortServiceClient
-	Locks   farrierv1connect.LockServiceClient
-	Rings   farrierv1connect.RingServiceClient
-	Agents  farrierv1connect.AgentServiceClient
-	Cluster farrierv1connect.ClusterServiceClient
+	Nodes        farrierv1connect.NodeServiceClient
+	Ports        farrierv1connect.PortServiceClient
+	Locks        farrierv1connect.LockServiceClient
+	Rings        farrierv1connect.RingServiceClient
+	Agents       farrierv1connect.AgentServiceClient
+	Cluster      farrierv1connect.ClusterServiceClient
+	Certificates farrierv1connect.CertificateServiceClient
 
 	watch     farrierv1connect.WatchServiceClient
 	cert      certificate
@@ -119,6 +120,7 @@ func New(cfg Config) (*Client, error) {
 	c.Rings = farrierv1connect.NewRingServiceClient(doer, base, opts...)
 	c.Agents = farrierv1connect.NewAgentServiceClient(doer, base, opts...)
 	c.Cluster = farrierv1connect.NewClusterServiceClient(doer, base, opts...)
+	c.Certificates = farrierv1connect.NewCertificateServiceClient(doer, base, opts...)
 	c.watch = farrierv1connect.NewWatchServiceClient(doer, base, connect.WithReadMaxBytes(maxMessage))
 	c.cert.join = farrierv1connect.NewJoinServiceClient(doer, base, connect.WithReadMaxBytes(maxMessage))
 	return c, nil

@@ -1499,6 +1499,323 @@ func (x *NodeProgress) GetProgress() *Progress {
 	return nil
 }
 
+// Certificate is a key that the CA has certified, once or again and again for the same holder.
+type Certificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`   // SHA-256 of the public key, in hex
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"` // "coordinator", "agent", "operator"
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Group         string                 `protobuf:"bytes,4,opt,name=group,proto3" json:"group,omitempty"`                          // of an agent
+	InvitedBy     string                 `protobuf:"bytes,5,opt,name=invited_by,json=invitedBy,proto3" json:"invited_by,omitempty"` // who made the join token; "" for what init made
+	JoinedAt      *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
+	RenewedAt     *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=renewed_at,json=renewedAt,proto3" json:"renewed_at,omitempty"` // unset: never
+	Left          *durationpb.Duration   `protobuf:"bytes,8,opt,name=left,proto3" json:"left,omitempty"`                            // no certificate of the key is good after it, at the latest
+	RevokedBy     string                 `protobuf:"bytes,9,opt,name=revoked_by,json=revokedBy,proto3" json:"revoked_by,omitempty"` // "": it is believed
+	RevokedAt     *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
+	Reason        string                 `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"` // of the revocation
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificate) Reset() {
+	*x = Certificate{}
+	mi := &file_farrier_v1_ring_proto_msgTypes[23]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificate) ProtoMessage() {}
+
+func (x *Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_v1_ring_proto_msgTypes[23]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
+func (*Certificate) Descriptor() ([]byte, []int) {
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{23}
+}
+
+func (x *Certificate) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *Certificate) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Certificate) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Certificate) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Certificate) GetInvitedBy() string {
+	if x != nil {
+		return x.InvitedBy
+	}
+	return ""
+}
+
+func (x *Certificate) GetJoinedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.JoinedAt
+	}
+	return nil
+}
+
+func (x *Certificate) GetRenewedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RenewedAt
+	}
+	return nil
+}
+
+func (x *Certificate) GetLeft() *durationpb.Duration {
+	if x != nil {
+		return x.Left
+	}
+	return nil
+}
+
+func (x *Certificate) GetRevokedBy() string {
+	if x != nil {
+		return x.RevokedBy
+	}
+	return ""
+}
+
+func (x *Certificate) GetRevokedAt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.RevokedAt
+	}
+	return nil
+}
+
+func (x *Certificate) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type ListCertificatesRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"` // "": all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCertificatesRequest) Reset() {
+	*x = ListCertificatesRequest{}
+	mi := &file_farrier_v1_ring_proto_msgTypes[24]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCertificatesRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCertificatesRequest) ProtoMessage() {}
+
+func (x *ListCertificatesRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_v1_ring_proto_msgTypes[24]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCertificatesRequest.ProtoReflect.Descriptor instead.
+func (*ListCertificatesRequest) Descriptor() ([]byte, []int) {
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{24}
+}
+
+func (x *ListCertificatesRequest) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+type ListCertificatesResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Certificates  []*Certificate         `protobuf:"bytes,1,rep,name=certificates,proto3" json:"certificates,omitempty"` // by role, name, then age; revoked ones until they would have ended
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListCertificatesResponse) Reset() {
+	*x = ListCertificatesResponse{}
+	mi := &file_farrier_v1_ring_proto_msgTypes[25]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListCertificatesResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListCertificatesResponse) ProtoMessage() {}
+
+func (x *ListCertificatesResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_v1_ring_proto_msgTypes[25]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListCertificatesResponse.ProtoReflect.Descriptor instead.
+func (*ListCertificatesResponse) Descriptor() ([]byte, []int) {
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{25}
+}
+
+func (x *ListCertificatesResponse) GetCertificates() []*Certificate {
+	if x != nil {
+		return x.Certificates
+	}
+	return nil
+}
+
+type RevokeOperatorRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeOperatorRequest) Reset() {
+	*x = RevokeOperatorRequest{}
+	mi := &file_farrier_v1_ring_proto_msgTypes[26]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeOperatorRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeOperatorRequest) ProtoMessage() {}
+
+func (x *RevokeOperatorRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_v1_ring_proto_msgTypes[26]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeOperatorRequest.ProtoReflect.Descriptor instead.
+func (*RevokeOperatorRequest) Descriptor() ([]byte, []int) {
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{26}
+}
+
+func (x *RevokeOperatorRequest) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RevokeOperatorRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RevokeOperatorResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Revoked       uint64                 `protobuf:"varint,1,opt,name=revoked,proto3" json:"revoked,omitempty"`                                  // certificates
+	OperatorsLeft uint64                 `protobuf:"varint,2,opt,name=operators_left,json=operatorsLeft,proto3" json:"operators_left,omitempty"` // that have one; 0: the way back is farrier-coordinator operator-token, on a coordinator's host
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeOperatorResponse) Reset() {
+	*x = RevokeOperatorResponse{}
+	mi := &file_farrier_v1_ring_proto_msgTypes[27]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeOperatorResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeOperatorResponse) ProtoMessage() {}
+
+func (x *RevokeOperatorResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_v1_ring_proto_msgTypes[27]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeOperatorResponse.ProtoReflect.Descriptor instead.
+func (*RevokeOperatorResponse) Descriptor() ([]byte, []int) {
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{27}
+}
+
+func (x *RevokeOperatorResponse) GetRevoked() uint64 {
+	if x != nil {
+		return x.Revoked
+	}
+	return 0
+}
+
+func (x *RevokeOperatorResponse) GetOperatorsLeft() uint64 {
+	if x != nil {
+		return x.OperatorsLeft
+	}
+	return 0
+}
+
 type Member struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
@@ -1518,7 +1835,7 @@ type Member struct {
 
 func (x *Member) Reset() {
 	*x = Member{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[23]
+	mi := &file_farrier_v1_ring_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1530,7 +1847,7 @@ func (x *Member) String() string {
 func (*Member) ProtoMessage() {}
 
 func (x *Member) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[23]
+	mi := &file_farrier_v1_ring_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1543,7 +1860,7 @@ func (x *Member) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Member.ProtoReflect.Descriptor instead.
 func (*Member) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{23}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Member) GetId() string {
@@ -1631,7 +1948,7 @@ type GetClusterRequest struct {
 
 func (x *GetClusterRequest) Reset() {
 	*x = GetClusterRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[24]
+	mi := &file_farrier_v1_ring_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1643,7 +1960,7 @@ func (x *GetClusterRequest) String() string {
 func (*GetClusterRequest) ProtoMessage() {}
 
 func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[24]
+	mi := &file_farrier_v1_ring_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1656,7 +1973,7 @@ func (x *GetClusterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterRequest.ProtoReflect.Descriptor instead.
 func (*GetClusterRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{24}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{29}
 }
 
 type GetClusterResponse struct {
@@ -1677,7 +1994,7 @@ type GetClusterResponse struct {
 
 func (x *GetClusterResponse) Reset() {
 	*x = GetClusterResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[25]
+	mi := &file_farrier_v1_ring_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1689,7 +2006,7 @@ func (x *GetClusterResponse) String() string {
 func (*GetClusterResponse) ProtoMessage() {}
 
 func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[25]
+	mi := &file_farrier_v1_ring_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1702,7 +2019,7 @@ func (x *GetClusterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetClusterResponse.ProtoReflect.Descriptor instead.
 func (*GetClusterResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{25}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GetClusterResponse) GetClusterId() string {
@@ -1784,7 +2101,7 @@ type RemoveMemberRequest struct {
 
 func (x *RemoveMemberRequest) Reset() {
 	*x = RemoveMemberRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[26]
+	mi := &file_farrier_v1_ring_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1796,7 +2113,7 @@ func (x *RemoveMemberRequest) String() string {
 func (*RemoveMemberRequest) ProtoMessage() {}
 
 func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[26]
+	mi := &file_farrier_v1_ring_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1809,7 +2126,7 @@ func (x *RemoveMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberRequest.ProtoReflect.Descriptor instead.
 func (*RemoveMemberRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{26}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *RemoveMemberRequest) GetId() string {
@@ -1827,7 +2144,7 @@ type RemoveMemberResponse struct {
 
 func (x *RemoveMemberResponse) Reset() {
 	*x = RemoveMemberResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[27]
+	mi := &file_farrier_v1_ring_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1839,7 +2156,7 @@ func (x *RemoveMemberResponse) String() string {
 func (*RemoveMemberResponse) ProtoMessage() {}
 
 func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[27]
+	mi := &file_farrier_v1_ring_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1852,7 +2169,7 @@ func (x *RemoveMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMemberResponse.ProtoReflect.Descriptor instead.
 func (*RemoveMemberResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{27}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{32}
 }
 
 type PutMemberRequest struct {
@@ -1865,7 +2182,7 @@ type PutMemberRequest struct {
 
 func (x *PutMemberRequest) Reset() {
 	*x = PutMemberRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[28]
+	mi := &file_farrier_v1_ring_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1877,7 +2194,7 @@ func (x *PutMemberRequest) String() string {
 func (*PutMemberRequest) ProtoMessage() {}
 
 func (x *PutMemberRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[28]
+	mi := &file_farrier_v1_ring_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1890,7 +2207,7 @@ func (x *PutMemberRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutMemberRequest.ProtoReflect.Descriptor instead.
 func (*PutMemberRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{28}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *PutMemberRequest) GetMember() *Member {
@@ -1915,7 +2232,7 @@ type PutMemberResponse struct {
 
 func (x *PutMemberResponse) Reset() {
 	*x = PutMemberResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[29]
+	mi := &file_farrier_v1_ring_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1927,7 +2244,7 @@ func (x *PutMemberResponse) String() string {
 func (*PutMemberResponse) ProtoMessage() {}
 
 func (x *PutMemberResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[29]
+	mi := &file_farrier_v1_ring_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1940,7 +2257,7 @@ func (x *PutMemberResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutMemberResponse.ProtoReflect.Descriptor instead.
 func (*PutMemberResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{29}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{34}
 }
 
 type SaveSnapshotRequest struct {
@@ -1951,7 +2268,7 @@ type SaveSnapshotRequest struct {
 
 func (x *SaveSnapshotRequest) Reset() {
 	*x = SaveSnapshotRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[30]
+	mi := &file_farrier_v1_ring_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1963,7 +2280,7 @@ func (x *SaveSnapshotRequest) String() string {
 func (*SaveSnapshotRequest) ProtoMessage() {}
 
 func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[30]
+	mi := &file_farrier_v1_ring_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1976,7 +2293,7 @@ func (x *SaveSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{30}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{35}
 }
 
 type SaveSnapshotResponse struct {
@@ -1988,7 +2305,7 @@ type SaveSnapshotResponse struct {
 
 func (x *SaveSnapshotResponse) Reset() {
 	*x = SaveSnapshotResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[31]
+	mi := &file_farrier_v1_ring_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2000,7 +2317,7 @@ func (x *SaveSnapshotResponse) String() string {
 func (*SaveSnapshotResponse) ProtoMessage() {}
 
 func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[31]
+	mi := &file_farrier_v1_ring_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2013,7 +2330,7 @@ func (x *SaveSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SaveSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*SaveSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{31}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *SaveSnapshotResponse) GetChunk() []byte {
@@ -2032,7 +2349,7 @@ type RestoreSnapshotRequest struct {
 
 func (x *RestoreSnapshotRequest) Reset() {
 	*x = RestoreSnapshotRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[32]
+	mi := &file_farrier_v1_ring_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2044,7 +2361,7 @@ func (x *RestoreSnapshotRequest) String() string {
 func (*RestoreSnapshotRequest) ProtoMessage() {}
 
 func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[32]
+	mi := &file_farrier_v1_ring_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2057,7 +2374,7 @@ func (x *RestoreSnapshotRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotRequest.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{32}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *RestoreSnapshotRequest) GetChunk() []byte {
@@ -2077,7 +2394,7 @@ type RestoreSnapshotResponse struct {
 
 func (x *RestoreSnapshotResponse) Reset() {
 	*x = RestoreSnapshotResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[33]
+	mi := &file_farrier_v1_ring_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2089,7 +2406,7 @@ func (x *RestoreSnapshotResponse) String() string {
 func (*RestoreSnapshotResponse) ProtoMessage() {}
 
 func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[33]
+	mi := &file_farrier_v1_ring_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2102,7 +2419,7 @@ func (x *RestoreSnapshotResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreSnapshotResponse.ProtoReflect.Descriptor instead.
 func (*RestoreSnapshotResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{33}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *RestoreSnapshotResponse) GetGeneration() uint64 {
@@ -2131,7 +2448,7 @@ type CreateJoinTokenRequest struct {
 
 func (x *CreateJoinTokenRequest) Reset() {
 	*x = CreateJoinTokenRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[34]
+	mi := &file_farrier_v1_ring_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2143,7 +2460,7 @@ func (x *CreateJoinTokenRequest) String() string {
 func (*CreateJoinTokenRequest) ProtoMessage() {}
 
 func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[34]
+	mi := &file_farrier_v1_ring_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2156,7 +2473,7 @@ func (x *CreateJoinTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{34}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *CreateJoinTokenRequest) GetRole() string {
@@ -2197,7 +2514,7 @@ type CreateJoinTokenResponse struct {
 
 func (x *CreateJoinTokenResponse) Reset() {
 	*x = CreateJoinTokenResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[35]
+	mi := &file_farrier_v1_ring_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2209,7 +2526,7 @@ func (x *CreateJoinTokenResponse) String() string {
 func (*CreateJoinTokenResponse) ProtoMessage() {}
 
 func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[35]
+	mi := &file_farrier_v1_ring_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2222,7 +2539,7 @@ func (x *CreateJoinTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateJoinTokenResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{35}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *CreateJoinTokenResponse) GetToken() string {
@@ -2247,7 +2564,7 @@ type GetSettingsRequest struct {
 
 func (x *GetSettingsRequest) Reset() {
 	*x = GetSettingsRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[36]
+	mi := &file_farrier_v1_ring_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2259,7 +2576,7 @@ func (x *GetSettingsRequest) String() string {
 func (*GetSettingsRequest) ProtoMessage() {}
 
 func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[36]
+	mi := &file_farrier_v1_ring_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2272,7 +2589,7 @@ func (x *GetSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsRequest.ProtoReflect.Descriptor instead.
 func (*GetSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{36}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{41}
 }
 
 type GetSettingsResponse struct {
@@ -2284,7 +2601,7 @@ type GetSettingsResponse struct {
 
 func (x *GetSettingsResponse) Reset() {
 	*x = GetSettingsResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[37]
+	mi := &file_farrier_v1_ring_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2296,7 +2613,7 @@ func (x *GetSettingsResponse) String() string {
 func (*GetSettingsResponse) ProtoMessage() {}
 
 func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[37]
+	mi := &file_farrier_v1_ring_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2309,7 +2626,7 @@ func (x *GetSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetSettingsResponse.ProtoReflect.Descriptor instead.
 func (*GetSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{37}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetSettingsResponse) GetSettings() *Settings {
@@ -2329,7 +2646,7 @@ type UpdateSettingsRequest struct {
 
 func (x *UpdateSettingsRequest) Reset() {
 	*x = UpdateSettingsRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[38]
+	mi := &file_farrier_v1_ring_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2341,7 +2658,7 @@ func (x *UpdateSettingsRequest) String() string {
 func (*UpdateSettingsRequest) ProtoMessage() {}
 
 func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[38]
+	mi := &file_farrier_v1_ring_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2354,7 +2671,7 @@ func (x *UpdateSettingsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettingsRequest.ProtoReflect.Descriptor instead.
 func (*UpdateSettingsRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{38}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *UpdateSettingsRequest) GetSettings() *Settings {
@@ -2380,7 +2697,7 @@ type UpdateSettingsResponse struct {
 
 func (x *UpdateSettingsResponse) Reset() {
 	*x = UpdateSettingsResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[39]
+	mi := &file_farrier_v1_ring_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2392,7 +2709,7 @@ func (x *UpdateSettingsResponse) String() string {
 func (*UpdateSettingsResponse) ProtoMessage() {}
 
 func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[39]
+	mi := &file_farrier_v1_ring_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2405,7 +2722,7 @@ func (x *UpdateSettingsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettingsResponse.ProtoReflect.Descriptor instead.
 func (*UpdateSettingsResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{39}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *UpdateSettingsResponse) GetSettings() *Settings {
@@ -2439,7 +2756,7 @@ type Settings struct {
 
 func (x *Settings) Reset() {
 	*x = Settings{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[40]
+	mi := &file_farrier_v1_ring_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2451,7 +2768,7 @@ func (x *Settings) String() string {
 func (*Settings) ProtoMessage() {}
 
 func (x *Settings) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[40]
+	mi := &file_farrier_v1_ring_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2464,7 +2781,7 @@ func (x *Settings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Settings.ProtoReflect.Descriptor instead.
 func (*Settings) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{40}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *Settings) GetSessionTtl() *durationpb.Duration {
@@ -2580,7 +2897,7 @@ type ReadIndexRequest struct {
 
 func (x *ReadIndexRequest) Reset() {
 	*x = ReadIndexRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[41]
+	mi := &file_farrier_v1_ring_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2592,7 +2909,7 @@ func (x *ReadIndexRequest) String() string {
 func (*ReadIndexRequest) ProtoMessage() {}
 
 func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[41]
+	mi := &file_farrier_v1_ring_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2605,7 +2922,7 @@ func (x *ReadIndexRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexRequest.ProtoReflect.Descriptor instead.
 func (*ReadIndexRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{41}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{46}
 }
 
 type ReadIndexResponse struct {
@@ -2617,7 +2934,7 @@ type ReadIndexResponse struct {
 
 func (x *ReadIndexResponse) Reset() {
 	*x = ReadIndexResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[42]
+	mi := &file_farrier_v1_ring_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2629,7 +2946,7 @@ func (x *ReadIndexResponse) String() string {
 func (*ReadIndexResponse) ProtoMessage() {}
 
 func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[42]
+	mi := &file_farrier_v1_ring_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2642,7 +2959,7 @@ func (x *ReadIndexResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReadIndexResponse.ProtoReflect.Descriptor instead.
 func (*ReadIndexResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{42}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *ReadIndexResponse) GetIndex() uint64 {
@@ -2668,7 +2985,7 @@ type JoinRequest struct {
 
 func (x *JoinRequest) Reset() {
 	*x = JoinRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[43]
+	mi := &file_farrier_v1_ring_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2680,7 +2997,7 @@ func (x *JoinRequest) String() string {
 func (*JoinRequest) ProtoMessage() {}
 
 func (x *JoinRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[43]
+	mi := &file_farrier_v1_ring_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2693,7 +3010,7 @@ func (x *JoinRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
 func (*JoinRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{43}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *JoinRequest) GetToken() string {
@@ -2769,7 +3086,7 @@ type JoinResponse struct {
 
 func (x *JoinResponse) Reset() {
 	*x = JoinResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[44]
+	mi := &file_farrier_v1_ring_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2781,7 +3098,7 @@ func (x *JoinResponse) String() string {
 func (*JoinResponse) ProtoMessage() {}
 
 func (x *JoinResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[44]
+	mi := &file_farrier_v1_ring_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2794,7 +3111,7 @@ func (x *JoinResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
 func (*JoinResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{44}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *JoinResponse) GetChainDer() [][]byte {
@@ -2870,7 +3187,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[45]
+	mi := &file_farrier_v1_ring_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2882,7 +3199,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[45]
+	mi := &file_farrier_v1_ring_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2895,7 +3212,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{45}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RenewRequest) GetCsrDer() []byte {
@@ -2925,7 +3242,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[46]
+	mi := &file_farrier_v1_ring_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2937,7 +3254,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[46]
+	mi := &file_farrier_v1_ring_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2950,7 +3267,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{46}
+	return file_farrier_v1_ring_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RenewResponse) GetChainDer() [][]byte {
@@ -3000,7 +3317,7 @@ type RebalanceResponse_Move struct {
 
 func (x *RebalanceResponse_Move) Reset() {
 	*x = RebalanceResponse_Move{}
-	mi := &file_farrier_v1_ring_proto_msgTypes[47]
+	mi := &file_farrier_v1_ring_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3012,7 +3329,7 @@ func (x *RebalanceResponse_Move) String() string {
 func (*RebalanceResponse_Move) ProtoMessage() {}
 
 func (x *RebalanceResponse_Move) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_ring_proto_msgTypes[47]
+	mi := &file_farrier_v1_ring_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3173,7 +3490,34 @@ const file_farrier_v1_ring_proto_rawDesc = "" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04flow\x18\x02 \x01(\x04R\x04flow\x12\x12\n" +
 	"\x04step\x18\x03 \x01(\rR\x04step\x120\n" +
-	"\bprogress\x18\x04 \x01(\v2\x14.farrier.v1.ProgressR\bprogress\"\xbf\x02\n" +
+	"\bprogress\x18\x04 \x01(\v2\x14.farrier.v1.ProgressR\bprogress\"\x91\x03\n" +
+	"\vCertificate\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\tR\x03key\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05group\x18\x04 \x01(\tR\x05group\x12\x1d\n" +
+	"\n" +
+	"invited_by\x18\x05 \x01(\tR\tinvitedBy\x127\n" +
+	"\tjoined_at\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\bjoinedAt\x129\n" +
+	"\n" +
+	"renewed_at\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\trenewedAt\x12-\n" +
+	"\x04left\x18\b \x01(\v2\x19.google.protobuf.DurationR\x04left\x12\x1d\n" +
+	"\n" +
+	"revoked_by\x18\t \x01(\tR\trevokedBy\x129\n" +
+	"\n" +
+	"revoked_at\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\trevokedAt\x12\x16\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\"-\n" +
+	"\x17ListCertificatesRequest\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\"W\n" +
+	"\x18ListCertificatesResponse\x12;\n" +
+	"\fcertificates\x18\x01 \x03(\v2\x17.farrier.v1.CertificateR\fcertificates\"C\n" +
+	"\x15RevokeOperatorRequest\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"Y\n" +
+	"\x16RevokeOperatorResponse\x12\x18\n" +
+	"\arevoked\x18\x01 \x01(\x04R\arevoked\x12%\n" +
+	"\x0eoperators_left\x18\x02 \x01(\x04R\roperatorsLeft\"\xbf\x02\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12!\n" +
 	"\fraft_address\x18\x02 \x01(\tR\vraftAddress\x12\x1f\n" +
@@ -3318,7 +3662,10 @@ const file_farrier_v1_ring_proto_rawDesc = "" +
 	"\tReadIndex\x12\x1c.farrier.v1.ReadIndexRequest\x1a\x1d.farrier.v1.ReadIndexResponse2\x86\x01\n" +
 	"\vJoinService\x129\n" +
 	"\x04Join\x12\x17.farrier.v1.JoinRequest\x1a\x18.farrier.v1.JoinResponse\x12<\n" +
-	"\x05Renew\x12\x18.farrier.v1.RenewRequest\x1a\x19.farrier.v1.RenewResponseBAZ?github.com/farrier-project/farrier/api/gen/farrier/v1;farrierv1b\x06proto3"
+	"\x05Renew\x12\x18.farrier.v1.RenewRequest\x1a\x19.farrier.v1.RenewResponse2\xd1\x01\n" +
+	"\x12CertificateService\x12b\n" +
+	"\x10ListCertificates\x12#.farrier.v1.ListCertificatesRequest\x1a$.farrier.v1.ListCertificatesResponse\"\x03\x90\x02\x01\x12W\n" +
+	"\x0eRevokeOperator\x12!.farrier.v1.RevokeOperatorRequest\x1a\".farrier.v1.RevokeOperatorResponseBAZ?github.com/farrier-project/farrier/api/gen/farrier/v1;farrierv1b\x06proto3"
 
 var (
 	file_farrier_v1_ring_proto_rawDescOnce sync.Once
@@ -3332,69 +3679,74 @@ func file_farrier_v1_ring_proto_rawDescGZIP() []byte {
 	return file_farrier_v1_ring_proto_rawDescData
 }
 
-var file_farrier_v1_ring_proto_msgTypes = make([]protoimpl.MessageInfo, 49)
+var file_farrier_v1_ring_proto_msgTypes = make([]protoimpl.MessageInfo, 54)
 var file_farrier_v1_ring_proto_goTypes = []any{
-	(*ShowRingRequest)(nil),         // 0: farrier.v1.ShowRingRequest
-	(*ShowRingResponse)(nil),        // 1: farrier.v1.ShowRingResponse
-	(*Ring)(nil),                    // 2: farrier.v1.Ring
-	(*RingMember)(nil),              // 3: farrier.v1.RingMember
-	(*ExplainNodeRequest)(nil),      // 4: farrier.v1.ExplainNodeRequest
-	(*ExplainNodeResponse)(nil),     // 5: farrier.v1.ExplainNodeResponse
-	(*RingCandidate)(nil),           // 6: farrier.v1.RingCandidate
-	(*RebalanceRequest)(nil),        // 7: farrier.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),       // 8: farrier.v1.RebalanceResponse
-	(*Agent)(nil),                   // 9: farrier.v1.Agent
-	(*ListAgentsRequest)(nil),       // 10: farrier.v1.ListAgentsRequest
-	(*ListAgentsResponse)(nil),      // 11: farrier.v1.ListAgentsResponse
-	(*DrainAgentRequest)(nil),       // 12: farrier.v1.DrainAgentRequest
-	(*DrainAgentResponse)(nil),      // 13: farrier.v1.DrainAgentResponse
-	(*UndrainAgentRequest)(nil),     // 14: farrier.v1.UndrainAgentRequest
-	(*UndrainAgentResponse)(nil),    // 15: farrier.v1.UndrainAgentResponse
-	(*RemoveAgentRequest)(nil),      // 16: farrier.v1.RemoveAgentRequest
-	(*RemoveAgentResponse)(nil),     // 17: farrier.v1.RemoveAgentResponse
-	(*Position)(nil),                // 18: farrier.v1.Position
-	(*WatchRequest)(nil),            // 19: farrier.v1.WatchRequest
-	(*WatchResponse)(nil),           // 20: farrier.v1.WatchResponse
-	(*Event)(nil),                   // 21: farrier.v1.Event
-	(*NodeProgress)(nil),            // 22: farrier.v1.NodeProgress
-	(*Member)(nil),                  // 23: farrier.v1.Member
-	(*GetClusterRequest)(nil),       // 24: farrier.v1.GetClusterRequest
-	(*GetClusterResponse)(nil),      // 25: farrier.v1.GetClusterResponse
-	(*RemoveMemberRequest)(nil),     // 26: farrier.v1.RemoveMemberRequest
-	(*RemoveMemberResponse)(nil),    // 27: farrier.v1.RemoveMemberResponse
-	(*PutMemberRequest)(nil),        // 28: farrier.v1.PutMemberRequest
-	(*PutMemberResponse)(nil),       // 29: farrier.v1.PutMemberResponse
-	(*SaveSnapshotRequest)(nil),     // 30: farrier.v1.SaveSnapshotRequest
-	(*SaveSnapshotResponse)(nil),    // 31: farrier.v1.SaveSnapshotResponse
-	(*RestoreSnapshotRequest)(nil),  // 32: farrier.v1.RestoreSnapshotRequest
-	(*RestoreSnapshotResponse)(nil), // 33: farrier.v1.RestoreSnapshotResponse
-	(*CreateJoinTokenRequest)(nil),  // 34: farrier.v1.CreateJoinTokenRequest
-	(*CreateJoinTokenResponse)(nil), // 35: farrier.v1.CreateJoinTokenResponse
-	(*GetSettingsRequest)(nil),      // 36: farrier.v1.GetSettingsRequest
-	(*GetSettingsResponse)(nil),     // 37: farrier.v1.GetSettingsResponse
-	(*UpdateSettingsRequest)(nil),   // 38: farrier.v1.UpdateSettingsRequest
-	(*UpdateSettingsResponse)(nil),  // 39: farrier.v1.UpdateSettingsResponse
-	(*Settings)(nil),                // 40: farrier.v1.Settings
-	(*ReadIndexRequest)(nil),        // 41: farrier.v1.ReadIndexRequest
-	(*ReadIndexResponse)(nil),       // 42: farrier.v1.ReadIndexResponse
-	(*JoinRequest)(nil),             // 43: farrier.v1.JoinRequest
-	(*JoinResponse)(nil),            // 44: farrier.v1.JoinResponse
-	(*RenewRequest)(nil),            // 45: farrier.v1.RenewRequest
-	(*RenewResponse)(nil),           // 46: farrier.v1.RenewResponse
-	(*RebalanceResponse_Move)(nil),  // 47: farrier.v1.RebalanceResponse.Move
-	nil,                             // 48: farrier.v1.Event.FieldsEntry
-	(*timestamppb.Timestamp)(nil),   // 49: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 50: google.protobuf.Duration
-	(*Progress)(nil),                // 51: farrier.v1.Progress
-	(*fieldmaskpb.FieldMask)(nil),   // 52: google.protobuf.FieldMask
+	(*ShowRingRequest)(nil),          // 0: farrier.v1.ShowRingRequest
+	(*ShowRingResponse)(nil),         // 1: farrier.v1.ShowRingResponse
+	(*Ring)(nil),                     // 2: farrier.v1.Ring
+	(*RingMember)(nil),               // 3: farrier.v1.RingMember
+	(*ExplainNodeRequest)(nil),       // 4: farrier.v1.ExplainNodeRequest
+	(*ExplainNodeResponse)(nil),      // 5: farrier.v1.ExplainNodeResponse
+	(*RingCandidate)(nil),            // 6: farrier.v1.RingCandidate
+	(*RebalanceRequest)(nil),         // 7: farrier.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),        // 8: farrier.v1.RebalanceResponse
+	(*Agent)(nil),                    // 9: farrier.v1.Agent
+	(*ListAgentsRequest)(nil),        // 10: farrier.v1.ListAgentsRequest
+	(*ListAgentsResponse)(nil),       // 11: farrier.v1.ListAgentsResponse
+	(*DrainAgentRequest)(nil),        // 12: farrier.v1.DrainAgentRequest
+	(*DrainAgentResponse)(nil),       // 13: farrier.v1.DrainAgentResponse
+	(*UndrainAgentRequest)(nil),      // 14: farrier.v1.UndrainAgentRequest
+	(*UndrainAgentResponse)(nil),     // 15: farrier.v1.UndrainAgentResponse
+	(*RemoveAgentRequest)(nil),       // 16: farrier.v1.RemoveAgentRequest
+	(*RemoveAgentResponse)(nil),      // 17: farrier.v1.RemoveAgentResponse
+	(*Position)(nil),                 // 18: farrier.v1.Position
+	(*WatchRequest)(nil),             // 19: farrier.v1.WatchRequest
+	(*WatchResponse)(nil),            // 20: farrier.v1.WatchResponse
+	(*Event)(nil),                    // 21: farrier.v1.Event
+	(*NodeProgress)(nil),             // 22: farrier.v1.NodeProgress
+	(*Certificate)(nil),              // 23: farrier.v1.Certificate
+	(*ListCertificatesRequest)(nil),  // 24: farrier.v1.ListCertificatesRequest
+	(*ListCertificatesResponse)(nil), // 25: farrier.v1.ListCertificatesResponse
+	(*RevokeOperatorRequest)(nil),    // 26: farrier.v1.RevokeOperatorRequest
+	(*RevokeOperatorResponse)(nil),   // 27: farrier.v1.RevokeOperatorResponse
+	(*Member)(nil),                   // 28: farrier.v1.Member
+	(*GetClusterRequest)(nil),        // 29: farrier.v1.GetClusterRequest
+	(*GetClusterResponse)(nil),       // 30: farrier.v1.GetClusterResponse
+	(*RemoveMemberRequest)(nil),      // 31: farrier.v1.RemoveMemberRequest
+	(*RemoveMemberResponse)(nil),     // 32: farrier.v1.RemoveMemberResponse
+	(*PutMemberRequest)(nil),         // 33: farrier.v1.PutMemberRequest
+	(*PutMemberResponse)(nil),        // 34: farrier.v1.PutMemberResponse
+	(*SaveSnapshotRequest)(nil),      // 35: farrier.v1.SaveSnapshotRequest
+	(*SaveSnapshotResponse)(nil),     // 36: farrier.v1.SaveSnapshotResponse
+	(*RestoreSnapshotRequest)(nil),   // 37: farrier.v1.RestoreSnapshotRequest
+	(*RestoreSnapshotResponse)(nil),  // 38: farrier.v1.RestoreSnapshotResponse
+	(*CreateJoinTokenRequest)(nil),   // 39: farrier.v1.CreateJoinTokenRequest
+	(*CreateJoinTokenResponse)(nil),  // 40: farrier.v1.CreateJoinTokenResponse
+	(*GetSettingsRequest)(nil),       // 41: farrier.v1.GetSettingsRequest
+	(*GetSettingsResponse)(nil),      // 42: farrier.v1.GetSettingsResponse
+	(*UpdateSettingsRequest)(nil),    // 43: farrier.v1.UpdateSettingsRequest
+	(*UpdateSettingsResponse)(nil),   // 44: farrier.v1.UpdateSettingsResponse
+	(*Settings)(nil),                 // 45: farrier.v1.Settings
+	(*ReadIndexRequest)(nil),         // 46: farrier.v1.ReadIndexRequest
+	(*ReadIndexResponse)(nil),        // 47: farrier.v1.ReadIndexResponse
+	(*JoinRequest)(nil),              // 48: farrier.v1.JoinRequest
+	(*JoinResponse)(nil),             // 49: farrier.v1.JoinResponse
+	(*RenewRequest)(nil),             // 50: farrier.v1.RenewRequest
+	(*RenewResponse)(nil),            // 51: farrier.v1.RenewResponse
+	(*RebalanceResponse_Move)(nil),   // 52: farrier.v1.RebalanceResponse.Move
+	nil,                              // 53: farrier.v1.Event.FieldsEntry
+	(*timestamppb.Timestamp)(nil),    // 54: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),      // 55: google.protobuf.Duration
+	(*Progress)(nil),                 // 56: farrier.v1.Progress
+	(*fieldmaskpb.FieldMask)(nil),    // 57: google.protobuf.FieldMask
 }
 var file_farrier_v1_ring_proto_depIdxs = []int32{
 	2,  // 0: farrier.v1.ShowRingResponse.rings:type_name -> farrier.v1.Ring
 	3,  // 1: farrier.v1.Ring.members:type_name -> farrier.v1.RingMember
 	6,  // 2: farrier.v1.ExplainNodeResponse.candidates:type_name -> farrier.v1.RingCandidate
-	47, // 3: farrier.v1.RebalanceResponse.moves:type_name -> farrier.v1.RebalanceResponse.Move
-	49, // 4: farrier.v1.Agent.registered_at:type_name -> google.protobuf.Timestamp
-	50, // 5: farrier.v1.Agent.session_left:type_name -> google.protobuf.Duration
+	52, // 3: farrier.v1.RebalanceResponse.moves:type_name -> farrier.v1.RebalanceResponse.Move
+	54, // 4: farrier.v1.Agent.registered_at:type_name -> google.protobuf.Timestamp
+	55, // 5: farrier.v1.Agent.session_left:type_name -> google.protobuf.Duration
 	9,  // 6: farrier.v1.ListAgentsResponse.agents:type_name -> farrier.v1.Agent
 	9,  // 7: farrier.v1.DrainAgentResponse.agent:type_name -> farrier.v1.Agent
 	9,  // 8: farrier.v1.UndrainAgentResponse.agent:type_name -> farrier.v1.Agent
@@ -3404,70 +3756,79 @@ var file_farrier_v1_ring_proto_depIdxs = []int32{
 	18, // 12: farrier.v1.WatchResponse.compacted:type_name -> farrier.v1.Position
 	22, // 13: farrier.v1.WatchResponse.progress:type_name -> farrier.v1.NodeProgress
 	18, // 14: farrier.v1.Event.position:type_name -> farrier.v1.Position
-	49, // 15: farrier.v1.Event.at:type_name -> google.protobuf.Timestamp
-	48, // 16: farrier.v1.Event.fields:type_name -> farrier.v1.Event.FieldsEntry
-	51, // 17: farrier.v1.NodeProgress.progress:type_name -> farrier.v1.Progress
-	23, // 18: farrier.v1.GetClusterResponse.members:type_name -> farrier.v1.Member
-	50, // 19: farrier.v1.GetClusterResponse.elapsed:type_name -> google.protobuf.Duration
-	23, // 20: farrier.v1.PutMemberRequest.member:type_name -> farrier.v1.Member
-	50, // 21: farrier.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
-	49, // 22: farrier.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
-	40, // 23: farrier.v1.GetSettingsResponse.settings:type_name -> farrier.v1.Settings
-	40, // 24: farrier.v1.UpdateSettingsRequest.settings:type_name -> farrier.v1.Settings
-	52, // 25: farrier.v1.UpdateSettingsRequest.mask:type_name -> google.protobuf.FieldMask
-	40, // 26: farrier.v1.UpdateSettingsResponse.settings:type_name -> farrier.v1.Settings
-	50, // 27: farrier.v1.Settings.session_ttl:type_name -> google.protobuf.Duration
-	50, // 28: farrier.v1.Settings.deploy_callback_timeout:type_name -> google.protobuf.Duration
-	50, // 29: farrier.v1.Settings.clean_callback_timeout:type_name -> google.protobuf.Duration
-	50, // 30: farrier.v1.Settings.inspect_wait_timeout:type_name -> google.protobuf.Duration
-	50, // 31: farrier.v1.Settings.boot_attempt_ttl:type_name -> google.protobuf.Duration
-	50, // 32: farrier.v1.Settings.ramdisk_silence:type_name -> google.protobuf.Duration
-	50, // 33: farrier.v1.Settings.bmc_change_deadline:type_name -> google.protobuf.Duration
-	50, // 34: farrier.v1.Settings.step_deadline:type_name -> google.protobuf.Duration
-	50, // 35: farrier.v1.Settings.ramdisk_heartbeat:type_name -> google.protobuf.Duration
-	0,  // 36: farrier.v1.RingService.ShowRing:input_type -> farrier.v1.ShowRingRequest
-	4,  // 37: farrier.v1.RingService.ExplainNode:input_type -> farrier.v1.ExplainNodeRequest
-	7,  // 38: farrier.v1.RingService.Rebalance:input_type -> farrier.v1.RebalanceRequest
-	10, // 39: farrier.v1.AgentService.ListAgents:input_type -> farrier.v1.ListAgentsRequest
-	12, // 40: farrier.v1.AgentService.DrainAgent:input_type -> farrier.v1.DrainAgentRequest
-	14, // 41: farrier.v1.AgentService.UndrainAgent:input_type -> farrier.v1.UndrainAgentRequest
-	16, // 42: farrier.v1.AgentService.RemoveAgent:input_type -> farrier.v1.RemoveAgentRequest
-	19, // 43: farrier.v1.WatchService.Watch:input_type -> farrier.v1.WatchRequest
-	24, // 44: farrier.v1.ClusterService.GetCluster:input_type -> farrier.v1.GetClusterRequest
-	26, // 45: farrier.v1.ClusterService.RemoveMember:input_type -> farrier.v1.RemoveMemberRequest
-	28, // 46: farrier.v1.ClusterService.PutMember:input_type -> farrier.v1.PutMemberRequest
-	30, // 47: farrier.v1.ClusterService.SaveSnapshot:input_type -> farrier.v1.SaveSnapshotRequest
-	32, // 48: farrier.v1.ClusterService.RestoreSnapshot:input_type -> farrier.v1.RestoreSnapshotRequest
-	34, // 49: farrier.v1.ClusterService.CreateJoinToken:input_type -> farrier.v1.CreateJoinTokenRequest
-	36, // 50: farrier.v1.ClusterService.GetSettings:input_type -> farrier.v1.GetSettingsRequest
-	38, // 51: farrier.v1.ClusterService.UpdateSettings:input_type -> farrier.v1.UpdateSettingsRequest
-	41, // 52: farrier.v1.ClusterService.ReadIndex:input_type -> farrier.v1.ReadIndexRequest
-	43, // 53: farrier.v1.JoinService.Join:input_type -> farrier.v1.JoinRequest
-	45, // 54: farrier.v1.JoinService.Renew:input_type -> farrier.v1.RenewRequest
-	1,  // 55: farrier.v1.RingService.ShowRing:output_type -> farrier.v1.ShowRingResponse
-	5,  // 56: farrier.v1.RingService.ExplainNode:output_type -> farrier.v1.ExplainNodeResponse
-	8,  // 57: farrier.v1.RingService.Rebalance:output_type -> farrier.v1.RebalanceResponse
-	11, // 58: farrier.v1.AgentService.ListAgents:output_type -> farrier.v1.ListAgentsResponse
-	13, // 59: farrier.v1.AgentService.DrainAgent:output_type -> farrier.v1.DrainAgentResponse
-	15, // 60: farrier.v1.AgentService.UndrainAgent:output_type -> farrier.v1.UndrainAgentResponse
-	17, // 61: farrier.v1.AgentService.RemoveAgent:output_type -> farrier.v1.RemoveAgentResponse
-	20, // 62: farrier.v1.WatchService.Watch:output_type -> farrier.v1.WatchResponse
-	25, // 63: farrier.v1.ClusterService.GetCluster:output_type -> farrier.v1.GetClusterResponse
-	27, // 64: farrier.v1.ClusterService.RemoveMember:output_type -> farrier.v1.RemoveMemberResponse
-	29, // 65: farrier.v1.ClusterService.PutMember:output_type -> farrier.v1.PutMemberResponse
-	31, // 66: farrier.v1.ClusterService.SaveSnapshot:output_type -> farrier.v1.SaveSnapshotResponse
-	33, // 67: farrier.v1.ClusterService.RestoreSnapshot:output_type -> farrier.v1.RestoreSnapshotResponse
-	35, // 68: farrier.v1.ClusterService.CreateJoinToken:output_type -> farrier.v1.CreateJoinTokenResponse
-	37, // 69: farrier.v1.ClusterService.GetSettings:output_type -> farrier.v1.GetSettingsResponse
-	39, // 70: farrier.v1.ClusterService.UpdateSettings:output_type -> farrier.v1.UpdateSettingsResponse
-	42, // 71: farrier.v1.ClusterService.ReadIndex:output_type -> farrier.v1.ReadIndexResponse
-	44, // 72: farrier.v1.JoinService.Join:output_type -> farrier.v1.JoinResponse
-	46, // 73: farrier.v1.JoinService.Renew:output_type -> farrier.v1.RenewResponse
-	55, // [55:74] is the sub-list for method output_type
-	36, // [36:55] is the sub-list for method input_type
-	36, // [36:36] is the sub-list for extension type_name
-	36, // [36:36] is the sub-list for extension extendee
-	0,  // [0:36] is the sub-list for field type_name
+	54, // 15: farrier.v1.Event.at:type_name -> google.protobuf.Timestamp
+	53, // 16: farrier.v1.Event.fields:type_name -> farrier.v1.Event.FieldsEntry
+	56, // 17: farrier.v1.NodeProgress.progress:type_name -> farrier.v1.Progress
+	54, // 18: farrier.v1.Certificate.joined_at:type_name -> google.protobuf.Timestamp
+	54, // 19: farrier.v1.Certificate.renewed_at:type_name -> google.protobuf.Timestamp
+	55, // 20: farrier.v1.Certificate.left:type_name -> google.protobuf.Duration
+	54, // 21: farrier.v1.Certificate.revoked_at:type_name -> google.protobuf.Timestamp
+	23, // 22: farrier.v1.ListCertificatesResponse.certificates:type_name -> farrier.v1.Certificate
+	28, // 23: farrier.v1.GetClusterResponse.members:type_name -> farrier.v1.Member
+	55, // 24: farrier.v1.GetClusterResponse.elapsed:type_name -> google.protobuf.Duration
+	28, // 25: farrier.v1.PutMemberRequest.member:type_name -> farrier.v1.Member
+	55, // 26: farrier.v1.CreateJoinTokenRequest.ttl:type_name -> google.protobuf.Duration
+	54, // 27: farrier.v1.CreateJoinTokenResponse.expires_at:type_name -> google.protobuf.Timestamp
+	45, // 28: farrier.v1.GetSettingsResponse.settings:type_name -> farrier.v1.Settings
+	45, // 29: farrier.v1.UpdateSettingsRequest.settings:type_name -> farrier.v1.Settings
+	57, // 30: farrier.v1.UpdateSettingsRequest.mask:type_name -> google.protobuf.FieldMask
+	45, // 31: farrier.v1.UpdateSettingsResponse.settings:type_name -> farrier.v1.Settings
+	55, // 32: farrier.v1.Settings.session_ttl:type_name -> google.protobuf.Duration
+	55, // 33: farrier.v1.Settings.deploy_callback_timeout:type_name -> google.protobuf.Duration
+	55, // 34: farrier.v1.Settings.clean_callback_timeout:type_name -> google.protobuf.Duration
+	55, // 35: farrier.v1.Settings.inspect_wait_timeout:type_name -> google.protobuf.Duration
+	55, // 36: farrier.v1.Settings.boot_attempt_ttl:type_name -> google.protobuf.Duration
+	55, // 37: farrier.v1.Settings.ramdisk_silence:type_name -> google.protobuf.Duration
+	55, // 38: farrier.v1.Settings.bmc_change_deadline:type_name -> google.protobuf.Duration
+	55, // 39: farrier.v1.Settings.step_deadline:type_name -> google.protobuf.Duration
+	55, // 40: farrier.v1.Settings.ramdisk_heartbeat:type_name -> google.protobuf.Duration
+	0,  // 41: farrier.v1.RingService.ShowRing:input_type -> farrier.v1.ShowRingRequest
+	4,  // 42: farrier.v1.RingService.ExplainNode:input_type -> farrier.v1.ExplainNodeRequest
+	7,  // 43: farrier.v1.RingService.Rebalance:input_type -> farrier.v1.RebalanceRequest
+	10, // 44: farrier.v1.AgentService.ListAgents:input_type -> farrier.v1.ListAgentsRequest
+	12, // 45: farrier.v1.AgentService.DrainAgent:input_type -> farrier.v1.DrainAgentRequest
+	14, // 46: farrier.v1.AgentService.UndrainAgent:input_type -> farrier.v1.UndrainAgentRequest
+	16, // 47: farrier.v1.AgentService.RemoveAgent:input_type -> farrier.v1.RemoveAgentRequest
+	19, // 48: farrier.v1.WatchService.Watch:input_type -> farrier.v1.WatchRequest
+	29, // 49: farrier.v1.ClusterService.GetCluster:input_type -> farrier.v1.GetClusterRequest
+	31, // 50: farrier.v1.ClusterService.RemoveMember:input_type -> farrier.v1.RemoveMemberRequest
+	33, // 51: farrier.v1.ClusterService.PutMember:input_type -> farrier.v1.PutMemberRequest
+	35, // 52: farrier.v1.ClusterService.SaveSnapshot:input_type -> farrier.v1.SaveSnapshotRequest
+	37, // 53: farrier.v1.ClusterService.RestoreSnapshot:input_type -> farrier.v1.RestoreSnapshotRequest
+	39, // 54: farrier.v1.ClusterService.CreateJoinToken:input_type -> farrier.v1.CreateJoinTokenRequest
+	41, // 55: farrier.v1.ClusterService.GetSettings:input_type -> farrier.v1.GetSettingsRequest
+	43, // 56: farrier.v1.ClusterService.UpdateSettings:input_type -> farrier.v1.UpdateSettingsRequest
+	46, // 57: farrier.v1.ClusterService.ReadIndex:input_type -> farrier.v1.ReadIndexRequest
+	48, // 58: farrier.v1.JoinService.Join:input_type -> farrier.v1.JoinRequest
+	50, // 59: farrier.v1.JoinService.Renew:input_type -> farrier.v1.RenewRequest
+	24, // 60: farrier.v1.CertificateService.ListCertificates:input_type -> farrier.v1.ListCertificatesRequest
+	26, // 61: farrier.v1.CertificateService.RevokeOperator:input_type -> farrier.v1.RevokeOperatorRequest
+	1,  // 62: farrier.v1.RingService.ShowRing:output_type -> farrier.v1.ShowRingResponse
+	5,  // 63: farrier.v1.RingService.ExplainNode:output_type -> farrier.v1.ExplainNodeResponse
+	8,  // 64: farrier.v1.RingService.Rebalance:output_type -> farrier.v1.RebalanceResponse
+	11, // 65: farrier.v1.AgentService.ListAgents:output_type -> farrier.v1.ListAgentsResponse
+	13, // 66: farrier.v1.AgentService.DrainAgent:output_type -> farrier.v1.DrainAgentResponse
+	15, // 67: farrier.v1.AgentService.UndrainAgent:output_type -> farrier.v1.UndrainAgentResponse
+	17, // 68: farrier.v1.AgentService.RemoveAgent:output_type -> farrier.v1.RemoveAgentResponse
+	20, // 69: farrier.v1.WatchService.Watch:output_type -> farrier.v1.WatchResponse
+	30, // 70: farrier.v1.ClusterService.GetCluster:output_type -> farrier.v1.GetClusterResponse
+	32, // 71: farrier.v1.ClusterService.RemoveMember:output_type -> farrier.v1.RemoveMemberResponse
+	34, // 72: farrier.v1.ClusterService.PutMember:output_type -> farrier.v1.PutMemberResponse
+	36, // 73: farrier.v1.ClusterService.SaveSnapshot:output_type -> farrier.v1.SaveSnapshotResponse
+	38, // 74: farrier.v1.ClusterService.RestoreSnapshot:output_type -> farrier.v1.RestoreSnapshotResponse
+	40, // 75: farrier.v1.ClusterService.CreateJoinToken:output_type -> farrier.v1.CreateJoinTokenResponse
+	42, // 76: farrier.v1.ClusterService.GetSettings:output_type -> farrier.v1.GetSettingsResponse
+	44, // 77: farrier.v1.ClusterService.UpdateSettings:output_type -> farrier.v1.UpdateSettingsResponse
+	47, // 78: farrier.v1.ClusterService.ReadIndex:output_type -> farrier.v1.ReadIndexResponse
+	49, // 79: farrier.v1.JoinService.Join:output_type -> farrier.v1.JoinResponse
+	51, // 80: farrier.v1.JoinService.Renew:output_type -> farrier.v1.RenewResponse
+	25, // 81: farrier.v1.CertificateService.ListCertificates:output_type -> farrier.v1.ListCertificatesResponse
+	27, // 82: farrier.v1.CertificateService.RevokeOperator:output_type -> farrier.v1.RevokeOperatorResponse
+	62, // [62:83] is the sub-list for method output_type
+	41, // [41:62] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_farrier_v1_ring_proto_init() }
@@ -3488,9 +3849,9 @@ func file_farrier_v1_ring_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_farrier_v1_ring_proto_rawDesc), len(file_farrier_v1_ring_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   49,
+			NumMessages:   54,
 			NumExtensions: 0,
-			NumServices:   5,
+			NumServices:   6,
 		},
 		GoTypes:           file_farrier_v1_ring_proto_goTypes,
 		DependencyIndexes: file_farrier_v1_ring_proto_depIdxs,

@@ -216,6 +216,9 @@ type Body struct {
 	//	*Body_NewGeneration
 	//	*Body_Batch
 	//	*Body_RecordBmcSession
+	//	*Body_RenewCertificate
+	//	*Body_RevokeCertificates
+	//	*Body_RecoverRoster
 	Body          isBody_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -564,6 +567,33 @@ func (x *Body) GetRecordBmcSession() *RecordBMCSession {
 	return nil
 }
 
+func (x *Body) GetRenewCertificate() *RenewCertificate {
+	if x != nil {
+		if x, ok := x.Body.(*Body_RenewCertificate); ok {
+			return x.RenewCertificate
+		}
+	}
+	return nil
+}
+
+func (x *Body) GetRevokeCertificates() *RevokeCertificates {
+	if x != nil {
+		if x, ok := x.Body.(*Body_RevokeCertificates); ok {
+			return x.RevokeCertificates
+		}
+	}
+	return nil
+}
+
+func (x *Body) GetRecoverRoster() *RecoverRoster {
+	if x != nil {
+		if x, ok := x.Body.(*Body_RecoverRoster); ok {
+			return x.RecoverRoster
+		}
+	}
+	return nil
+}
+
 type isBody_Body interface {
 	isBody_Body()
 }
@@ -704,6 +734,18 @@ type Body_RecordBmcSession struct {
 	RecordBmcSession *RecordBMCSession `protobuf:"bytes,34,opt,name=record_bmc_session,json=recordBmcSession,proto3,oneof"`
 }
 
+type Body_RenewCertificate struct {
+	RenewCertificate *RenewCertificate `protobuf:"bytes,35,opt,name=renew_certificate,json=renewCertificate,proto3,oneof"`
+}
+
+type Body_RevokeCertificates struct {
+	RevokeCertificates *RevokeCertificates `protobuf:"bytes,36,opt,name=revoke_certificates,json=revokeCertificates,proto3,oneof"`
+}
+
+type Body_RecoverRoster struct {
+	RecoverRoster *RecoverRoster `protobuf:"bytes,37,opt,name=recover_roster,json=recoverRoster,proto3,oneof"`
+}
+
 func (*Body_InitCluster) isBody_Body() {}
 
 func (*Body_Tick) isBody_Body() {}
@@ -772,12 +814,19 @@ func (*Body_Batch) isBody_Body() {}
 
 func (*Body_RecordBmcSession) isBody_Body() {}
 
+func (*Body_RenewCertificate) isBody_Body() {}
+
+func (*Body_RevokeCertificates) isBody_Body() {}
+
+func (*Body_RecoverRoster) isBody_Body() {}
+
 type InitCluster struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	ClusterId     string                 `protobuf:"bytes,1,opt,name=cluster_id,json=clusterId,proto3" json:"cluster_id,omitempty"`
 	CaCert        []byte                 `protobuf:"bytes,2,opt,name=ca_cert,json=caCert,proto3" json:"ca_cert,omitempty"`
 	CaKey         *Sealed                `protobuf:"bytes,3,opt,name=ca_key,json=caKey,proto3" json:"ca_key,omitempty"`
 	Settings      *Settings              `protobuf:"bytes,4,opt,name=settings,proto3" json:"settings,omitempty"`
+	Issued        []*Issued              `protobuf:"bytes,5,rep,name=issued,proto3" json:"issued,omitempty"` // with what the roster of certificates begins
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -840,6 +889,90 @@ func (x *InitCluster) GetSettings() *Settings {
 	return nil
 }
 
+func (x *InitCluster) GetIssued() []*Issued {
+	if x != nil {
+		return x.Issued
+	}
+	return nil
+}
+
+// Issued is a certificate that was made on a coordinator's host, without a join token.
+type Issued struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // 32 bytes: the SHA-256 of the public key
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Group         string                 `protobuf:"bytes,4,opt,name=group,proto3" json:"group,omitempty"`
+	Ttl           int64                  `protobuf:"varint,5,opt,name=ttl,proto3" json:"ttl,omitempty"` // nanoseconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Issued) Reset() {
+	*x = Issued{}
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Issued) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Issued) ProtoMessage() {}
+
+func (x *Issued) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Issued.ProtoReflect.Descriptor instead.
+func (*Issued) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Issued) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Issued) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Issued) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Issued) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Issued) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
 type Tick struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	D             int64                  `protobuf:"varint,1,opt,name=d,proto3" json:"d,omitempty"` // nanoseconds
@@ -852,7 +985,7 @@ type Tick struct {
 
 func (x *Tick) Reset() {
 	*x = Tick{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[4]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -864,7 +997,7 @@ func (x *Tick) String() string {
 func (*Tick) ProtoMessage() {}
 
 func (x *Tick) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[4]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -877,7 +1010,7 @@ func (x *Tick) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Tick.ProtoReflect.Descriptor instead.
 func (*Tick) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{4}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *Tick) GetD() int64 {
@@ -917,7 +1050,7 @@ type UpdateSettings struct {
 
 func (x *UpdateSettings) Reset() {
 	*x = UpdateSettings{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[5]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -929,7 +1062,7 @@ func (x *UpdateSettings) String() string {
 func (*UpdateSettings) ProtoMessage() {}
 
 func (x *UpdateSettings) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[5]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -942,7 +1075,7 @@ func (x *UpdateSettings) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateSettings.ProtoReflect.Descriptor instead.
 func (*UpdateSettings) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{5}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *UpdateSettings) GetSettings() *Settings {
@@ -967,13 +1100,14 @@ type OpenSession struct {
 	RamdiskUrl    string                 `protobuf:"bytes,11,opt,name=ramdisk_url,json=ramdiskUrl,proto3" json:"ramdisk_url,omitempty"`
 	HttpUrl       string                 `protobuf:"bytes,12,opt,name=http_url,json=httpUrl,proto3" json:"http_url,omitempty"`
 	RamdiskPin    string                 `protobuf:"bytes,13,opt,name=ramdisk_pin,json=ramdiskPin,proto3" json:"ramdisk_pin,omitempty"`
+	Key           []byte                 `protobuf:"bytes,14,opt,name=key,proto3" json:"key,omitempty"` // 32 bytes: the SHA-256 of the public key in the agent's certificate
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *OpenSession) Reset() {
 	*x = OpenSession{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[6]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -985,7 +1119,7 @@ func (x *OpenSession) String() string {
 func (*OpenSession) ProtoMessage() {}
 
 func (x *OpenSession) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[6]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -998,7 +1132,7 @@ func (x *OpenSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OpenSession.ProtoReflect.Descriptor instead.
 func (*OpenSession) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{6}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *OpenSession) GetSession() string {
@@ -1092,6 +1226,13 @@ func (x *OpenSession) GetRamdiskPin() string {
 	return ""
 }
 
+func (x *OpenSession) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
 type CloseSession struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Session       string                 `protobuf:"bytes,1,opt,name=session,proto3" json:"session,omitempty"`
@@ -1102,7 +1243,7 @@ type CloseSession struct {
 
 func (x *CloseSession) Reset() {
 	*x = CloseSession{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[7]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1114,7 +1255,7 @@ func (x *CloseSession) String() string {
 func (*CloseSession) ProtoMessage() {}
 
 func (x *CloseSession) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[7]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1127,7 +1268,7 @@ func (x *CloseSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CloseSession.ProtoReflect.Descriptor instead.
 func (*CloseSession) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{7}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *CloseSession) GetSession() string {
@@ -1154,7 +1295,7 @@ type SetDrain struct {
 
 func (x *SetDrain) Reset() {
 	*x = SetDrain{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[8]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1166,7 +1307,7 @@ func (x *SetDrain) String() string {
 func (*SetDrain) ProtoMessage() {}
 
 func (x *SetDrain) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[8]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1179,7 +1320,7 @@ func (x *SetDrain) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetDrain.ProtoReflect.Descriptor instead.
 func (*SetDrain) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{8}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *SetDrain) GetAgent() string {
@@ -1205,7 +1346,7 @@ type RemoveAgent struct {
 
 func (x *RemoveAgent) Reset() {
 	*x = RemoveAgent{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[9]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1217,7 +1358,7 @@ func (x *RemoveAgent) String() string {
 func (*RemoveAgent) ProtoMessage() {}
 
 func (x *RemoveAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[9]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1230,7 +1371,7 @@ func (x *RemoveAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveAgent.ProtoReflect.Descriptor instead.
 func (*RemoveAgent) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{9}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *RemoveAgent) GetAgent() string {
@@ -1249,7 +1390,7 @@ type MoveNodes struct {
 
 func (x *MoveNodes) Reset() {
 	*x = MoveNodes{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[10]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1261,7 +1402,7 @@ func (x *MoveNodes) String() string {
 func (*MoveNodes) ProtoMessage() {}
 
 func (x *MoveNodes) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[10]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1274,7 +1415,7 @@ func (x *MoveNodes) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use MoveNodes.ProtoReflect.Descriptor instead.
 func (*MoveNodes) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{10}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *MoveNodes) GetMoves() []*Move {
@@ -1295,7 +1436,7 @@ type Move struct {
 
 func (x *Move) Reset() {
 	*x = Move{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[11]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1307,7 +1448,7 @@ func (x *Move) String() string {
 func (*Move) ProtoMessage() {}
 
 func (x *Move) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[11]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1320,7 +1461,7 @@ func (x *Move) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Move.ProtoReflect.Descriptor instead.
 func (*Move) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{11}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Move) GetNode() string {
@@ -1355,7 +1496,7 @@ type HandoverAck struct {
 
 func (x *HandoverAck) Reset() {
 	*x = HandoverAck{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[12]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1367,7 +1508,7 @@ func (x *HandoverAck) String() string {
 func (*HandoverAck) ProtoMessage() {}
 
 func (x *HandoverAck) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[12]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1380,7 +1521,7 @@ func (x *HandoverAck) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HandoverAck.ProtoReflect.Descriptor instead.
 func (*HandoverAck) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{12}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *HandoverAck) GetNode() string {
@@ -1414,7 +1555,7 @@ type CreateNode struct {
 
 func (x *CreateNode) Reset() {
 	*x = CreateNode{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[13]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1426,7 +1567,7 @@ func (x *CreateNode) String() string {
 func (*CreateNode) ProtoMessage() {}
 
 func (x *CreateNode) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[13]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1439,7 +1580,7 @@ func (x *CreateNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateNode.ProtoReflect.Descriptor instead.
 func (*CreateNode) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{13}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *CreateNode) GetNode() *Node {
@@ -1467,7 +1608,7 @@ type UpdateNode struct {
 
 func (x *UpdateNode) Reset() {
 	*x = UpdateNode{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[14]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1479,7 +1620,7 @@ func (x *UpdateNode) String() string {
 func (*UpdateNode) ProtoMessage() {}
 
 func (x *UpdateNode) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[14]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1492,7 +1633,7 @@ func (x *UpdateNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateNode.ProtoReflect.Descriptor instead.
 func (*UpdateNode) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{14}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *UpdateNode) GetNode() *Node {
@@ -1525,7 +1666,7 @@ type DeleteNode struct {
 
 func (x *DeleteNode) Reset() {
 	*x = DeleteNode{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[15]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1537,7 +1678,7 @@ func (x *DeleteNode) String() string {
 func (*DeleteNode) ProtoMessage() {}
 
 func (x *DeleteNode) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[15]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1550,7 +1691,7 @@ func (x *DeleteNode) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteNode.ProtoReflect.Descriptor instead.
 func (*DeleteNode) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{15}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *DeleteNode) GetNode() string {
@@ -1569,7 +1710,7 @@ type CreatePort struct {
 
 func (x *CreatePort) Reset() {
 	*x = CreatePort{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[16]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1581,7 +1722,7 @@ func (x *CreatePort) String() string {
 func (*CreatePort) ProtoMessage() {}
 
 func (x *CreatePort) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[16]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1594,7 +1735,7 @@ func (x *CreatePort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreatePort.ProtoReflect.Descriptor instead.
 func (*CreatePort) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{16}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *CreatePort) GetPort() *Port {
@@ -1615,7 +1756,7 @@ type UpdatePort struct {
 
 func (x *UpdatePort) Reset() {
 	*x = UpdatePort{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[17]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1627,7 +1768,7 @@ func (x *UpdatePort) String() string {
 func (*UpdatePort) ProtoMessage() {}
 
 func (x *UpdatePort) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[17]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1640,7 +1781,7 @@ func (x *UpdatePort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdatePort.ProtoReflect.Descriptor instead.
 func (*UpdatePort) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{17}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *UpdatePort) GetPort() *Port {
@@ -1673,7 +1814,7 @@ type DeletePort struct {
 
 func (x *DeletePort) Reset() {
 	*x = DeletePort{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[18]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1685,7 +1826,7 @@ func (x *DeletePort) String() string {
 func (*DeletePort) ProtoMessage() {}
 
 func (x *DeletePort) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[18]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1698,7 +1839,7 @@ func (x *DeletePort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeletePort.ProtoReflect.Descriptor instead.
 func (*DeletePort) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{18}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *DeletePort) GetPort() string {
@@ -1720,7 +1861,7 @@ type SetMaintenance struct {
 
 func (x *SetMaintenance) Reset() {
 	*x = SetMaintenance{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[19]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1732,7 +1873,7 @@ func (x *SetMaintenance) String() string {
 func (*SetMaintenance) ProtoMessage() {}
 
 func (x *SetMaintenance) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[19]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1745,7 +1886,7 @@ func (x *SetMaintenance) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetMaintenance.ProtoReflect.Descriptor instead.
 func (*SetMaintenance) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{19}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SetMaintenance) GetNode() string {
@@ -1786,7 +1927,7 @@ type WaiveWipe struct {
 
 func (x *WaiveWipe) Reset() {
 	*x = WaiveWipe{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[20]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1798,7 +1939,7 @@ func (x *WaiveWipe) String() string {
 func (*WaiveWipe) ProtoMessage() {}
 
 func (x *WaiveWipe) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[20]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1811,7 +1952,7 @@ func (x *WaiveWipe) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WaiveWipe.ProtoReflect.Descriptor instead.
 func (*WaiveWipe) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{20}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WaiveWipe) GetNode() string {
@@ -1840,7 +1981,7 @@ type Provision struct {
 
 func (x *Provision) Reset() {
 	*x = Provision{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[21]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1852,7 +1993,7 @@ func (x *Provision) String() string {
 func (*Provision) ProtoMessage() {}
 
 func (x *Provision) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[21]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1865,7 +2006,7 @@ func (x *Provision) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Provision.ProtoReflect.Descriptor instead.
 func (*Provision) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{21}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Provision) GetNode() string {
@@ -1907,7 +2048,7 @@ type CleanStep struct {
 
 func (x *CleanStep) Reset() {
 	*x = CleanStep{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[22]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1919,7 +2060,7 @@ func (x *CleanStep) String() string {
 func (*CleanStep) ProtoMessage() {}
 
 func (x *CleanStep) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[22]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1932,7 +2073,7 @@ func (x *CleanStep) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CleanStep.ProtoReflect.Descriptor instead.
 func (*CleanStep) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{22}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *CleanStep) GetInterface() string {
@@ -1966,7 +2107,7 @@ type SetPower struct {
 
 func (x *SetPower) Reset() {
 	*x = SetPower{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[23]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1978,7 +2119,7 @@ func (x *SetPower) String() string {
 func (*SetPower) ProtoMessage() {}
 
 func (x *SetPower) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[23]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1991,7 +2132,7 @@ func (x *SetPower) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetPower.ProtoReflect.Descriptor instead.
 func (*SetPower) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{23}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *SetPower) GetNode() string {
@@ -2029,7 +2170,7 @@ type Outcome struct {
 
 func (x *Outcome) Reset() {
 	*x = Outcome{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[24]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2041,7 +2182,7 @@ func (x *Outcome) String() string {
 func (*Outcome) ProtoMessage() {}
 
 func (x *Outcome) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[24]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2054,7 +2195,7 @@ func (x *Outcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Outcome.ProtoReflect.Descriptor instead.
 func (*Outcome) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{24}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Outcome) GetNode() string {
@@ -2163,7 +2304,7 @@ type Edge struct {
 
 func (x *Edge) Reset() {
 	*x = Edge{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[25]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2175,7 +2316,7 @@ func (x *Edge) String() string {
 func (*Edge) ProtoMessage() {}
 
 func (x *Edge) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[25]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2188,7 +2329,7 @@ func (x *Edge) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Edge.ProtoReflect.Descriptor instead.
 func (*Edge) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{25}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Edge) GetNode() string {
@@ -2253,7 +2394,7 @@ type Timeout struct {
 
 func (x *Timeout) Reset() {
 	*x = Timeout{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[26]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2265,7 +2406,7 @@ func (x *Timeout) String() string {
 func (*Timeout) ProtoMessage() {}
 
 func (x *Timeout) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[26]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2278,7 +2419,7 @@ func (x *Timeout) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Timeout.ProtoReflect.Descriptor instead.
 func (*Timeout) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{26}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *Timeout) GetNode() string {
@@ -2326,7 +2467,7 @@ type Resume struct {
 
 func (x *Resume) Reset() {
 	*x = Resume{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[27]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2338,7 +2479,7 @@ func (x *Resume) String() string {
 func (*Resume) ProtoMessage() {}
 
 func (x *Resume) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[27]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2351,7 +2492,7 @@ func (x *Resume) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Resume.ProtoReflect.Descriptor instead.
 func (*Resume) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{27}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *Resume) GetNode() string {
@@ -2381,7 +2522,7 @@ type AcquireLock struct {
 
 func (x *AcquireLock) Reset() {
 	*x = AcquireLock{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[28]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2393,7 +2534,7 @@ func (x *AcquireLock) String() string {
 func (*AcquireLock) ProtoMessage() {}
 
 func (x *AcquireLock) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[28]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2406,7 +2547,7 @@ func (x *AcquireLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AcquireLock.ProtoReflect.Descriptor instead.
 func (*AcquireLock) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{28}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *AcquireLock) GetNode() string {
@@ -2454,7 +2595,7 @@ type ReleaseLock struct {
 
 func (x *ReleaseLock) Reset() {
 	*x = ReleaseLock{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[29]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2466,7 +2607,7 @@ func (x *ReleaseLock) String() string {
 func (*ReleaseLock) ProtoMessage() {}
 
 func (x *ReleaseLock) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[29]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2479,7 +2620,7 @@ func (x *ReleaseLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ReleaseLock.ProtoReflect.Descriptor instead.
 func (*ReleaseLock) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{29}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *ReleaseLock) GetNode() string {
@@ -2507,7 +2648,7 @@ type BreakLock struct {
 
 func (x *BreakLock) Reset() {
 	*x = BreakLock{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[30]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2519,7 +2660,7 @@ func (x *BreakLock) String() string {
 func (*BreakLock) ProtoMessage() {}
 
 func (x *BreakLock) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[30]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2532,7 +2673,7 @@ func (x *BreakLock) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BreakLock.ProtoReflect.Descriptor instead.
 func (*BreakLock) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{30}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *BreakLock) GetNode() string {
@@ -2565,7 +2706,7 @@ type PutMember struct {
 
 func (x *PutMember) Reset() {
 	*x = PutMember{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[31]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2577,7 +2718,7 @@ func (x *PutMember) String() string {
 func (*PutMember) ProtoMessage() {}
 
 func (x *PutMember) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[31]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2590,7 +2731,7 @@ func (x *PutMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use PutMember.ProtoReflect.Descriptor instead.
 func (*PutMember) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{31}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *PutMember) GetMember() *Member {
@@ -2603,13 +2744,14 @@ func (x *PutMember) GetMember() *Member {
 type RemoveMember struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
+	Rejoins       bool                   `protobuf:"varint,2,opt,name=rejoins,proto3" json:"rejoins,omitempty"` // it removes itself, to be recorded anew: its certificate stays
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RemoveMember) Reset() {
 	*x = RemoveMember{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[32]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2621,7 +2763,7 @@ func (x *RemoveMember) String() string {
 func (*RemoveMember) ProtoMessage() {}
 
 func (x *RemoveMember) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[32]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2634,7 +2776,7 @@ func (x *RemoveMember) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RemoveMember.ProtoReflect.Descriptor instead.
 func (*RemoveMember) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{32}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *RemoveMember) GetId() string {
@@ -2642,6 +2784,13 @@ func (x *RemoveMember) GetId() string {
 		return x.Id
 	}
 	return ""
+}
+
+func (x *RemoveMember) GetRejoins() bool {
+	if x != nil {
+		return x.Rejoins
+	}
+	return false
 }
 
 type CreateJoinToken struct {
@@ -2658,7 +2807,7 @@ type CreateJoinToken struct {
 
 func (x *CreateJoinToken) Reset() {
 	*x = CreateJoinToken{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[33]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2670,7 +2819,7 @@ func (x *CreateJoinToken) String() string {
 func (*CreateJoinToken) ProtoMessage() {}
 
 func (x *CreateJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[33]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2683,7 +2832,7 @@ func (x *CreateJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateJoinToken.ProtoReflect.Descriptor instead.
 func (*CreateJoinToken) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{33}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *CreateJoinToken) GetId() string {
@@ -2733,14 +2882,15 @@ type UseJoinToken struct {
 	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"`
 	Hash          []byte                 `protobuf:"bytes,2,opt,name=hash,proto3" json:"hash,omitempty"` // 32 bytes
 	Role          string                 `protobuf:"bytes,3,opt,name=role,proto3" json:"role,omitempty"`
-	Key           []byte                 `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"` // 32 bytes: the SHA-256 of the joiner's public key
+	Key           []byte                 `protobuf:"bytes,4,opt,name=key,proto3" json:"key,omitempty"`  // 32 bytes: the SHA-256 of the joiner's public key
+	Ttl           int64                  `protobuf:"varint,5,opt,name=ttl,proto3" json:"ttl,omitempty"` // nanoseconds: the life of the certificate that is made for it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *UseJoinToken) Reset() {
 	*x = UseJoinToken{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[34]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2752,7 +2902,7 @@ func (x *UseJoinToken) String() string {
 func (*UseJoinToken) ProtoMessage() {}
 
 func (x *UseJoinToken) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[34]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2765,7 +2915,7 @@ func (x *UseJoinToken) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UseJoinToken.ProtoReflect.Descriptor instead.
 func (*UseJoinToken) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{34}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *UseJoinToken) GetId() string {
@@ -2796,6 +2946,13 @@ func (x *UseJoinToken) GetKey() []byte {
 	return nil
 }
 
+func (x *UseJoinToken) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
 type RaiseLevel struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Level         uint32                 `protobuf:"varint,1,opt,name=level,proto3" json:"level,omitempty"`
@@ -2805,7 +2962,7 @@ type RaiseLevel struct {
 
 func (x *RaiseLevel) Reset() {
 	*x = RaiseLevel{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[35]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2817,7 +2974,7 @@ func (x *RaiseLevel) String() string {
 func (*RaiseLevel) ProtoMessage() {}
 
 func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[35]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2830,7 +2987,7 @@ func (x *RaiseLevel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RaiseLevel.ProtoReflect.Descriptor instead.
 func (*RaiseLevel) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{35}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *RaiseLevel) GetLevel() uint32 {
@@ -2850,7 +3007,7 @@ type NewGeneration struct {
 
 func (x *NewGeneration) Reset() {
 	*x = NewGeneration{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[36]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2862,7 +3019,7 @@ func (x *NewGeneration) String() string {
 func (*NewGeneration) ProtoMessage() {}
 
 func (x *NewGeneration) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[36]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2875,7 +3032,7 @@ func (x *NewGeneration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use NewGeneration.ProtoReflect.Descriptor instead.
 func (*NewGeneration) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{36}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *NewGeneration) GetReason() string {
@@ -2901,7 +3058,7 @@ type Batch struct {
 
 func (x *Batch) Reset() {
 	*x = Batch{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[37]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2913,7 +3070,7 @@ func (x *Batch) String() string {
 func (*Batch) ProtoMessage() {}
 
 func (x *Batch) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[37]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2926,7 +3083,7 @@ func (x *Batch) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Batch.ProtoReflect.Descriptor instead.
 func (*Batch) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{37}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Batch) GetCommands() []*Body {
@@ -2949,7 +3106,7 @@ type RecordBMCSession struct {
 
 func (x *RecordBMCSession) Reset() {
 	*x = RecordBMCSession{}
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[38]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2961,7 +3118,7 @@ func (x *RecordBMCSession) String() string {
 func (*RecordBMCSession) ProtoMessage() {}
 
 func (x *RecordBMCSession) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[38]
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2974,7 +3131,7 @@ func (x *RecordBMCSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RecordBMCSession.ProtoReflect.Descriptor instead.
 func (*RecordBMCSession) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{38}
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *RecordBMCSession) GetNode() string {
@@ -3012,6 +3169,162 @@ func (x *RecordBMCSession) GetOpened() bool {
 	return false
 }
 
+type RenewCertificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"`  // 32 bytes: the SHA-256 of the public key
+	Ttl           int64                  `protobuf:"varint,2,opt,name=ttl,proto3" json:"ttl,omitempty"` // nanoseconds
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewCertificate) Reset() {
+	*x = RenewCertificate{}
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewCertificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewCertificate) ProtoMessage() {}
+
+func (x *RenewCertificate) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewCertificate.ProtoReflect.Descriptor instead.
+func (*RenewCertificate) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *RenewCertificate) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *RenewCertificate) GetTtl() int64 {
+	if x != nil {
+		return x.Ttl
+	}
+	return 0
+}
+
+type RevokeCertificates struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Role          string                 `protobuf:"bytes,1,opt,name=role,proto3" json:"role,omitempty"`
+	Name          string                 `protobuf:"bytes,2,opt,name=name,proto3" json:"name,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RevokeCertificates) Reset() {
+	*x = RevokeCertificates{}
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[41]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RevokeCertificates) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RevokeCertificates) ProtoMessage() {}
+
+func (x *RevokeCertificates) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[41]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RevokeCertificates.ProtoReflect.Descriptor instead.
+func (*RevokeCertificates) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{41}
+}
+
+func (x *RevokeCertificates) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *RevokeCertificates) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *RevokeCertificates) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RecoverRoster struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Issued        []*Issued              `protobuf:"bytes,1,rep,name=issued,proto3" json:"issued,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RecoverRoster) Reset() {
+	*x = RecoverRoster{}
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RecoverRoster) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RecoverRoster) ProtoMessage() {}
+
+func (x *RecoverRoster) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RecoverRoster.ProtoReflect.Descriptor instead.
+func (*RecoverRoster) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *RecoverRoster) GetIssued() []*Issued {
+	if x != nil {
+		return x.Issued
+	}
+	return nil
+}
+
 var File_farrier_raftlog_v1_log_proto protoreflect.FileDescriptor
 
 const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
@@ -3028,7 +3341,7 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"\x06digest\x18\x06 \x01(\fR\x06digest\x12\x14\n" +
 	"\x05level\x18\a \x01(\rR\x05level\x12\x12\n" +
 	"\x04seed\x18\b \x01(\fR\x04seed\x12,\n" +
-	"\x04body\x18\t \x01(\v2\x18.farrier.raftlog.v1.BodyR\x04body\"\xea\x11\n" +
+	"\x04body\x18\t \x01(\v2\x18.farrier.raftlog.v1.BodyR\x04body\"\xe6\x13\n" +
 	"\x04Body\x12D\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1f.farrier.raftlog.v1.InitClusterH\x00R\vinitCluster\x12.\n" +
 	"\x04tick\x18\x02 \x01(\v2\x18.farrier.raftlog.v1.TickH\x00R\x04tick\x12M\n" +
@@ -3075,14 +3388,24 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"raiseLevel\x12J\n" +
 	"\x0enew_generation\x18  \x01(\v2!.farrier.raftlog.v1.NewGenerationH\x00R\rnewGeneration\x121\n" +
 	"\x05batch\x18! \x01(\v2\x19.farrier.raftlog.v1.BatchH\x00R\x05batch\x12T\n" +
-	"\x12record_bmc_session\x18\" \x01(\v2$.farrier.raftlog.v1.RecordBMCSessionH\x00R\x10recordBmcSessionB\x06\n" +
-	"\x04body\"\xb2\x01\n" +
+	"\x12record_bmc_session\x18\" \x01(\v2$.farrier.raftlog.v1.RecordBMCSessionH\x00R\x10recordBmcSession\x12S\n" +
+	"\x11renew_certificate\x18# \x01(\v2$.farrier.raftlog.v1.RenewCertificateH\x00R\x10renewCertificate\x12Y\n" +
+	"\x13revoke_certificates\x18$ \x01(\v2&.farrier.raftlog.v1.RevokeCertificatesH\x00R\x12revokeCertificates\x12J\n" +
+	"\x0erecover_roster\x18% \x01(\v2!.farrier.raftlog.v1.RecoverRosterH\x00R\rrecoverRosterB\x06\n" +
+	"\x04body\"\xe6\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
 	"cluster_id\x18\x01 \x01(\tR\tclusterId\x12\x17\n" +
 	"\aca_cert\x18\x02 \x01(\fR\x06caCert\x121\n" +
 	"\x06ca_key\x18\x03 \x01(\v2\x1a.farrier.raftlog.v1.SealedR\x05caKey\x128\n" +
-	"\bsettings\x18\x04 \x01(\v2\x1c.farrier.raftlog.v1.SettingsR\bsettings\"o\n" +
+	"\bsettings\x18\x04 \x01(\v2\x1c.farrier.raftlog.v1.SettingsR\bsettings\x122\n" +
+	"\x06issued\x18\x05 \x03(\v2\x1a.farrier.raftlog.v1.IssuedR\x06issued\"j\n" +
+	"\x06Issued\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05group\x18\x04 \x01(\tR\x05group\x12\x10\n" +
+	"\x03ttl\x18\x05 \x01(\x03R\x03ttl\"o\n" +
 	"\x04Tick\x12\f\n" +
 	"\x01d\x18\x01 \x01(\x03R\x01d\x12\"\n" +
 	"\rfirst_of_term\x18\x02 \x01(\bR\vfirstOfTerm\x12\x14\n" +
@@ -3090,7 +3413,7 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"\vclient_seen\x18\x04 \x03(\tR\n" +
 	"clientSeen\"J\n" +
 	"\x0eUpdateSettings\x128\n" +
-	"\bsettings\x18\x01 \x01(\v2\x1c.farrier.raftlog.v1.SettingsR\bsettings\"\xe6\x02\n" +
+	"\bsettings\x18\x01 \x01(\v2\x1c.farrier.raftlog.v1.SettingsR\bsettings\"\xf8\x02\n" +
 	"\vOpenSession\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
 	"\x06resume\x18\x02 \x01(\tR\x06resume\x12\x14\n" +
@@ -3107,7 +3430,8 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"ramdiskUrl\x12\x19\n" +
 	"\bhttp_url\x18\f \x01(\tR\ahttpUrl\x12\x1f\n" +
 	"\vramdisk_pin\x18\r \x01(\tR\n" +
-	"ramdiskPin\"@\n" +
+	"ramdiskPin\x12\x10\n" +
+	"\x03key\x18\x0e \x01(\fR\x03key\"@\n" +
 	"\fCloseSession\x12\x18\n" +
 	"\asession\x18\x01 \x01(\tR\asession\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\"0\n" +
@@ -3224,21 +3548,23 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"\x05token\x18\x02 \x01(\x04R\x05token\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"?\n" +
 	"\tPutMember\x122\n" +
-	"\x06member\x18\x01 \x01(\v2\x1a.farrier.raftlog.v1.MemberR\x06member\"\x1e\n" +
+	"\x06member\x18\x01 \x01(\v2\x1a.farrier.raftlog.v1.MemberR\x06member\"8\n" +
 	"\fRemoveMember\x12\x0e\n" +
-	"\x02id\x18\x01 \x01(\tR\x02id\"\x85\x01\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x18\n" +
+	"\arejoins\x18\x02 \x01(\bR\arejoins\"\x85\x01\n" +
 	"\x0fCreateJoinToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
 	"\x05group\x18\x04 \x01(\tR\x05group\x12\x12\n" +
 	"\x04hash\x18\x05 \x01(\fR\x04hash\x12\x10\n" +
-	"\x03ttl\x18\x06 \x01(\x03R\x03ttl\"X\n" +
+	"\x03ttl\x18\x06 \x01(\x03R\x03ttl\"j\n" +
 	"\fUseJoinToken\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04hash\x18\x02 \x01(\fR\x04hash\x12\x12\n" +
 	"\x04role\x18\x03 \x01(\tR\x04role\x12\x10\n" +
-	"\x03key\x18\x04 \x01(\fR\x03key\"\"\n" +
+	"\x03key\x18\x04 \x01(\fR\x03key\x12\x10\n" +
+	"\x03ttl\x18\x05 \x01(\x03R\x03ttl\"\"\n" +
 	"\n" +
 	"RaiseLevel\x12\x14\n" +
 	"\x05level\x18\x01 \x01(\rR\x05level\";\n" +
@@ -3252,7 +3578,16 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"\asession\x18\x02 \x01(\tR\asession\x12\x14\n" +
 	"\x05agent\x18\x03 \x01(\tR\x05agent\x12\x10\n" +
 	"\x03uri\x18\x04 \x01(\tR\x03uri\x12\x16\n" +
-	"\x06opened\x18\x05 \x01(\bR\x06openedBIZGgithub.com/farrier-project/farrier/api/gen/farrier/raftlog/v1;raftlogv1b\x06proto3"
+	"\x06opened\x18\x05 \x01(\bR\x06opened\"6\n" +
+	"\x10RenewCertificate\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x10\n" +
+	"\x03ttl\x18\x02 \x01(\x03R\x03ttl\"T\n" +
+	"\x12RevokeCertificates\x12\x12\n" +
+	"\x04role\x18\x01 \x01(\tR\x04role\x12\x12\n" +
+	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"C\n" +
+	"\rRecoverRoster\x122\n" +
+	"\x06issued\x18\x01 \x03(\v2\x1a.farrier.raftlog.v1.IssuedR\x06issuedBIZGgithub.com/farrier-project/farrier/api/gen/farrier/raftlog/v1;raftlogv1b\x06proto3"
 
 var (
 	file_farrier_raftlog_v1_log_proto_rawDescOnce sync.Once
@@ -3266,113 +3601,122 @@ func file_farrier_raftlog_v1_log_proto_rawDescGZIP() []byte {
 	return file_farrier_raftlog_v1_log_proto_rawDescData
 }
 
-var file_farrier_raftlog_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 41)
+var file_farrier_raftlog_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
 var file_farrier_raftlog_v1_log_proto_goTypes = []any{
-	(*Entry)(nil),            // 0: farrier.raftlog.v1.Entry
-	(*Command)(nil),          // 1: farrier.raftlog.v1.Command
-	(*Body)(nil),             // 2: farrier.raftlog.v1.Body
-	(*InitCluster)(nil),      // 3: farrier.raftlog.v1.InitCluster
-	(*Tick)(nil),             // 4: farrier.raftlog.v1.Tick
-	(*UpdateSettings)(nil),   // 5: farrier.raftlog.v1.UpdateSettings
-	(*OpenSession)(nil),      // 6: farrier.raftlog.v1.OpenSession
-	(*CloseSession)(nil),     // 7: farrier.raftlog.v1.CloseSession
-	(*SetDrain)(nil),         // 8: farrier.raftlog.v1.SetDrain
-	(*RemoveAgent)(nil),      // 9: farrier.raftlog.v1.RemoveAgent
-	(*MoveNodes)(nil),        // 10: farrier.raftlog.v1.MoveNodes
-	(*Move)(nil),             // 11: farrier.raftlog.v1.Move
-	(*HandoverAck)(nil),      // 12: farrier.raftlog.v1.HandoverAck
-	(*CreateNode)(nil),       // 13: farrier.raftlog.v1.CreateNode
-	(*UpdateNode)(nil),       // 14: farrier.raftlog.v1.UpdateNode
-	(*DeleteNode)(nil),       // 15: farrier.raftlog.v1.DeleteNode
-	(*CreatePort)(nil),       // 16: farrier.raftlog.v1.CreatePort
-	(*UpdatePort)(nil),       // 17: farrier.raftlog.v1.UpdatePort
-	(*DeletePort)(nil),       // 18: farrier.raftlog.v1.DeletePort
-	(*SetMaintenance)(nil),   // 19: farrier.raftlog.v1.SetMaintenance
-	(*WaiveWipe)(nil),        // 20: farrier.raftlog.v1.WaiveWipe
-	(*Provision)(nil),        // 21: farrier.raftlog.v1.Provision
-	(*CleanStep)(nil),        // 22: farrier.raftlog.v1.CleanStep
-	(*SetPower)(nil),         // 23: farrier.raftlog.v1.SetPower
-	(*Outcome)(nil),          // 24: farrier.raftlog.v1.Outcome
-	(*Edge)(nil),             // 25: farrier.raftlog.v1.Edge
-	(*Timeout)(nil),          // 26: farrier.raftlog.v1.Timeout
-	(*Resume)(nil),           // 27: farrier.raftlog.v1.Resume
-	(*AcquireLock)(nil),      // 28: farrier.raftlog.v1.AcquireLock
-	(*ReleaseLock)(nil),      // 29: farrier.raftlog.v1.ReleaseLock
-	(*BreakLock)(nil),        // 30: farrier.raftlog.v1.BreakLock
-	(*PutMember)(nil),        // 31: farrier.raftlog.v1.PutMember
-	(*RemoveMember)(nil),     // 32: farrier.raftlog.v1.RemoveMember
-	(*CreateJoinToken)(nil),  // 33: farrier.raftlog.v1.CreateJoinToken
-	(*UseJoinToken)(nil),     // 34: farrier.raftlog.v1.UseJoinToken
-	(*RaiseLevel)(nil),       // 35: farrier.raftlog.v1.RaiseLevel
-	(*NewGeneration)(nil),    // 36: farrier.raftlog.v1.NewGeneration
-	(*Batch)(nil),            // 37: farrier.raftlog.v1.Batch
-	(*RecordBMCSession)(nil), // 38: farrier.raftlog.v1.RecordBMCSession
-	nil,                      // 39: farrier.raftlog.v1.CleanStep.ArgsEntry
-	nil,                      // 40: farrier.raftlog.v1.Outcome.FactsEntry
-	(*Sealed)(nil),           // 41: farrier.raftlog.v1.Sealed
-	(*Settings)(nil),         // 42: farrier.raftlog.v1.Settings
-	(*Node)(nil),             // 43: farrier.raftlog.v1.Node
-	(*Port)(nil),             // 44: farrier.raftlog.v1.Port
-	(*Instance)(nil),         // 45: farrier.raftlog.v1.Instance
-	(*Member)(nil),           // 46: farrier.raftlog.v1.Member
+	(*Entry)(nil),              // 0: farrier.raftlog.v1.Entry
+	(*Command)(nil),            // 1: farrier.raftlog.v1.Command
+	(*Body)(nil),               // 2: farrier.raftlog.v1.Body
+	(*InitCluster)(nil),        // 3: farrier.raftlog.v1.InitCluster
+	(*Issued)(nil),             // 4: farrier.raftlog.v1.Issued
+	(*Tick)(nil),               // 5: farrier.raftlog.v1.Tick
+	(*UpdateSettings)(nil),     // 6: farrier.raftlog.v1.UpdateSettings
+	(*OpenSession)(nil),        // 7: farrier.raftlog.v1.OpenSession
+	(*CloseSession)(nil),       // 8: farrier.raftlog.v1.CloseSession
+	(*SetDrain)(nil),           // 9: farrier.raftlog.v1.SetDrain
+	(*RemoveAgent)(nil),        // 10: farrier.raftlog.v1.RemoveAgent
+	(*MoveNodes)(nil),          // 11: farrier.raftlog.v1.MoveNodes
+	(*Move)(nil),               // 12: farrier.raftlog.v1.Move
+	(*HandoverAck)(nil),        // 13: farrier.raftlog.v1.HandoverAck
+	(*CreateNode)(nil),         // 14: farrier.raftlog.v1.CreateNode
+	(*UpdateNode)(nil),         // 15: farrier.raftlog.v1.UpdateNode
+	(*DeleteNode)(nil),         // 16: farrier.raftlog.v1.DeleteNode
+	(*CreatePort)(nil),         // 17: farrier.raftlog.v1.CreatePort
+	(*UpdatePort)(nil),         // 18: farrier.raftlog.v1.UpdatePort
+	(*DeletePort)(nil),         // 19: farrier.raftlog.v1.DeletePort
+	(*SetMaintenance)(nil),     // 20: farrier.raftlog.v1.SetMaintenance
+	(*WaiveWipe)(nil),          // 21: farrier.raftlog.v1.WaiveWipe
+	(*Provision)(nil),          // 22: farrier.raftlog.v1.Provision
+	(*CleanStep)(nil),          // 23: farrier.raftlog.v1.CleanStep
+	(*SetPower)(nil),           // 24: farrier.raftlog.v1.SetPower
+	(*Outcome)(nil),            // 25: farrier.raftlog.v1.Outcome
+	(*Edge)(nil),               // 26: farrier.raftlog.v1.Edge
+	(*Timeout)(nil),            // 27: farrier.raftlog.v1.Timeout
+	(*Resume)(nil),             // 28: farrier.raftlog.v1.Resume
+	(*AcquireLock)(nil),        // 29: farrier.raftlog.v1.AcquireLock
+	(*ReleaseLock)(nil),        // 30: farrier.raftlog.v1.ReleaseLock
+	(*BreakLock)(nil),          // 31: farrier.raftlog.v1.BreakLock
+	(*PutMember)(nil),          // 32: farrier.raftlog.v1.PutMember
+	(*RemoveMember)(nil),       // 33: farrier.raftlog.v1.RemoveMember
+	(*CreateJoinToken)(nil),    // 34: farrier.raftlog.v1.CreateJoinToken
+	(*UseJoinToken)(nil),       // 35: farrier.raftlog.v1.UseJoinToken
+	(*RaiseLevel)(nil),         // 36: farrier.raftlog.v1.RaiseLevel
+	(*NewGeneration)(nil),      // 37: farrier.raftlog.v1.NewGeneration
+	(*Batch)(nil),              // 38: farrier.raftlog.v1.Batch
+	(*RecordBMCSession)(nil),   // 39: farrier.raftlog.v1.RecordBMCSession
+	(*RenewCertificate)(nil),   // 40: farrier.raftlog.v1.RenewCertificate
+	(*RevokeCertificates)(nil), // 41: farrier.raftlog.v1.RevokeCertificates
+	(*RecoverRoster)(nil),      // 42: farrier.raftlog.v1.RecoverRoster
+	nil,                        // 43: farrier.raftlog.v1.CleanStep.ArgsEntry
+	nil,                        // 44: farrier.raftlog.v1.Outcome.FactsEntry
+	(*Sealed)(nil),             // 45: farrier.raftlog.v1.Sealed
+	(*Settings)(nil),           // 46: farrier.raftlog.v1.Settings
+	(*Node)(nil),               // 47: farrier.raftlog.v1.Node
+	(*Port)(nil),               // 48: farrier.raftlog.v1.Port
+	(*Instance)(nil),           // 49: farrier.raftlog.v1.Instance
+	(*Member)(nil),             // 50: farrier.raftlog.v1.Member
 }
 var file_farrier_raftlog_v1_log_proto_depIdxs = []int32{
 	1,  // 0: farrier.raftlog.v1.Entry.commands:type_name -> farrier.raftlog.v1.Command
 	2,  // 1: farrier.raftlog.v1.Command.body:type_name -> farrier.raftlog.v1.Body
 	3,  // 2: farrier.raftlog.v1.Body.init_cluster:type_name -> farrier.raftlog.v1.InitCluster
-	4,  // 3: farrier.raftlog.v1.Body.tick:type_name -> farrier.raftlog.v1.Tick
-	5,  // 4: farrier.raftlog.v1.Body.update_settings:type_name -> farrier.raftlog.v1.UpdateSettings
-	6,  // 5: farrier.raftlog.v1.Body.open_session:type_name -> farrier.raftlog.v1.OpenSession
-	7,  // 6: farrier.raftlog.v1.Body.close_session:type_name -> farrier.raftlog.v1.CloseSession
-	8,  // 7: farrier.raftlog.v1.Body.set_drain:type_name -> farrier.raftlog.v1.SetDrain
-	9,  // 8: farrier.raftlog.v1.Body.remove_agent:type_name -> farrier.raftlog.v1.RemoveAgent
-	10, // 9: farrier.raftlog.v1.Body.move_nodes:type_name -> farrier.raftlog.v1.MoveNodes
-	12, // 10: farrier.raftlog.v1.Body.handover_ack:type_name -> farrier.raftlog.v1.HandoverAck
-	13, // 11: farrier.raftlog.v1.Body.create_node:type_name -> farrier.raftlog.v1.CreateNode
-	14, // 12: farrier.raftlog.v1.Body.update_node:type_name -> farrier.raftlog.v1.UpdateNode
-	15, // 13: farrier.raftlog.v1.Body.delete_node:type_name -> farrier.raftlog.v1.DeleteNode
-	16, // 14: farrier.raftlog.v1.Body.create_port:type_name -> farrier.raftlog.v1.CreatePort
-	17, // 15: farrier.raftlog.v1.Body.update_port:type_name -> farrier.raftlog.v1.UpdatePort
-	18, // 16: farrier.raftlog.v1.Body.delete_port:type_name -> farrier.raftlog.v1.DeletePort
-	19, // 17: farrier.raftlog.v1.Body.set_maintenance:type_name -> farrier.raftlog.v1.SetMaintenance
-	20, // 18: farrier.raftlog.v1.Body.waive_wipe:type_name -> farrier.raftlog.v1.WaiveWipe
-	21, // 19: farrier.raftlog.v1.Body.provision:type_name -> farrier.raftlog.v1.Provision
-	23, // 20: farrier.raftlog.v1.Body.set_power:type_name -> farrier.raftlog.v1.SetPower
-	24, // 21: farrier.raftlog.v1.Body.outcome:type_name -> farrier.raftlog.v1.Outcome
-	25, // 22: farrier.raftlog.v1.Body.edge:type_name -> farrier.raftlog.v1.Edge
-	26, // 23: farrier.raftlog.v1.Body.timeout:type_name -> farrier.raftlog.v1.Timeout
-	27, // 24: farrier.raftlog.v1.Body.resume:type_name -> farrier.raftlog.v1.Resume
-	28, // 25: farrier.raftlog.v1.Body.acquire_lock:type_name -> farrier.raftlog.v1.AcquireLock
-	29, // 26: farrier.raftlog.v1.Body.release_lock:type_name -> farrier.raftlog.v1.ReleaseLock
-	30, // 27: farrier.raftlog.v1.Body.break_lock:type_name -> farrier.raftlog.v1.BreakLock
-	31, // 28: farrier.raftlog.v1.Body.put_member:type_name -> farrier.raftlog.v1.PutMember
-	32, // 29: farrier.raftlog.v1.Body.remove_member:type_name -> farrier.raftlog.v1.RemoveMember
-	33, // 30: farrier.raftlog.v1.Body.create_join_token:type_name -> farrier.raftlog.v1.CreateJoinToken
-	34, // 31: farrier.raftlog.v1.Body.use_join_token:type_name -> farrier.raftlog.v1.UseJoinToken
-	35, // 32: farrier.raftlog.v1.Body.raise_level:type_name -> farrier.raftlog.v1.RaiseLevel
-	36, // 33: farrier.raftlog.v1.Body.new_generation:type_name -> farrier.raftlog.v1.NewGeneration
-	37, // 34: farrier.raftlog.v1.Body.batch:type_name -> farrier.raftlog.v1.Batch
-	38, // 35: farrier.raftlog.v1.Body.record_bmc_session:type_name -> farrier.raftlog.v1.RecordBMCSession
-	41, // 36: farrier.raftlog.v1.InitCluster.ca_key:type_name -> farrier.raftlog.v1.Sealed
-	42, // 37: farrier.raftlog.v1.InitCluster.settings:type_name -> farrier.raftlog.v1.Settings
-	42, // 38: farrier.raftlog.v1.UpdateSettings.settings:type_name -> farrier.raftlog.v1.Settings
-	11, // 39: farrier.raftlog.v1.MoveNodes.moves:type_name -> farrier.raftlog.v1.Move
-	43, // 40: farrier.raftlog.v1.CreateNode.node:type_name -> farrier.raftlog.v1.Node
-	44, // 41: farrier.raftlog.v1.CreateNode.ports:type_name -> farrier.raftlog.v1.Port
-	43, // 42: farrier.raftlog.v1.UpdateNode.node:type_name -> farrier.raftlog.v1.Node
-	44, // 43: farrier.raftlog.v1.CreatePort.port:type_name -> farrier.raftlog.v1.Port
-	44, // 44: farrier.raftlog.v1.UpdatePort.port:type_name -> farrier.raftlog.v1.Port
-	45, // 45: farrier.raftlog.v1.Provision.instance:type_name -> farrier.raftlog.v1.Instance
-	22, // 46: farrier.raftlog.v1.Provision.clean_steps:type_name -> farrier.raftlog.v1.CleanStep
-	39, // 47: farrier.raftlog.v1.CleanStep.args:type_name -> farrier.raftlog.v1.CleanStep.ArgsEntry
-	40, // 48: farrier.raftlog.v1.Outcome.facts:type_name -> farrier.raftlog.v1.Outcome.FactsEntry
-	46, // 49: farrier.raftlog.v1.PutMember.member:type_name -> farrier.raftlog.v1.Member
-	2,  // 50: farrier.raftlog.v1.Batch.commands:type_name -> farrier.raftlog.v1.Body
-	51, // [51:51] is the sub-list for method output_type
-	51, // [51:51] is the sub-list for method input_type
-	51, // [51:51] is the sub-list for extension type_name
-	51, // [51:51] is the sub-list for extension extendee
-	0,  // [0:51] is the sub-list for field type_name
+	5,  // 3: farrier.raftlog.v1.Body.tick:type_name -> farrier.raftlog.v1.Tick
+	6,  // 4: farrier.raftlog.v1.Body.update_settings:type_name -> farrier.raftlog.v1.UpdateSettings
+	7,  // 5: farrier.raftlog.v1.Body.open_session:type_name -> farrier.raftlog.v1.OpenSession
+	8,  // 6: farrier.raftlog.v1.Body.close_session:type_name -> farrier.raftlog.v1.CloseSession
+	9,  // 7: farrier.raftlog.v1.Body.set_drain:type_name -> farrier.raftlog.v1.SetDrain
+	10, // 8: farrier.raftlog.v1.Body.remove_agent:type_name -> farrier.raftlog.v1.RemoveAgent
+	11, // 9: farrier.raftlog.v1.Body.move_nodes:type_name -> farrier.raftlog.v1.MoveNodes
+	13, // 10: farrier.raftlog.v1.Body.handover_ack:type_name -> farrier.raftlog.v1.HandoverAck
+	14, // 11: farrier.raftlog.v1.Body.create_node:type_name -> farrier.raftlog.v1.CreateNode
+	15, // 12: farrier.raftlog.v1.Body.update_node:type_name -> farrier.raftlog.v1.UpdateNode
+	16, // 13: farrier.raftlog.v1.Body.delete_node:type_name -> farrier.raftlog.v1.DeleteNode
+	17, // 14: farrier.raftlog.v1.Body.create_port:type_name -> farrier.raftlog.v1.CreatePort
+	18, // 15: farrier.raftlog.v1.Body.update_port:type_name -> farrier.raftlog.v1.UpdatePort
+	19, // 16: farrier.raftlog.v1.Body.delete_port:type_name -> farrier.raftlog.v1.DeletePort
+	20, // 17: farrier.raftlog.v1.Body.set_maintenance:type_name -> farrier.raftlog.v1.SetMaintenance
+	21, // 18: farrier.raftlog.v1.Body.waive_wipe:type_name -> farrier.raftlog.v1.WaiveWipe
+	22, // 19: farrier.raftlog.v1.Body.provision:type_name -> farrier.raftlog.v1.Provision
+	24, // 20: farrier.raftlog.v1.Body.set_power:type_name -> farrier.raftlog.v1.SetPower
+	25, // 21: farrier.raftlog.v1.Body.outcome:type_name -> farrier.raftlog.v1.Outcome
+	26, // 22: farrier.raftlog.v1.Body.edge:type_name -> farrier.raftlog.v1.Edge
+	27, // 23: farrier.raftlog.v1.Body.timeout:type_name -> farrier.raftlog.v1.Timeout
+	28, // 24: farrier.raftlog.v1.Body.resume:type_name -> farrier.raftlog.v1.Resume
+	29, // 25: farrier.raftlog.v1.Body.acquire_lock:type_name -> farrier.raftlog.v1.AcquireLock
+	30, // 26: farrier.raftlog.v1.Body.release_lock:type_name -> farrier.raftlog.v1.ReleaseLock
+	31, // 27: farrier.raftlog.v1.Body.break_lock:type_name -> farrier.raftlog.v1.BreakLock
+	32, // 28: farrier.raftlog.v1.Body.put_member:type_name -> farrier.raftlog.v1.PutMember
+	33, // 29: farrier.raftlog.v1.Body.remove_member:type_name -> farrier.raftlog.v1.RemoveMember
+	34, // 30: farrier.raftlog.v1.Body.create_join_token:type_name -> farrier.raftlog.v1.CreateJoinToken
+	35, // 31: farrier.raftlog.v1.Body.use_join_token:type_name -> farrier.raftlog.v1.UseJoinToken
+	36, // 32: farrier.raftlog.v1.Body.raise_level:type_name -> farrier.raftlog.v1.RaiseLevel
+	37, // 33: farrier.raftlog.v1.Body.new_generation:type_name -> farrier.raftlog.v1.NewGeneration
+	38, // 34: farrier.raftlog.v1.Body.batch:type_name -> farrier.raftlog.v1.Batch
+	39, // 35: farrier.raftlog.v1.Body.record_bmc_session:type_name -> farrier.raftlog.v1.RecordBMCSession
+	40, // 36: farrier.raftlog.v1.Body.renew_certificate:type_name -> farrier.raftlog.v1.RenewCertificate
+	41, // 37: farrier.raftlog.v1.Body.revoke_certificates:type_name -> farrier.raftlog.v1.RevokeCertificates
+	42, // 38: farrier.raftlog.v1.Body.recover_roster:type_name -> farrier.raftlog.v1.RecoverRoster
+	45, // 39: farrier.raftlog.v1.InitCluster.ca_key:type_name -> farrier.raftlog.v1.Sealed
+	46, // 40: farrier.raftlog.v1.InitCluster.settings:type_name -> farrier.raftlog.v1.Settings
+	4,  // 41: farrier.raftlog.v1.InitCluster.issued:type_name -> farrier.raftlog.v1.Issued
+	46, // 42: farrier.raftlog.v1.UpdateSettings.settings:type_name -> farrier.raftlog.v1.Settings
+	12, // 43: farrier.raftlog.v1.MoveNodes.moves:type_name -> farrier.raftlog.v1.Move
+	47, // 44: farrier.raftlog.v1.CreateNode.node:type_name -> farrier.raftlog.v1.Node
+	48, // 45: farrier.raftlog.v1.CreateNode.ports:type_name -> farrier.raftlog.v1.Port
+	47, // 46: farrier.raftlog.v1.UpdateNode.node:type_name -> farrier.raftlog.v1.Node
+	48, // 47: farrier.raftlog.v1.CreatePort.port:type_name -> farrier.raftlog.v1.Port
+	48, // 48: farrier.raftlog.v1.UpdatePort.port:type_name -> farrier.raftlog.v1.Port
+	49, // 49: farrier.raftlog.v1.Provision.instance:type_name -> farrier.raftlog.v1.Instance
+	23, // 50: farrier.raftlog.v1.Provision.clean_steps:type_name -> farrier.raftlog.v1.CleanStep
+	43, // 51: farrier.raftlog.v1.CleanStep.args:type_name -> farrier.raftlog.v1.CleanStep.ArgsEntry
+	44, // 52: farrier.raftlog.v1.Outcome.facts:type_name -> farrier.raftlog.v1.Outcome.FactsEntry
+	50, // 53: farrier.raftlog.v1.PutMember.member:type_name -> farrier.raftlog.v1.Member
+	2,  // 54: farrier.raftlog.v1.Batch.commands:type_name -> farrier.raftlog.v1.Body
+	4,  // 55: farrier.raftlog.v1.RecoverRoster.issued:type_name -> farrier.raftlog.v1.Issued
+	56, // [56:56] is the sub-list for method output_type
+	56, // [56:56] is the sub-list for method input_type
+	56, // [56:56] is the sub-list for extension type_name
+	56, // [56:56] is the sub-list for extension extendee
+	0,  // [0:56] is the sub-list for field type_name
 }
 
 func init() { file_farrier_raftlog_v1_log_proto_init() }
@@ -3416,6 +3760,9 @@ func file_farrier_raftlog_v1_log_proto_init() {
 		(*Body_NewGeneration)(nil),
 		(*Body_Batch)(nil),
 		(*Body_RecordBmcSession)(nil),
+		(*Body_RenewCertificate)(nil),
+		(*Body_RevokeCertificates)(nil),
+		(*Body_RecoverRoster)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3423,7 +3770,7 @@ func file_farrier_raftlog_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_farrier_raftlog_v1_log_proto_rawDesc), len(file_farrier_raftlog_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   41,
+			NumMessages:   45,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

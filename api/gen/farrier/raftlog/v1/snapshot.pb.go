@@ -1635,6 +1635,7 @@ type SnapshotRecord struct {
 	//	*SnapshotRecord_End
 	//	*SnapshotRecord_BmcSessions
 	//	*SnapshotRecord_PackedNode
+	//	*SnapshotRecord_Certificate
 	Record        isSnapshotRecord_Record `protobuf_oneof:"record"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -1830,6 +1831,15 @@ func (x *SnapshotRecord) GetPackedNode() *PackedNode {
 	return nil
 }
 
+func (x *SnapshotRecord) GetCertificate() *Certificate {
+	if x != nil {
+		if x, ok := x.Record.(*SnapshotRecord_Certificate); ok {
+			return x.Certificate
+		}
+	}
+	return nil
+}
+
 type isSnapshotRecord_Record interface {
 	isSnapshotRecord_Record()
 }
@@ -1902,6 +1912,10 @@ type SnapshotRecord_PackedNode struct {
 	PackedNode *PackedNode `protobuf:"bytes,17,opt,name=packed_node,json=packedNode,proto3,oneof"`
 }
 
+type SnapshotRecord_Certificate struct {
+	Certificate *Certificate `protobuf:"bytes,18,opt,name=certificate,proto3,oneof"`
+}
+
 func (*SnapshotRecord_Root) isSnapshotRecord_Record() {}
 
 func (*SnapshotRecord_Node) isSnapshotRecord_Record() {}
@@ -1935,6 +1949,8 @@ func (*SnapshotRecord_End) isSnapshotRecord_Record() {}
 func (*SnapshotRecord_BmcSessions) isSnapshotRecord_Record() {}
 
 func (*SnapshotRecord_PackedNode) isSnapshotRecord_Record() {}
+
+func (*SnapshotRecord_Certificate) isSnapshotRecord_Record() {}
 
 // PackedNode is a node in the form in which it is hashed and lies in memory. A snapshot of 100,000 nodes is written in a
 // fifth of the time that Node takes.
@@ -2521,6 +2537,7 @@ type JoinTokenRecord struct {
 	Hash          []byte                 `protobuf:"bytes,5,opt,name=hash,proto3" json:"hash,omitempty"`
 	Expires       int64                  `protobuf:"varint,6,opt,name=expires,proto3" json:"expires,omitempty"`
 	UsedBy        []byte                 `protobuf:"bytes,7,opt,name=used_by,json=usedBy,proto3" json:"used_by,omitempty"` // the SHA-256 of the joiner's public key
+	By            string                 `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`                       // who made it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -2604,6 +2621,138 @@ func (x *JoinTokenRecord) GetUsedBy() []byte {
 	return nil
 }
 
+func (x *JoinTokenRecord) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
+// Certificate is a key that the cluster's CA has certified.
+type Certificate struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           []byte                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // the SHA-256 of the public key
+	Role          string                 `protobuf:"bytes,2,opt,name=role,proto3" json:"role,omitempty"`
+	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
+	Group         string                 `protobuf:"bytes,4,opt,name=group,proto3" json:"group,omitempty"`
+	InvitedBy     string                 `protobuf:"bytes,5,opt,name=invited_by,json=invitedBy,proto3" json:"invited_by,omitempty"`
+	JoinedAt      int64                  `protobuf:"varint,6,opt,name=joined_at,json=joinedAt,proto3" json:"joined_at,omitempty"`
+	RenewedAt     int64                  `protobuf:"varint,7,opt,name=renewed_at,json=renewedAt,proto3" json:"renewed_at,omitempty"`
+	Ends          int64                  `protobuf:"varint,8,opt,name=ends,proto3" json:"ends,omitempty"` // elapsed: no certificate of the key is good after it
+	RevokedBy     string                 `protobuf:"bytes,9,opt,name=revoked_by,json=revokedBy,proto3" json:"revoked_by,omitempty"`
+	RevokedAt     int64                  `protobuf:"varint,10,opt,name=revoked_at,json=revokedAt,proto3" json:"revoked_at,omitempty"`
+	Reason        string                 `protobuf:"bytes,11,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Certificate) Reset() {
+	*x = Certificate{}
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Certificate) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Certificate) ProtoMessage() {}
+
+func (x *Certificate) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Certificate.ProtoReflect.Descriptor instead.
+func (*Certificate) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Certificate) GetKey() []byte {
+	if x != nil {
+		return x.Key
+	}
+	return nil
+}
+
+func (x *Certificate) GetRole() string {
+	if x != nil {
+		return x.Role
+	}
+	return ""
+}
+
+func (x *Certificate) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Certificate) GetGroup() string {
+	if x != nil {
+		return x.Group
+	}
+	return ""
+}
+
+func (x *Certificate) GetInvitedBy() string {
+	if x != nil {
+		return x.InvitedBy
+	}
+	return ""
+}
+
+func (x *Certificate) GetJoinedAt() int64 {
+	if x != nil {
+		return x.JoinedAt
+	}
+	return 0
+}
+
+func (x *Certificate) GetRenewedAt() int64 {
+	if x != nil {
+		return x.RenewedAt
+	}
+	return 0
+}
+
+func (x *Certificate) GetEnds() int64 {
+	if x != nil {
+		return x.Ends
+	}
+	return 0
+}
+
+func (x *Certificate) GetRevokedBy() string {
+	if x != nil {
+		return x.RevokedBy
+	}
+	return ""
+}
+
+func (x *Certificate) GetRevokedAt() int64 {
+	if x != nil {
+		return x.RevokedAt
+	}
+	return 0
+}
+
+func (x *Certificate) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
 // Client is a client session.
 type Client struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -2620,7 +2769,7 @@ type Client struct {
 
 func (x *Client) Reset() {
 	*x = Client{}
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[20]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2632,7 +2781,7 @@ func (x *Client) String() string {
 func (*Client) ProtoMessage() {}
 
 func (x *Client) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[20]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2645,7 +2794,7 @@ func (x *Client) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Client.ProtoReflect.Descriptor instead.
 func (*Client) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{20}
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Client) GetId() string {
@@ -2711,7 +2860,7 @@ type Answer struct {
 
 func (x *Answer) Reset() {
 	*x = Answer{}
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[21]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2723,7 +2872,7 @@ func (x *Answer) String() string {
 func (*Answer) ProtoMessage() {}
 
 func (x *Answer) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[21]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2736,7 +2885,7 @@ func (x *Answer) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Answer.ProtoReflect.Descriptor instead.
 func (*Answer) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{21}
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *Answer) GetClient() string {
@@ -2795,7 +2944,7 @@ type Result struct {
 
 func (x *Result) Reset() {
 	*x = Result{}
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[22]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2807,7 +2956,7 @@ func (x *Result) String() string {
 func (*Result) ProtoMessage() {}
 
 func (x *Result) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[22]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2820,7 +2969,7 @@ func (x *Result) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Result.ProtoReflect.Descriptor instead.
 func (*Result) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{22}
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *Result) GetIndex() uint64 {
@@ -2920,7 +3069,7 @@ type Alarm struct {
 
 func (x *Alarm) Reset() {
 	*x = Alarm{}
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[23]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2932,7 +3081,7 @@ func (x *Alarm) String() string {
 func (*Alarm) ProtoMessage() {}
 
 func (x *Alarm) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[23]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2945,7 +3094,7 @@ func (x *Alarm) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Alarm.ProtoReflect.Descriptor instead.
 func (*Alarm) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{23}
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Alarm) GetId() uint64 {
@@ -2988,7 +3137,7 @@ type Inventory struct {
 
 func (x *Inventory) Reset() {
 	*x = Inventory{}
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[24]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3000,7 +3149,7 @@ func (x *Inventory) String() string {
 func (*Inventory) ProtoMessage() {}
 
 func (x *Inventory) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[24]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3013,7 +3162,7 @@ func (x *Inventory) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Inventory.ProtoReflect.Descriptor instead.
 func (*Inventory) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{24}
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Inventory) GetNode() string {
@@ -3054,7 +3203,7 @@ type Event struct {
 
 func (x *Event) Reset() {
 	*x = Event{}
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[25]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3066,7 +3215,7 @@ func (x *Event) String() string {
 func (*Event) ProtoMessage() {}
 
 func (x *Event) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[25]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3079,7 +3228,7 @@ func (x *Event) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Event.ProtoReflect.Descriptor instead.
 func (*Event) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{25}
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Event) GetIndex() uint64 {
@@ -3149,7 +3298,7 @@ type BMCSessions struct {
 
 func (x *BMCSessions) Reset() {
 	*x = BMCSessions{}
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[26]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3161,7 +3310,7 @@ func (x *BMCSessions) String() string {
 func (*BMCSessions) ProtoMessage() {}
 
 func (x *BMCSessions) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[26]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3174,7 +3323,7 @@ func (x *BMCSessions) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BMCSessions.ProtoReflect.Descriptor instead.
 func (*BMCSessions) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{26}
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *BMCSessions) GetNode() string {
@@ -3202,7 +3351,7 @@ type BMCSession struct {
 
 func (x *BMCSession) Reset() {
 	*x = BMCSession{}
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[27]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3214,7 +3363,7 @@ func (x *BMCSession) String() string {
 func (*BMCSession) ProtoMessage() {}
 
 func (x *BMCSession) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[27]
+	mi := &file_farrier_raftlog_v1_snapshot_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3227,7 +3376,7 @@ func (x *BMCSession) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BMCSession.ProtoReflect.Descriptor instead.
 func (*BMCSession) Descriptor() ([]byte, []int) {
-	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{27}
+	return file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *BMCSession) GetUri() string {
@@ -3463,7 +3612,7 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"apiAddress\x12!\n" +
 	"\frack_address\x18\x04 \x01(\tR\vrackAddress\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12\x14\n" +
-	"\x05level\x18\x06 \x01(\rR\x05level\"\xc1\a\n" +
+	"\x05level\x18\x06 \x01(\rR\x05level\"\x86\b\n" +
 	"\x0eSnapshotRecord\x12.\n" +
 	"\x04root\x18\x01 \x01(\v2\x18.farrier.raftlog.v1.RootH\x00R\x04root\x12.\n" +
 	"\x04node\x18\x02 \x01(\v2\x18.farrier.raftlog.v1.NodeH\x00R\x04node\x12.\n" +
@@ -3484,7 +3633,8 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"\x03end\x18\x0f \x01(\v2\x1f.farrier.raftlog.v1.SnapshotEndH\x00R\x03end\x12D\n" +
 	"\fbmc_sessions\x18\x10 \x01(\v2\x1f.farrier.raftlog.v1.BMCSessionsH\x00R\vbmcSessions\x12A\n" +
 	"\vpacked_node\x18\x11 \x01(\v2\x1e.farrier.raftlog.v1.PackedNodeH\x00R\n" +
-	"packedNodeB\b\n" +
+	"packedNode\x12C\n" +
+	"\vcertificate\x18\x12 \x01(\v2\x1f.farrier.raftlog.v1.CertificateH\x00R\vcertificateB\b\n" +
 	"\x06record\"4\n" +
 	"\n" +
 	"PackedNode\x12\x12\n" +
@@ -3544,7 +3694,7 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"\x04Ring\x12\x14\n" +
 	"\x05group\x18\x01 \x01(\tR\x05group\x12\x16\n" +
 	"\x06driver\x18\x02 \x01(\tR\x06driver\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\xa6\x01\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\xb6\x01\n" +
 	"\x0fJoinTokenRecord\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
@@ -3552,7 +3702,25 @@ const file_farrier_raftlog_v1_snapshot_proto_rawDesc = "" +
 	"\x05group\x18\x04 \x01(\tR\x05group\x12\x12\n" +
 	"\x04hash\x18\x05 \x01(\fR\x04hash\x12\x18\n" +
 	"\aexpires\x18\x06 \x01(\x03R\aexpires\x12\x17\n" +
-	"\aused_by\x18\a \x01(\fR\x06usedBy\"\x9d\x01\n" +
+	"\aused_by\x18\a \x01(\fR\x06usedBy\x12\x0e\n" +
+	"\x02by\x18\b \x01(\tR\x02by\"\xa2\x02\n" +
+	"\vCertificate\x12\x10\n" +
+	"\x03key\x18\x01 \x01(\fR\x03key\x12\x12\n" +
+	"\x04role\x18\x02 \x01(\tR\x04role\x12\x12\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
+	"\x05group\x18\x04 \x01(\tR\x05group\x12\x1d\n" +
+	"\n" +
+	"invited_by\x18\x05 \x01(\tR\tinvitedBy\x12\x1b\n" +
+	"\tjoined_at\x18\x06 \x01(\x03R\bjoinedAt\x12\x1d\n" +
+	"\n" +
+	"renewed_at\x18\a \x01(\x03R\trenewedAt\x12\x12\n" +
+	"\x04ends\x18\b \x01(\x03R\x04ends\x12\x1d\n" +
+	"\n" +
+	"revoked_by\x18\t \x01(\tR\trevokedBy\x12\x1d\n" +
+	"\n" +
+	"revoked_at\x18\n" +
+	" \x01(\x03R\trevokedAt\x12\x16\n" +
+	"\x06reason\x18\v \x01(\tR\x06reason\"\x9d\x01\n" +
 	"\x06Client\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x14\n" +
 	"\x05actor\x18\x02 \x01(\tR\x05actor\x12\x14\n" +
@@ -3621,7 +3789,7 @@ func file_farrier_raftlog_v1_snapshot_proto_rawDescGZIP() []byte {
 	return file_farrier_raftlog_v1_snapshot_proto_rawDescData
 }
 
-var file_farrier_raftlog_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 37)
+var file_farrier_raftlog_v1_snapshot_proto_msgTypes = make([]protoimpl.MessageInfo, 38)
 var file_farrier_raftlog_v1_snapshot_proto_goTypes = []any{
 	(*Sealed)(nil),          // 0: farrier.raftlog.v1.Sealed
 	(*Lock)(nil),            // 1: farrier.raftlog.v1.Lock
@@ -3643,42 +3811,43 @@ var file_farrier_raftlog_v1_snapshot_proto_goTypes = []any{
 	(*Agent)(nil),           // 17: farrier.raftlog.v1.Agent
 	(*Ring)(nil),            // 18: farrier.raftlog.v1.Ring
 	(*JoinTokenRecord)(nil), // 19: farrier.raftlog.v1.JoinTokenRecord
-	(*Client)(nil),          // 20: farrier.raftlog.v1.Client
-	(*Answer)(nil),          // 21: farrier.raftlog.v1.Answer
-	(*Result)(nil),          // 22: farrier.raftlog.v1.Result
-	(*Alarm)(nil),           // 23: farrier.raftlog.v1.Alarm
-	(*Inventory)(nil),       // 24: farrier.raftlog.v1.Inventory
-	(*Event)(nil),           // 25: farrier.raftlog.v1.Event
-	(*BMCSessions)(nil),     // 26: farrier.raftlog.v1.BMCSessions
-	(*BMCSession)(nil),      // 27: farrier.raftlog.v1.BMCSession
-	nil,                     // 28: farrier.raftlog.v1.Instance.RootDeviceHintsEntry
-	nil,                     // 29: farrier.raftlog.v1.Instance.MetaDataEntry
-	nil,                     // 30: farrier.raftlog.v1.Node.PropertiesEntry
-	nil,                     // 31: farrier.raftlog.v1.Node.ExtraEntry
-	nil,                     // 32: farrier.raftlog.v1.Node.DriverInfoEntry
-	nil,                     // 33: farrier.raftlog.v1.Node.SecretsEntry
-	nil,                     // 34: farrier.raftlog.v1.Flow.FactsEntry
-	nil,                     // 35: farrier.raftlog.v1.FlowStep.ArgsEntry
-	nil,                     // 36: farrier.raftlog.v1.FlowStep.FactsEntry
+	(*Certificate)(nil),     // 20: farrier.raftlog.v1.Certificate
+	(*Client)(nil),          // 21: farrier.raftlog.v1.Client
+	(*Answer)(nil),          // 22: farrier.raftlog.v1.Answer
+	(*Result)(nil),          // 23: farrier.raftlog.v1.Result
+	(*Alarm)(nil),           // 24: farrier.raftlog.v1.Alarm
+	(*Inventory)(nil),       // 25: farrier.raftlog.v1.Inventory
+	(*Event)(nil),           // 26: farrier.raftlog.v1.Event
+	(*BMCSessions)(nil),     // 27: farrier.raftlog.v1.BMCSessions
+	(*BMCSession)(nil),      // 28: farrier.raftlog.v1.BMCSession
+	nil,                     // 29: farrier.raftlog.v1.Instance.RootDeviceHintsEntry
+	nil,                     // 30: farrier.raftlog.v1.Instance.MetaDataEntry
+	nil,                     // 31: farrier.raftlog.v1.Node.PropertiesEntry
+	nil,                     // 32: farrier.raftlog.v1.Node.ExtraEntry
+	nil,                     // 33: farrier.raftlog.v1.Node.DriverInfoEntry
+	nil,                     // 34: farrier.raftlog.v1.Node.SecretsEntry
+	nil,                     // 35: farrier.raftlog.v1.Flow.FactsEntry
+	nil,                     // 36: farrier.raftlog.v1.FlowStep.ArgsEntry
+	nil,                     // 37: farrier.raftlog.v1.FlowStep.FactsEntry
 }
 var file_farrier_raftlog_v1_snapshot_proto_depIdxs = []int32{
-	28, // 0: farrier.raftlog.v1.Instance.root_device_hints:type_name -> farrier.raftlog.v1.Instance.RootDeviceHintsEntry
-	29, // 1: farrier.raftlog.v1.Instance.meta_data:type_name -> farrier.raftlog.v1.Instance.MetaDataEntry
+	29, // 0: farrier.raftlog.v1.Instance.root_device_hints:type_name -> farrier.raftlog.v1.Instance.RootDeviceHintsEntry
+	30, // 1: farrier.raftlog.v1.Instance.meta_data:type_name -> farrier.raftlog.v1.Instance.MetaDataEntry
 	0,  // 2: farrier.raftlog.v1.Instance.user_data:type_name -> farrier.raftlog.v1.Sealed
 	0,  // 3: farrier.raftlog.v1.Instance.network_data:type_name -> farrier.raftlog.v1.Sealed
 	1,  // 4: farrier.raftlog.v1.Node.lock:type_name -> farrier.raftlog.v1.Lock
-	30, // 5: farrier.raftlog.v1.Node.properties:type_name -> farrier.raftlog.v1.Node.PropertiesEntry
-	31, // 6: farrier.raftlog.v1.Node.extra:type_name -> farrier.raftlog.v1.Node.ExtraEntry
-	32, // 7: farrier.raftlog.v1.Node.driver_info:type_name -> farrier.raftlog.v1.Node.DriverInfoEntry
-	33, // 8: farrier.raftlog.v1.Node.secrets:type_name -> farrier.raftlog.v1.Node.SecretsEntry
+	31, // 5: farrier.raftlog.v1.Node.properties:type_name -> farrier.raftlog.v1.Node.PropertiesEntry
+	32, // 6: farrier.raftlog.v1.Node.extra:type_name -> farrier.raftlog.v1.Node.ExtraEntry
+	33, // 7: farrier.raftlog.v1.Node.driver_info:type_name -> farrier.raftlog.v1.Node.DriverInfoEntry
+	34, // 8: farrier.raftlog.v1.Node.secrets:type_name -> farrier.raftlog.v1.Node.SecretsEntry
 	2,  // 9: farrier.raftlog.v1.Node.instance:type_name -> farrier.raftlog.v1.Instance
 	3,  // 10: farrier.raftlog.v1.Node.wipe:type_name -> farrier.raftlog.v1.Wipe
 	7,  // 11: farrier.raftlog.v1.Flow.steps:type_name -> farrier.raftlog.v1.FlowStep
 	9,  // 12: farrier.raftlog.v1.Flow.boot:type_name -> farrier.raftlog.v1.Boot
-	34, // 13: farrier.raftlog.v1.Flow.facts:type_name -> farrier.raftlog.v1.Flow.FactsEntry
-	35, // 14: farrier.raftlog.v1.FlowStep.args:type_name -> farrier.raftlog.v1.FlowStep.ArgsEntry
+	35, // 13: farrier.raftlog.v1.Flow.facts:type_name -> farrier.raftlog.v1.Flow.FactsEntry
+	36, // 14: farrier.raftlog.v1.FlowStep.args:type_name -> farrier.raftlog.v1.FlowStep.ArgsEntry
 	8,  // 15: farrier.raftlog.v1.FlowStep.attempt:type_name -> farrier.raftlog.v1.Attempt
-	36, // 16: farrier.raftlog.v1.FlowStep.facts:type_name -> farrier.raftlog.v1.FlowStep.FactsEntry
+	37, // 16: farrier.raftlog.v1.FlowStep.facts:type_name -> farrier.raftlog.v1.FlowStep.FactsEntry
 	14, // 17: farrier.raftlog.v1.SnapshotRecord.root:type_name -> farrier.raftlog.v1.Root
 	4,  // 18: farrier.raftlog.v1.SnapshotRecord.node:type_name -> farrier.raftlog.v1.Node
 	5,  // 19: farrier.raftlog.v1.SnapshotRecord.port:type_name -> farrier.raftlog.v1.Port
@@ -3687,26 +3856,27 @@ var file_farrier_raftlog_v1_snapshot_proto_depIdxs = []int32{
 	17, // 22: farrier.raftlog.v1.SnapshotRecord.agent:type_name -> farrier.raftlog.v1.Agent
 	18, // 23: farrier.raftlog.v1.SnapshotRecord.ring:type_name -> farrier.raftlog.v1.Ring
 	19, // 24: farrier.raftlog.v1.SnapshotRecord.join_token:type_name -> farrier.raftlog.v1.JoinTokenRecord
-	20, // 25: farrier.raftlog.v1.SnapshotRecord.client:type_name -> farrier.raftlog.v1.Client
-	21, // 26: farrier.raftlog.v1.SnapshotRecord.answer:type_name -> farrier.raftlog.v1.Answer
-	23, // 27: farrier.raftlog.v1.SnapshotRecord.alarm:type_name -> farrier.raftlog.v1.Alarm
-	24, // 28: farrier.raftlog.v1.SnapshotRecord.inventory:type_name -> farrier.raftlog.v1.Inventory
-	25, // 29: farrier.raftlog.v1.SnapshotRecord.event:type_name -> farrier.raftlog.v1.Event
+	21, // 25: farrier.raftlog.v1.SnapshotRecord.client:type_name -> farrier.raftlog.v1.Client
+	22, // 26: farrier.raftlog.v1.SnapshotRecord.answer:type_name -> farrier.raftlog.v1.Answer
+	24, // 27: farrier.raftlog.v1.SnapshotRecord.alarm:type_name -> farrier.raftlog.v1.Alarm
+	25, // 28: farrier.raftlog.v1.SnapshotRecord.inventory:type_name -> farrier.raftlog.v1.Inventory
+	26, // 29: farrier.raftlog.v1.SnapshotRecord.event:type_name -> farrier.raftlog.v1.Event
 	11, // 30: farrier.raftlog.v1.SnapshotRecord.member:type_name -> farrier.raftlog.v1.Member
 	15, // 31: farrier.raftlog.v1.SnapshotRecord.end:type_name -> farrier.raftlog.v1.SnapshotEnd
-	26, // 32: farrier.raftlog.v1.SnapshotRecord.bmc_sessions:type_name -> farrier.raftlog.v1.BMCSessions
+	27, // 32: farrier.raftlog.v1.SnapshotRecord.bmc_sessions:type_name -> farrier.raftlog.v1.BMCSessions
 	13, // 33: farrier.raftlog.v1.SnapshotRecord.packed_node:type_name -> farrier.raftlog.v1.PackedNode
-	0,  // 34: farrier.raftlog.v1.Root.ca_key:type_name -> farrier.raftlog.v1.Sealed
-	10, // 35: farrier.raftlog.v1.Root.settings:type_name -> farrier.raftlog.v1.Settings
-	22, // 36: farrier.raftlog.v1.Answer.result:type_name -> farrier.raftlog.v1.Result
-	22, // 37: farrier.raftlog.v1.Result.results:type_name -> farrier.raftlog.v1.Result
-	27, // 38: farrier.raftlog.v1.BMCSessions.sessions:type_name -> farrier.raftlog.v1.BMCSession
-	0,  // 39: farrier.raftlog.v1.Node.SecretsEntry.value:type_name -> farrier.raftlog.v1.Sealed
-	40, // [40:40] is the sub-list for method output_type
-	40, // [40:40] is the sub-list for method input_type
-	40, // [40:40] is the sub-list for extension type_name
-	40, // [40:40] is the sub-list for extension extendee
-	0,  // [0:40] is the sub-list for field type_name
+	20, // 34: farrier.raftlog.v1.SnapshotRecord.certificate:type_name -> farrier.raftlog.v1.Certificate
+	0,  // 35: farrier.raftlog.v1.Root.ca_key:type_name -> farrier.raftlog.v1.Sealed
+	10, // 36: farrier.raftlog.v1.Root.settings:type_name -> farrier.raftlog.v1.Settings
+	23, // 37: farrier.raftlog.v1.Answer.result:type_name -> farrier.raftlog.v1.Result
+	23, // 38: farrier.raftlog.v1.Result.results:type_name -> farrier.raftlog.v1.Result
+	28, // 39: farrier.raftlog.v1.BMCSessions.sessions:type_name -> farrier.raftlog.v1.BMCSession
+	0,  // 40: farrier.raftlog.v1.Node.SecretsEntry.value:type_name -> farrier.raftlog.v1.Sealed
+	41, // [41:41] is the sub-list for method output_type
+	41, // [41:41] is the sub-list for method input_type
+	41, // [41:41] is the sub-list for extension type_name
+	41, // [41:41] is the sub-list for extension extendee
+	0,  // [0:41] is the sub-list for field type_name
 }
 
 func init() { file_farrier_raftlog_v1_snapshot_proto_init() }
@@ -3733,6 +3903,7 @@ func file_farrier_raftlog_v1_snapshot_proto_init() {
 		(*SnapshotRecord_End)(nil),
 		(*SnapshotRecord_BmcSessions)(nil),
 		(*SnapshotRecord_PackedNode)(nil),
+		(*SnapshotRecord_Certificate)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3740,7 +3911,7 @@ func file_farrier_raftlog_v1_snapshot_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_farrier_raftlog_v1_snapshot_proto_rawDesc), len(file_farrier_raftlog_v1_snapshot_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   37,
+			NumMessages:   38,
 			NumExtensions: 0,
 			NumServices:   0,
 		},

@@ -31,6 +31,8 @@ const (
 	ClusterServiceName = "farrier.v1.ClusterService"
 	// JoinServiceName is the fully-qualified name of the JoinService service.
 	JoinServiceName = "farrier.v1.JoinService"
+	// CertificateServiceName is the fully-qualified name of the CertificateService service.
+	CertificateServiceName = "farrier.v1.CertificateService"
 )
 
 // These constants are the fully-qualified names of the RPCs defined in this package. They're
@@ -90,6 +92,12 @@ const (
 	JoinServiceJoinProcedure = "/farrier.v1.JoinService/Join"
 	// JoinServiceRenewProcedure is the fully-qualified name of the JoinService's Renew RPC.
 	JoinServiceRenewProcedure = "/farrier.v1.JoinService/Renew"
+	// CertificateServiceListCertificatesProcedure is the fully-qualified name of the
+	// CertificateService's ListCertificates RPC.
+	CertificateServiceListCertificatesProcedure = "/farrier.v1.CertificateService/ListCertificates"
+	// CertificateServiceRevokeOperatorProcedure is the fully-qualified name of the CertificateService's
+	// RevokeOperator RPC.
+	CertificateServiceRevokeOperatorProcedure = "/farrier.v1.CertificateService/RevokeOperator"
 )
 
 // RingServiceClient is a client for the farrier.v1.RingService service.
@@ -894,4 +902,114 @@ func (UnimplementedJoinServiceHandler) Join(context.Context, *v1.JoinRequest) (*
 
 func (UnimplementedJoinServiceHandler) Renew(context.Context, *v1.RenewRequest) (*v1.RenewResponse, error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("farrier.v1.JoinService.Renew is not implemented"))
+}
+
+// CertificateServiceClient is a client for the farrier.v1.CertificateService service.
+type CertificateServiceClient interface {
+	ListCertificates(context.Context, *v1.ListCertificatesRequest) (*v1.ListCertificatesResponse, error)
+	// RevokeOperator takes all certificates of an operator back, and the unused join tokens that the operator made: every
+	// coordinator refuses them from then on. Agents' and coordinators' are taken back by RemoveAgent and RemoveMember.
+	RevokeOperator(context.Context, *v1.RevokeOperatorRequest) (*v1.RevokeOperatorResponse, error)
+}
+
+// NewCertificateServiceClient constructs a client for the farrier.v1.CertificateService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewCertificateServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) CertificateServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	certificateServiceMethods := v1.File_farrier_v1_ring_proto.Services().ByName("CertificateService").Methods()
+	return &certificateServiceClient{
+		listCertificates: connect.NewClient[v1.ListCertificatesRequest, v1.ListCertificatesResponse](
+			httpClient,
+			baseURL+CertificateServiceListCertificatesProcedure,
+			connect.WithSchema(certificateServiceMethods.ByName("ListCertificates")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		revokeOperator: connect.NewClient[v1.RevokeOperatorRequest, v1.RevokeOperatorResponse](
+			httpClient,
+			baseURL+CertificateServiceRevokeOperatorProcedure,
+			connect.WithSchema(certificateServiceMethods.ByName("RevokeOperator")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// certificateServiceClient implements CertificateServiceClient.
+type certificateServiceClient struct {
+	listCertificates *connect.Client[v1.ListCertificatesRequest, v1.ListCertificatesResponse]
+	revokeOperator   *connect.Client[v1.RevokeOperatorRequest, v1.RevokeOperatorResponse]
+}
+
+// ListCertificates calls farrier.v1.CertificateService.ListCertificates.
+func (c *certificateServiceClient) ListCertificates(ctx context.Context, req *v1.ListCertificatesRequest) (*v1.ListCertificatesResponse, error) {
+	response, err := c.listCertificates.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// RevokeOperator calls farrier.v1.CertificateService.RevokeOperator.
+func (c *certificateServiceClient) RevokeOperator(ctx context.Context, req *v1.RevokeOperatorRequest) (*v1.RevokeOperatorResponse, error) {
+	response, err := c.revokeOperator.CallUnary(ctx, connect.NewRequest(req))
+	if response != nil {
+		return response.Msg, err
+	}
+	return nil, err
+}
+
+// CertificateServiceHandler is an implementation of the farrier.v1.CertificateService service.
+type CertificateServiceHandler interface {
+	ListCertificates(context.Context, *v1.ListCertificatesRequest) (*v1.ListCertificatesResponse, error)
+	// RevokeOperator takes all certificates of an operator back, and the unused join tokens that the operator made: every
+	// coordinator refuses them from then on. Agents' and coordinators' are taken back by RemoveAgent and RemoveMember.
+	RevokeOperator(context.Context, *v1.RevokeOperatorRequest) (*v1.RevokeOperatorResponse, error)
+}
+
+// NewCertificateServiceHandler builds an HTTP handler from the service implementation. It returns
+// the path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewCertificateServiceHandler(svc CertificateServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	certificateServiceMethods := v1.File_farrier_v1_ring_proto.Services().ByName("CertificateService").Methods()
+	certificateServiceListCertificatesHandler := connect.NewUnaryHandlerSimple(
+		CertificateServiceListCertificatesProcedure,
+		svc.ListCertificates,
+		connect.WithSchema(certificateServiceMethods.ByName("ListCertificates")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	certificateServiceRevokeOperatorHandler := connect.NewUnaryHandlerSimple(
+		CertificateServiceRevokeOperatorProcedure,
+		svc.RevokeOperator,
+		connect.WithSchema(certificateServiceMethods.ByName("RevokeOperator")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/farrier.v1.CertificateService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case CertificateServiceListCertificatesProcedure:
+			certificateServiceListCertificatesHandler.ServeHTTP(w, r)
+		case CertificateServiceRevokeOperatorProcedure:
+			certificateServiceRevokeOperatorHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedCertificateServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedCertificateServiceHandler struct{}
+
+func (UnimplementedCertificateServiceHandler) ListCertificates(context.Context, *v1.ListCertificatesRequest) (*v1.ListCertificatesResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("farrier.v1.CertificateService.ListCertificates is not implemented"))
+}
+
+func (UnimplementedCertificateServiceHandler) RevokeOperator(context.Context, *v1.RevokeOperatorRequest) (*v1.RevokeOperatorResponse, error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("farrier.v1.CertificateService.RevokeOperator is not implemented"))
 }
