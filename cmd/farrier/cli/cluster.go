@@ -47,7 +47,7 @@ func (a *app) coordinator() *cobra.Command {
 			}
 		})
 	})
-	remove := &cobra.Command{Use: "remove MEMBER", Short: "Take a coordinator out of the cluster", Args: exactly(1)}
+	remove := &cobra.Command{Use: "remove MEMBER", Short: "Take a coordinator out of the cluster, and its certificate back", Args: exactly(1)}
 	remove.RunE = a.run(func(s *session, args []string) error {
 		res, err := s.Cluster.RemoveMember(s.ctx, &farrierv1.RemoveMemberRequest{Id: args[0]})
 		if err != nil {
@@ -181,10 +181,6 @@ func article(noun string) string {
 		return "an " + noun
 	}
 	return "a " + noun
-}
-
-func (a *app) operator() *cobra.Command {
-	return noun("operator", "People's certificates", a.token("operator", false), a.operatorJoin())
 }
 
 func (a *app) setting() *cobra.Command {
