@@ -59,28 +59,29 @@ type root struct {
 
 // Limits of this room. Each bounds memory or the work of one entry.
 const (
-	MaxEvents         = 50000               // kept for Watch
-	MaxAlarms         = 100                 // the newest are kept
-	MaxClients        = 65536               // client sessions, ended ones included
-	MaxAnswers        = 64                  // per client session
-	MaxAnswerSize     = 1 << 10             // bytes
-	MaxJoinTokens     = 1024                // unused, or used lately
-	MaxCertificates   = 16384               // in the roster
-	MaxReason         = 255                 // bytes of why a certificate was revoked
-	MaxPortsPerNode   = 64                  //
-	MaxAgents         = 4096                // registered
-	MaxNameLen        = 255                 // bytes of a name
-	MaxNodeSize       = 64 << 10            // bytes of a node's free-form fields
-	MaxFacts          = 64                  // facts in one outcome
-	MaxFactBytes      = 8 << 10             // bytes of all facts of one outcome
-	MaxInventory      = 128 << 10           // bytes, compressed
-	MaxBMCSessions    = 8                   // recorded per node; the oldest goes
-	MaxBMCURI         = 512                 // bytes of one session's URI
-	MaxWritten        = 64                  // disks written to since the last wipe
-	MaxTick           = time.Second         // of one Tick
-	ClientIdle        = 15 * time.Minute    // of elapsed, until a client session ends
-	ClientForget      = 24 * time.Hour      // of elapsed, until an ended client session is forgotten
-	JoinTokenTTLMax   = 24 * time.Hour      // of elapsed
-	MaxCertificateTTL = 30 * 24 * time.Hour // also of one of which only that it was issued is known
-	JoinAgain         = 5 * time.Minute     // of elapsed, in which who used a token may use it again: its join was cut
+	MaxEvents         = 50000                     // kept for Watch
+	MaxAlarms         = 100                       // the newest are kept
+	MaxClients        = 65536                     // client sessions, ended ones included
+	MaxAnswers        = 64                        // per client session
+	MaxAnswerSize     = 1 << 10                   // bytes
+	MaxJoinTokens     = 1024                      // unused, or used lately
+	MaxCertificates   = 16384                     // in the roster
+	MaxReason         = 255                       // bytes of why a certificate was revoked
+	MaxPortsPerNode   = 64                        //
+	MaxAgents         = 4096                      // registered
+	MaxNameLen        = 255                       // bytes of a name
+	MaxNodeSize       = 64 << 10                  // bytes of a node's free-form fields
+	MaxFacts          = 64                        // facts in one outcome
+	MaxFactBytes      = 8 << 10                   // bytes of all facts of one outcome
+	MaxInventory      = 128 << 10                 // bytes, compressed
+	MaxBMCSessions    = 8                         // recorded per node; the oldest goes
+	MaxBMCURI         = 512                       // bytes of one session's URI
+	MaxWritten        = 64                        // disks written to since the last wipe
+	MaxTick           = time.Second               // of one Tick
+	ClientIdle        = 15 * time.Minute          // of elapsed, until a client session ends
+	ClientForget      = 24 * time.Hour            // of elapsed, until an ended client session is forgotten
+	JoinTokenTTLMax   = 24 * time.Hour            // of elapsed
+	CertificateTTL    = 30 * 24 * time.Hour       // of a certificate of which only that it was issued is known
+	MaxCertificateTTL = 20 * 365 * 24 * time.Hour // as long as the CA's own
+	JoinAgain         = 5 * time.Minute           // of elapsed, in which who used a token may use it again: its join was cut
 )

@@ -78,10 +78,10 @@ func joinAgain(role, name string) string {
 // life is how long a key that is certified now stays in the roster. Replicated time is never ahead of the clock that ends
 // the certificate, so it is not forgotten too early.
 func life(ttl time.Duration) time.Duration {
-	if ttl <= 0 || ttl > MaxCertificateTTL {
-		return MaxCertificateTTL
+	if ttl <= 0 {
+		return CertificateTTL
 	}
-	return ttl
+	return min(ttl, MaxCertificateTTL)
 }
 
 // checkKey refuses a key that may not be certified for that role and name: one that was revoked is never believed again, and
@@ -194,6 +194,10 @@ func (s *State) revokeCertificates(c command.RevokeCertificates) command.Result 
 // nobody joins by its tokens. Agents and people go on with what they have, for as long as a certificate that was renewed after
 // the archive was made may be good; whom the lost cluster turned away after that, nobody knows.
 func (s *State) recoverRoster(c command.RecoverRoster) command.Result {
+	ttl := life(0)
+	for _, x := range c.Issued { // as the lost coordinators were set, too
+		ttl = max(ttl, life(x.TTL))
+	}
 	var kept []*Certificate
 	s.roster.scan(func(c *Certificate) bool { kept = append(kept, c); return true })
 	for _, old := range kept {
@@ -201,7 +205,7 @@ func (s *State) recoverRoster(c command.RecoverRoster) command.Result {
 			s.revoke(old.Role, old.Name, [32]byte{}, "the cluster was made anew without it")
 		}
 		next := *s.roster.find(old.Key)
-		next.Ends = s.root.elapsed + MaxCertificateTTL
+		next.Ends = s.root.elapsed + ttl
 		put(s, &s.roster, &next)
 	}
 	var tokens []string

@@ -238,7 +238,7 @@ func TestClusterMadeAnewKeepsAgentsAndPeople(t *testing.T) {
 		}
 	}
 	w.refused(command.UseJoinToken{ID: "u", Role: "operator", Key: [32]byte{9}}, fault.Expired)
-	if c := w.s.View().Certificate([32]byte{1}); c.Ends != MaxCertificateTTL+w.s.root.elapsed {
+	if c := w.s.View().Certificate([32]byte{1}); c.Ends != CertificateTTL+w.s.root.elapsed {
 		t.Errorf("bob's certificate, renewed after the archive was made, would be forgotten at %v", c.Ends)
 	}
 }
