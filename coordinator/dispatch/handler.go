@@ -135,6 +135,10 @@ func (d *Dispatch) hello(ctx context.Context, c *caller, stream *connect.BidiStr
 	if err := checkHello(h, c.peer); err != nil {
 		return nil, nil, err
 	}
+	// Apply decides; who is refused here, again and again, costs no log entry.
+	if err := state.Admit(d.cfg.Replica.View().Certificate(c.peer.Key), string(c.peer.Role), c.peer.Name); err != nil {
+		return nil, nil, fault.Wrap(op, err)
+	}
 	ctx, cancel := context.WithTimeout(ctx, proposeWithin)
 	defer cancel()
 	results, err := d.propose(ctx, c.peer.Actor(), openSession(h, c.peer.Key))
