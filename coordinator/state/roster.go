@@ -16,7 +16,8 @@ const (
 	roleOperator    = "operator"
 )
 
-// The roster has every key that the cluster's CA has certified, for as long as a certificate of it may be good. A key that is
+// The roster has every key that the cluster's CA has certified, for as long as a certificate of it may be good, coordinators'
+// for ever. A key that is
 // not in it, or is revoked in it, is refused, whatever its certificate says.
 
 func keyLess(a, b [32]byte) bool { return bytes.Compare(a[:], b[:]) < 0 }
@@ -29,6 +30,10 @@ type ending struct {
 
 func (a ending) less(b ending) bool { return a.at < b.at || a.at == b.at && keyLess(a.key, b.key) }
 
+// ends tells whether a key is forgotten in the end. A coordinator's is not: it gives itself another certificate when it was off
+// for too long, and one that was removed must not pass for one that is not known yet.
+func ends(c *Certificate) bool { return c.Role != roleCoordinator }
+
 func indexCertificate(d *data, old, new *Certificate) {
 	var a, b ending
 	if old != nil {
@@ -37,7 +42,7 @@ func indexCertificate(d *data, old, new *Certificate) {
 	if new != nil {
 		b = ending{new.Ends, new.Key}
 	}
-	move(&d.endings, a, old != nil, b, new != nil)
+	move(&d.endings, a, old != nil && ends(old), b, new != nil && ends(new))
 }
 
 // Admit is nil if a key is believed to be of that role and name, else fault.Denied with who took it back and how its holder
@@ -239,7 +244,7 @@ func (s *State) anyRevoked() bool { _, some := s.firstRevoked(); return some }
 func (s *State) firstRevoked() (key [32]byte, some bool) {
 	s.endings.scan(func(e ending) bool {
 		c := s.roster.find(e.key)
-		if some = c.RevokedBy != "" && c.Role != roleCoordinator; some {
+		if some = c.RevokedBy != ""; some {
 			key = e.key
 		}
 		return !some

@@ -143,6 +143,9 @@ func TestEndedCertificatesAreForgotten(t *testing.T) {
 	w := newWorld(t)
 	w.joined("operator", "bob", 1)
 	w.joined("operator", "carol", 2)
+	w.joined("coordinator", "c2", 3)
+	w.joined("coordinator", "c3", 4)
+	w.must(command.RemoveMember{ID: "c3"})
 	w.must(command.RevokeCertificates{Role: "operator", Name: "bob"})
 	w.ticks(30*time.Minute, "")
 	w.must(command.RenewCertificate{Key: [32]byte{2}, TTL: time.Hour})
@@ -151,8 +154,22 @@ func TestEndedCertificatesAreForgotten(t *testing.T) {
 		t.Errorf("bob's ended: %+v; carol's was renewed: %+v", v.Certificate([32]byte{1}), v.Certificate([32]byte{2}))
 	}
 	w.ticks(time.Hour, "")
-	if w.s.roster.len() != 0 || w.s.endings.len() != 0 || w.s.roster.sum != 0 {
+	if w.s.roster.len() != 2 || w.s.endings.len() != 0 {
 		t.Errorf("%d certificates are kept", w.s.roster.len())
+	}
+}
+
+// TestCoordinatorThatWasOffForAMonthIsNoStranger: it comes back with a certificate of its own making, and one that was removed
+// meanwhile is refused by all.
+func TestCoordinatorThatWasOffForAMonthIsNoStranger(t *testing.T) {
+	w := newWorld(t)
+	w.joined("coordinator", "c2", 1)
+	w.joined("coordinator", "c3", 2)
+	w.must(command.RemoveMember{ID: "c3"})
+	w.ticks(2*time.Hour, "") // the life of their certificates, and more
+	w.must(command.RenewCertificate{Key: [32]byte{1}, TTL: time.Hour})
+	if err := w.admitted("coordinator", "c3", 2); !fault.Is(err, fault.Denied) || !strings.Contains(err.Error(), "revoked") {
+		t.Errorf("the removed one: %v", err)
 	}
 }
 
@@ -216,8 +233,8 @@ func TestRestoreKeepsWhoBelongs(t *testing.T) {
 	if v.Removed("r2") {
 		t.Error("an agent that joined again is a removed one")
 	}
-	if restored.endings.len() != restored.roster.len() {
-		t.Error("the index of the roster differs from it")
+	if err := restored.invariants(); err != nil {
+		t.Error(err)
 	}
 }
 

@@ -75,7 +75,7 @@ func (k *kit) completion() {
 		k.t.Errorf("bash does not read the completion: %v: %s", err, out)
 	}
 	for _, c := range []struct{ typed, want string }{{"node dep", "deploy"}, {"lock ", "break"}, {"node list --output ", "yaml"}, {"node show m", k.Machines[plain].Name},
-		{"agent drain rack1", "rack1-a"}, {"coordinator remove ", "c2"}, {"port delete ", k.Machines[plain].MAC}, {"setting set max_concurrent_d", "max_concurrent_deploy="},
+		{"agent drain rack1", "rack1-a"}, {"coordinator remove ", "c2"}, {"operator revoke ", "admin"}, {"port delete ", k.Machines[plain].MAC}, {"setting set max_concurrent_d", "max_concurrent_deploy="},
 		{"node list --group r", "rack1"}, {"node create --driver fake", "fake-hardware"}, {"port list --node m", k.Machines[plain].Name}} {
 		args := append([]string{"__complete"}, strings.Split(c.typed, " ")...)
 		if out := k.done(args...).out; !strings.Contains("\n"+out, "\n"+c.want) {

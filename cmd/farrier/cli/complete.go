@@ -24,8 +24,8 @@ type lister func(ctx context.Context, cl *client.Client, typed string) ([]string
 
 // Listers by the word for which a command's first argument stands in its usage line, and by flag.
 var (
-	argumentNames = map[string]lister{"NODE": nodeNames, "AGENT": agentNames, "MEMBER": memberNames, "PORT": portNames, "NAME=VALUE": settingNames} // read-only
-	flagNames     = map[string]lister{"node": nodeNames, "agent": agentNames, "group": groupNames, "driver": driverNames}                           // read-only
+	argumentNames = map[string]lister{"NODE": nodeNames, "AGENT": agentNames, "MEMBER": memberNames, "OPERATOR": operatorNames, "PORT": portNames, "NAME=VALUE": settingNames} // read-only
+	flagNames     = map[string]lister{"node": nodeNames, "agent": agentNames, "group": groupNames, "driver": driverNames}                                                      // read-only
 )
 
 // complete has the arguments and flags of c and of every command below it offer the names that the cluster knows.

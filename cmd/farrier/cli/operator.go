@@ -1,12 +1,15 @@
 package cli
 
 import (
+	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/spf13/cobra"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/pkg/client"
 )
 
 func (a *app) operator() *cobra.Command {
@@ -56,10 +59,9 @@ func certificateState(x *farrierv1.Certificate) string {
 }
 
 func (a *app) operatorRevoke() *cobra.Command {
-	c := &cobra.Command{Use: "revoke NAME", Short: "Take an operator's certificates back at once", Args: exactly(1),
+	c := &cobra.Command{Use: "revoke OPERATOR", Short: "Take an operator's certificates back at once", Args: exactly(1),
 		Long: "Take all certificates of an operator back, and the unused join tokens that the operator made. Every coordinator\n" +
-			"refuses them from then on, on open connections too. The operator joins again by a new token, with a new key.",
-		ValidArgsFunction: a.operatorNames}
+			"refuses them from then on, on open connections too. The operator joins again by a new token, with a new key."}
 	reason := c.Flags().String("reason", "", "why; whoever uses the certificate is told")
 	c.RunE = a.run(func(s *session, args []string) error {
 		res, err := s.Certificates.RevokeOperator(s.ctx, &farrierv1.RevokeOperatorRequest{Name: args[0], Reason: *reason})
@@ -76,27 +78,13 @@ func (a *app) operatorRevoke() *cobra.Command {
 	return c
 }
 
-// operatorNames offers the names of those whose certificates are believed.
-func (a *app) operatorNames(c *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
-	if len(args) > 0 {
-		return nil, cobra.ShellCompDirectiveNoFileComp
-	}
-	cl, err := a.connect()
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	defer cl.Close()
-	ctx, cancel := contextWithTimeout(c.Context(), completionWait)
-	defer cancel()
+// operatorNames are those whose certificates are believed.
+func operatorNames(ctx context.Context, cl *client.Client, _ string) (names []string, err error) {
 	res, err := cl.Certificates.ListCertificates(ctx, &farrierv1.ListCertificatesRequest{Role: "operator"})
-	if err != nil {
-		return nil, cobra.ShellCompDirectiveError
-	}
-	var names []cobra.Completion
 	for _, x := range res.GetCertificates() {
-		if x.GetRevokedBy() == "" && (len(names) == 0 || names[len(names)-1] != x.GetName()) && len(names) < maxCompletions {
+		if x.GetRevokedBy() == "" {
 			names = append(names, x.GetName())
 		}
 	}
-	return names, cobra.ShellCompDirectiveNoFileComp
+	return slices.Compact(names), err
 }
