@@ -110,13 +110,17 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	g.next.ServeHTTP(w, r)
 }
 
-// admit judges the caller by the roster: where the leader serves, a caller that this member does not know is left to it.
+// admit judges the caller by the roster. Where the leader serves, lead does that, once it is known to be here; a caller whom
+// this member does not know is left to it.
 func (g *gate) admit(ctx context.Context, c Caller, m method) error {
 	if m.roles == nil && c.Via == "" {
 		return nil // whoever joins proves it by the token
 	}
 	if m.where != leader {
 		return g.api.admit(ctx, c)
+	}
+	if _, leading := g.api.Reader.Leading(); leading {
+		return nil
 	}
 	if final, err := admitted(g.api.Reader.View(), c); final {
 		return err

@@ -229,3 +229,15 @@ func TestStrangersKeyWasRenewed(t *testing.T) {
 	_, err := fc.NewJoinServiceClient(w.as(identity.RoleOperator, "bob"), w.url["c1"]).Renew(t.Context(), &farrierv1.RenewRequest{CsrDer: csr})
 	wantKind(t, err, fault.Invalid)
 }
+
+// TestAgentThatNeverCameCouldNotBeRemoved: it had joined, and had a certificate.
+func TestAgentThatNeverCameCouldNotBeRemoved(t *testing.T) {
+	w := newWorld(t, []string{"c1"})
+	w.as(identity.RoleAgent, "a9")
+	c := fc.NewAgentServiceClient(w.as(identity.RoleOperator, "alice"), w.url["c1"])
+	if _, err := c.RemoveAgent(t.Context(), &farrierv1.RemoveAgentRequest{Agent: "a9"}); err != nil {
+		t.Error(err)
+	}
+	_, err := c.RemoveAgent(t.Context(), &farrierv1.RemoveAgentRequest{Agent: "a9"})
+	wantKind(t, err, fault.NotFound)
+}
