@@ -2,6 +2,7 @@ package server
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -73,6 +74,13 @@ func TestThreeCoordinators(t *testing.T) {
 	if s.members[last].ended() {
 		last = followers[1]
 	}
+	until(t, "the last one hears of no leader", func() error {
+		res, err := s.cluster(last).GetCluster(t.Context(), &farrierv1.GetClusterRequest{})
+		if err == nil && res.GetLeader() != "" {
+			err = errors.New(res.GetLeader() + " leads")
+		}
+		return err
+	})
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
