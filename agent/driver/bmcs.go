@@ -22,7 +22,8 @@ const (
 	DefaultGap    = 100 * time.Millisecond // between two turns at one BMC; none for simulated ones
 	MaxWaiting    = 64                     // behind one BMC
 	maxClosing    = 4096                   // clients that wait to be closed; more are left to the BMC's own timeout
-	closeWait     = 5 * time.Second
+	closeWait     = 5 * time.Second        // for one client
+	stopWait      = 10 * time.Second       // for all that are open when Run ends; the next life ends the sessions of the rest
 	closersAtOnce = 16
 )
 
@@ -37,8 +38,14 @@ type BMCs struct {
 
 	mu     sync.Mutex // guards lines, fences and what they hold, except clients' calls
 	lines  map[string]*line
-	nodes  map[string]*held  // clients by node
-	fences map[string]string // URI of the last session by node, as the journal has it
+	nodes  map[string]*held // clients by node
+	fences map[string]fence // the last session by node, as the journal has it
+}
+
+// fence is a session that this agent opened and has not seen end.
+type fence struct {
+	uri string
+	by  *held // nil: opened in an earlier life
 }
 
 // line is the queue of one BMC.
@@ -77,10 +84,10 @@ func NewBMCs(types Types, store *journal.Journal, sessions Sessions, gap time.Du
 	}
 	b := &BMCs{
 		types: types, log: log, gap: gap, store: store, sessions: sessions, done: make(chan *held, maxClosing),
-		lines: make(map[string]*line), nodes: make(map[string]*held), fences: make(map[string]string),
+		lines: make(map[string]*line), nodes: make(map[string]*held), fences: make(map[string]fence),
 	}
 	err := store.Each(journal.Fences, func(node string, uri []byte) error {
-		b.fences[node] = string(uri)
+		b.fences[node] = fence{uri: string(uri)}
 		return nil
 	})
 	return b, err
@@ -213,7 +220,7 @@ func (b *BMCs) fence(ctx context.Context, t bmc.Target, h *held) error {
 	}
 	previous := slices.Clone(t.Sessions)
 	b.mu.Lock()
-	if uri := b.fences[t.Node]; uri != "" && !h.fenced && !slices.Contains(previous, uri) {
+	if uri := b.fences[t.Node].uri; uri != "" && !h.fenced && !slices.Contains(previous, uri) {
 		previous = append(previous, uri)
 	}
 	b.mu.Unlock()
@@ -243,8 +250,19 @@ func (b *BMCs) opened(ctx context.Context, node string, h *held, uri string) err
 	}
 	b.mu.Lock()
 	defer b.mu.Unlock()
-	b.fences[node], h.uri = uri, uri
+	b.fences[node], h.uri = fence{uri, h}, uri
 	return nil
+}
+
+// over forgets the node's session, if it is of h: a BMC counts its sessions anew in time, and the URI is another's then.
+// A client that took h's place overwrites it.
+func (b *BMCs) over(node string, h *held) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	if f, ok := b.fences[node]; ok && f.by == h && (b.nodes[node] == nil || b.nodes[node] == h) {
+		delete(b.fences, node)
+		b.store.Put(journal.Entry{Table: journal.Fences, Key: node})
+	}
 }
 
 func (b *BMCs) own(h *held) string {
@@ -253,12 +271,13 @@ func (b *BMCs) own(h *held) string {
 	return h.uri
 }
 
-// Forget closes the node's client soon.
+// Forget closes the node's client soon. Should that fail, the node's next owner ends its session.
 func (b *BMCs) Forget(node string) {
 	b.mu.Lock()
-	h := b.nodes[node]
+	h, by := b.nodes[node], b.fences[node].by
 	delete(b.nodes, node)
 	b.mu.Unlock()
+	b.over(node, by)
 	if h != nil {
 		b.retire(h)
 	}
@@ -268,29 +287,36 @@ func (b *BMCs) retire(h *held) {
 	select {
 	case b.done <- h:
 	default:
-		b.log.Warn("too many BMC sessions to close: this one is left to time out")
+		b.log.Warn("too many BMC sessions to close: this one is left to time out", "node", h.node)
 	}
 }
 
 // Run closes the clients that are done with, and all of them when ctx ends.
+// A BMC that does not answer holds up one of closersAtOnce.
 func (b *BMCs) Run(ctx context.Context) error {
-	for {
+	var g errgroup.Group
+	g.SetLimit(closersAtOnce)
+	lasting := context.WithoutCancel(ctx)
+	for ctx.Err() == nil {
 		select {
 		case h := <-b.done:
-			b.close(ctx, h)
+			g.Go(func() error { b.close(lasting, h); return nil })
 		case <-ctx.Done():
-			b.closeDone(ctx)
-			return errors.Join(ctx.Err(), b.closeAll(context.WithoutCancel(ctx)))
 		}
 	}
+	last, cancel := context.WithTimeout(lasting, stopWait)
+	defer cancel()
+	b.closeDone(last, &g)
+	b.closeAll(last, &g)
+	return errors.Join(ctx.Err(), g.Wait())
 }
 
 // closeDone closes what is done with already.
-func (b *BMCs) closeDone(ctx context.Context) {
+func (b *BMCs) closeDone(ctx context.Context, g *errgroup.Group) {
 	for {
 		select {
 		case h := <-b.done:
-			b.close(ctx, h)
+			g.Go(func() error { b.close(ctx, h); return nil })
 		default:
 			return
 		}
@@ -299,14 +325,15 @@ func (b *BMCs) closeDone(ctx context.Context) {
 
 // close waits for the client's turn, since its calls come one at a time, and closes it whether that came or not.
 func (b *BMCs) close(ctx context.Context, h *held) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), closeWait)
+	ctx, cancel := context.WithTimeout(ctx, closeWait)
 	defer cancel()
 	if b.enter(ctx, h.line, true) == nil {
 		defer b.drop(h.line)
 	}
 	if err := h.client.Close(ctx); err != nil {
-		b.log.Warn("BMC session not closed", "err", err)
+		b.log.Warn("BMC session not closed", "node", h.node, "err", err)
 	} else if uri := b.own(h); uri != "" {
+		b.over(h.node, h)
 		b.sessions.Ended(h.node, uri)
 	}
 }
@@ -321,17 +348,12 @@ func (b *BMCs) drop(key string) {
 	}
 }
 
-func (b *BMCs) closeAll(ctx context.Context) error {
+func (b *BMCs) closeAll(ctx context.Context, g *errgroup.Group) {
 	b.mu.Lock()
 	all := b.nodes
 	b.nodes = make(map[string]*held)
 	b.mu.Unlock()
-	ctx, cancel := context.WithTimeout(ctx, closeWait)
-	defer cancel()
-	var g errgroup.Group
-	g.SetLimit(closersAtOnce)
 	for _, h := range all {
 		g.Go(func() error { b.close(ctx, h); return nil })
 	}
-	return g.Wait()
 }

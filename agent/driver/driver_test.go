@@ -3,8 +3,10 @@ package driver
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"slices"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -24,6 +26,8 @@ type rig struct {
 	fake   *fake.Driver
 	opened int
 	closed []string
+	stuck  bool       // Close returns when its context ends
+	mu     sync.Mutex // guards closed and ended
 	fences [][]string // previous, of each call
 	noted  error      // what Opened is to answer
 
@@ -57,9 +61,19 @@ func (r *rig) Opened(context.Context, string, string) error {
 	return r.noted
 }
 
-func (r *rig) Ended(node, uri string) { r.ended = append(r.ended, node+" "+uri) }
+func (r *rig) Ended(node, uri string) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.ended = append(r.ended, node+" "+uri)
+}
 
-func (c *rigged) Close(context.Context) error {
+func (c *rigged) Close(ctx context.Context) error {
+	if c.rig.stuck {
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	c.rig.mu.Lock()
+	defer c.rig.mu.Unlock()
 	c.rig.closed = append(c.rig.closed, c.node)
 	return nil
 }
@@ -196,6 +210,9 @@ func TestClientsAndFences(t *testing.T) {
 	if !slices.Contains(r.closed, "n1") {
 		t.Error("no client was closed")
 	}
+	if err := use(b, "https://bmc2"); err != nil { // open when this life ends
+		t.Fatal(err)
+	}
 	if err := j.Close(); err != nil {
 		t.Fatal(err)
 	}
@@ -210,6 +227,66 @@ func TestClientsAndFences(t *testing.T) {
 	if err := b2.Turn(t.Context(), "ipmi", target("n1", ""), nil); !fault.Is(err, fault.Unsupported) {
 		t.Errorf("unknown hardware type: %v", err)
 	}
+}
+
+// TestClosedSessionWasEndedAgain: the URI of a session that was closed, or left to the node's next owner, stayed in the
+// journal; in a later life of the agent it was another's.
+func TestClosedSessionWasEndedAgain(t *testing.T) {
+	over, stop := context.WithCancel(t.Context())
+	stop()
+	for name, end := range map[string]func(*BMCs){
+		"closed at the end":             func(b *BMCs) { _ = b.Run(over) },
+		"node given away":               func(b *BMCs) { b.Forget("n1"); _ = b.Run(over) },
+		"node given away, not closable": func(b *BMCs) { b.Forget("n1") },
+	} {
+		dir, r := t.TempDir(), &rig{fake: fake.New()}
+		use := func(b *BMCs) {
+			t.Helper()
+			if err := b.Turn(t.Context(), "redfish", target("n1", "https://bmc1"), func(ctx context.Context, _ bmc.Client, fence fenceFn) error { return fence(ctx) }); err != nil {
+				t.Fatal(err)
+			}
+		}
+		b, j := newBMCs(t, r, dir, time.Nanosecond)
+		use(b)
+		end(b)
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+		later, j := newBMCs(t, r, dir, time.Nanosecond)
+		use(later)
+		if last := r.fences[len(r.fences)-1]; len(last) != 0 {
+			t.Errorf("%s: the next life ends %v", name, last)
+		}
+		if err := j.Close(); err != nil {
+			t.Fatal(err)
+		}
+	}
+}
+
+// TestDeadBMCsHeldUpTheOthers: clients were closed one after the other, also when the agent stopped.
+func TestDeadBMCsHeldUpTheOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r := &rig{fake: fake.New(), stuck: true}
+		b, j := newBMCs(t, r, t.TempDir(), time.Nanosecond)
+		defer j.Close()
+		const clients = 10 * closersAtOnce
+		for i := range clients {
+			node := fmt.Sprint("n", i)
+			if err := b.Turn(t.Context(), "redfish", target(node, "https://"+node), func(context.Context, bmc.Client, fenceFn) error { return nil }); err != nil {
+				t.Fatal(err)
+			}
+			b.Forget(node)
+		}
+		ctx, stop := context.WithCancel(t.Context())
+		begun := time.Now()
+		done := make(chan error, 1)
+		go func() { done <- b.Run(ctx) }()
+		time.AfterFunc(closeWait/2, stop)
+		<-done
+		if took := time.Since(begun); took > closeWait+stopWait {
+			t.Errorf("closing %d clients of dead BMCs took %v", clients, took)
+		}
+	})
 }
 
 // TestEarlierOwnersSessions: what the assignment names is ended once, before the first effect and again when it names

@@ -125,8 +125,8 @@ func (ts Types) Names() []string {
 	return names
 }
 
-// Check tells whether the node's hardware type offers the order's step, with the executor and class that the order
-// names and every argument that the step cannot do without.
+// Check tells whether the node's hardware type offers the order's step, with the executor that the order names
+// and every argument that the step cannot do without.
 func (ts Types) Check(driver string, o work.Order) error {
 	t, ok := ts[driver]
 	if !ok {
