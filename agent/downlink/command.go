@@ -9,8 +9,8 @@ import (
 )
 
 // Deliver hands an order for the ramdisk executor to its machine; it returns at once, and the outcome comes by OnOutcome. The same
-// attempt again, under a higher token, tells the ramdisk the new token. Errors: StaleToken, a higher token was seen for
-// the node; NotFound, the node is not assigned here; Expired, its boot attempt is not the order's.
+// attempt again, under a higher token, tells the ramdisk the new token. Errors: StaleToken, an order of the node
+// came under a higher one; NotFound, the node is not assigned here; Expired, its boot attempt is not the order's.
 func (s *Service) Deliver(o *farrierv1.Order) error {
 	ref := o.GetRef()
 	s.mu.Lock()

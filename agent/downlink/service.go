@@ -86,7 +86,7 @@ type Service struct {
 type node struct {
 	id    string
 	epoch uint64
-	token uint64 // the highest seen
+	token uint64 // of the newest order: the assignment's may be that of a lock which others hold meanwhile
 	boot  *attempt
 }
 
@@ -166,7 +166,6 @@ func (s *Service) Assign(a *farrierv1.Assign) error {
 		return fault.New(fault.StaleToken, "assign", "node %s has epoch %d, got %d", a.Node, n.epoch, a.Epoch)
 	}
 	n.epoch = a.Epoch
-	n.token = max(n.token, a.Token)
 	b := a.GetBoot()
 	if n.boot != nil && n.boot.id != b.GetBootId() {
 		s.close(n.boot)

@@ -12,11 +12,11 @@ func (s *State) ordered(o Order) {
 	case n == nil || !n.assigned:
 		s.emit(Refuse{o, fault.New(fault.NotFound, "take order", "node %s is not assigned to this agent", o.Node)})
 		return
-	case o.Token < n.token:
-		s.emit(Refuse{o, fault.New(fault.StaleToken, "take order", "token %d is older than %d, seen for node %s", o.Token, n.token, o.Node)})
+	case o.Token < n.floor(o):
+		s.emit(Refuse{o, fault.New(fault.StaleToken, "take order", "token %d is older than %d, seen for node %s", o.Token, n.floor(o), o.Node)})
 		return
 	}
-	n.token = o.Token
+	n.token = max(n.token, o.Token)
 	switch {
 	case n.phase != idle && n.order.Ref == o.Ref:
 		s.again(n, o)
@@ -28,6 +28,23 @@ func (s *State) ordered(o Order) {
 	default:
 		s.replace(n, o)
 	}
+}
+
+// floor is the token below which an order is stale. The token of a ramdisk step is no lock: while the step runs, an operator
+// or this agent itself may hold the node's lock under a higher one. Such an order is stale below the orders before it, or if
+// it is of an earlier generation.
+func (n *slot) floor(o Order) uint64 {
+	if !isRamdisk(o) {
+		return n.token
+	}
+	floor := n.token >> generationShift << generationShift
+	if n.rec != nil {
+		floor = max(floor, n.rec.RanUnder)
+	}
+	if n.phase != idle {
+		floor = max(floor, n.order.Token)
+	}
+	return floor
 }
 
 // again is an order for the attempt in work: at most its token is news.

@@ -4,7 +4,8 @@
 // What it keeps true:
 //
 //   - An order is (node, flow, step, attempt) under a token. Its identity is the first four; a token lower than
-//     the highest seen for the node is refused, from whatever side it comes and after a restart too.
+//     the highest seen for the node is refused, from whatever side it comes and after a restart too. A ramdisk step's
+//     token is no lock, so it is refused below those of other orders only: the lock may be another's meanwhile.
 //   - An attempt runs at most once under one token. A repeat of the order is answered with the outcome, for as
 //     long as no newer order of the node has come; an attempt without an outcome that comes again under a higher
 //     token, or after a restart, is run as resumed: its executor reads the world first.

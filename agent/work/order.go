@@ -81,7 +81,12 @@ type Record struct {
 
 // is tells whether the record is of this very attempt. After a restore or recovery of the coordinators flow
 // numbers may come again; the generation, in the high 16 bits of a token, tells the flows apart.
-func (r *Record) is(o Order) bool { return r != nil && r.Ref == o.Ref && r.RanUnder>>48 == o.Token>>48 }
+func (r *Record) is(o Order) bool {
+	return r != nil && r.Ref == o.Ref && r.RanUnder>>generationShift == o.Token>>generationShift
+}
+
+// generationShift parts a token: above are the 16 bits of the coordinators' generation, below a counter.
+const generationShift = 48
 
 // answers tells whether the record holds the outcome of this very attempt.
 func (r *Record) answers(o Order) bool {

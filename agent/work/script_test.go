@@ -132,6 +132,8 @@ func parse(t *testing.T, w []string) Event {
 		return Lost{}
 	case "assign":
 		return Assigned{Node: w[1], Token: num(t, arg(w, "token", "0")), Epoch: num(t, arg(w, "epoch", "1"))}
+	case "grant":
+		return Granted{Node: w[1], Token: num(t, arg(w, "token", "0"))}
 	case "unassign":
 		return Unassigned{Node: w[1], Epoch: num(t, arg(w, "epoch", "1"))}
 	case "synced":
