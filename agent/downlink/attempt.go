@@ -13,6 +13,7 @@ type attempt struct {
 	flow             uint64
 	expires          time.Duration
 	macs             map[string]bool
+	machine          Machine // as the BMC says
 
 	key       [32]byte // of the ramdisk that claimed it
 	claimed   bool
@@ -30,6 +31,8 @@ type attempt struct {
 	leaving  bool          // told to power off: silence is what is wanted
 	claimAt  time.Duration // when first_contact was last told, or never
 	secondAt time.Duration // when second_claim was last told, or never
+	wrong    string        // how a ramdisk's machine differed from the BMC's, "" if none did
+	wrongAt  time.Duration // when wrong_machine was last told, or never
 	second   string        // key hash of the second claim
 	askedAt  time.Duration // firmware asked for a boot program under the claimed attempt, or never
 	bootedAt time.Duration // when unexpected_boot was last told, or never
@@ -65,7 +68,7 @@ type confirmation struct {
 
 func newAttempt(node string, b *farrierv1.BootAttempt, now time.Duration) *attempt {
 	return &attempt{node: node, id: b.BootId, secret: b.Secret, flow: b.Flow, expires: now + b.GetExpiresIn().AsDuration(),
-		lastSeen: now, silentAt: never, claimAt: never, secondAt: never, askedAt: never, bootedAt: never, sentAt: never, cancelAt: never,
+		lastSeen: now, silentAt: never, claimAt: never, secondAt: never, wrongAt: never, askedAt: never, bootedAt: never, sentAt: never, cancelAt: never,
 		wake: make(chan struct{}), waiters: map[refKey]*confirmation{}}
 }
 
@@ -128,6 +131,7 @@ const (
 	edgeHeard        = "heard"
 	edgeSecondClaim  = "second_claim"
 	edgeUnexpected   = "unexpected_boot"
+	edgeWrongMachine = "wrong_machine"
 )
 
 // due lists the edges that are to be told now.
@@ -141,6 +145,9 @@ func (s *Service) due(now time.Duration) (edges []*farrierv1.Edge) {
 				edges = append(edges, a.edge(edgeSecondClaim, "a second key, "+a.second+", claimed the boot attempt"))
 			}
 			continue
+		}
+		if !a.contact && a.wrong != "" {
+			edges = append(edges, s.wrongMachine(a, now)...)
 		}
 		if !a.contact {
 			continue

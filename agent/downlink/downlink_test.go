@@ -120,6 +120,7 @@ func TestLookupRefuses(t *testing.T) {
 		{"replaced", nil, func(r *rack) { r.assign(t, func(a *farrierv1.Assign) { a.Boot.BootId = bootB }) }, "expired"},
 		{"handed away", nil, func(r *rack) { r.Unassign(nodeID, 1) }, "not_found"},
 		{"another machine", func(q *farrierv1.LookupRequest) { q.Macs = []string{"52:54:00:00:00:02"} }, nil, "denied"},
+		{"no MAC", func(q *farrierv1.LookupRequest) { q.Macs = nil }, nil, "invalid"},
 		{"no request", func(q *farrierv1.LookupRequest) { q.CsrDer = nil }, nil, "invalid"},
 		{"broken request", func(q *farrierv1.LookupRequest) { q.CsrDer = bytes.Clone(q.CsrDer[:50]) }, nil, "invalid"},
 		{"too many MACs", func(q *farrierv1.LookupRequest) { q.Macs = make([]string, maxMACs+1) }, nil, "invalid"},

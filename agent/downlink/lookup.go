@@ -20,6 +20,10 @@ func (s *Service) Lookup(_ context.Context, q *farrierv1.LookupRequest) (*farrie
 	if err != nil {
 		return nil, connectError(err)
 	}
+	if len(q.Macs) == 0 {
+		return nil, connectError(fault.New(fault.Invalid, "lookup", "the ramdisk names no MAC").
+			WithHelp("it found no network interface with a hardware address: see its console"))
+	}
 	if len(q.Macs) > maxMACs {
 		return nil, connectError(fault.New(fault.Invalid, "lookup", "more than %d MACs", maxMACs))
 	}
@@ -49,7 +53,7 @@ func (s *Service) lookup(q *farrierv1.LookupRequest, key [32]byte) (*farrierv1.L
 		return nil, nil, fault.New(fault.Expired, "lookup", "boot attempt %s ran out before the ramdisk asked", a.id).
 			WithHelp("the machine took longer to boot than a boot attempt lasts; start the work again")
 	}
-	if len(q.Macs) > 0 && len(a.macs) > 0 && !a.hasMAC(q.Macs) {
+	if len(a.macs) > 0 && !a.hasMAC(q.Macs) {
 		return nil, nil, fault.New(fault.Denied, "lookup", "none of the machine's MACs is a port of node %s", a.node).
 			WithHelp("the machine that booted is not the one whose BMC was told to: compare the node's ports with the machine")
 	}
@@ -60,6 +64,11 @@ func (s *Service) lookup(q *farrierv1.LookupRequest, key [32]byte) (*farrierv1.L
 	}
 	var edges []*farrierv1.Edge
 	if !a.claimed {
+		if cause := a.machine.differs(Machine{UUID: q.SystemUuid, Serial: q.Serial}); cause != "" {
+			a.wrong = cause
+			return nil, s.wrongMachine(a, now), fault.New(fault.Denied, "lookup", "%s", cause).
+				WithHelp("the node's BMC address or its ports are another machine's: compare them, or look for a copied MAC")
+		}
 		a.claim(key)
 		a.claimAt = now
 		edges = append(edges, a.edge(edgeFirstContact, ""))
@@ -88,6 +97,15 @@ func (s *Service) second(a *attempt, key [32]byte, now time.Duration) []*farrier
 	}
 	a.secondAt = now
 	return []*farrierv1.Edge{a.edge(edgeSecondClaim, "a second key, "+a.second+", claimed the boot attempt")}
+}
+
+// wrongMachine tells of a ramdisk on another machine than the BMC's. The caller holds mu.
+func (s *Service) wrongMachine(a *attempt, now time.Duration) []*farrierv1.Edge {
+	if a.wrongAt != never && now-a.wrongAt < edgeRepeat {
+		return nil
+	}
+	a.wrongAt = now
+	return []*farrierv1.Edge{a.edge(edgeWrongMachine, a.wrong)}
 }
 
 // noAttempt says why a boot id is not served. The caller holds mu.

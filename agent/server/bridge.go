@@ -10,6 +10,7 @@ import (
 	"github.com/farrier-project/farrier/agent/bmc"
 	"github.com/farrier-project/farrier/agent/boot"
 	"github.com/farrier-project/farrier/agent/bootenv"
+	"github.com/farrier-project/farrier/agent/downlink"
 	"github.com/farrier-project/farrier/agent/driver"
 	"github.com/farrier-project/farrier/agent/imagecache"
 	"github.com/farrier-project/farrier/agent/task"
@@ -177,8 +178,11 @@ func assignOf(n *task.Node, now time.Duration) *farrierv1.Assign {
 type boots struct{ *agent }
 
 // Prepare implements steps.Boots. By plain PXE, which is all there is, whoever reads the segment reads the secret.
-func (b boots) Prepare(_ context.Context, node, bootID string) (weak bool, err error) {
+func (b boots) Prepare(_ context.Context, node, bootID string, machine bmc.Identity) (weak bool, err error) {
 	n, ok := b.tasks.Node(node)
+	if ok && n.Boot != nil {
+		b.down.Expect(n.Boot.ID, downlink.Machine{UUID: machine.UUID, Serial: machine.Serial})
+	}
 	return ok && !b.types[n.Driver].Simulated, b.prepare(node, bootID)
 }
 

@@ -161,7 +161,7 @@ func TestRenewedRamdiskCAIsUsed(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := a.down.Lookup(t.Context(), &farrierv1.LookupRequest{BootId: "b1", Secret: "5ec2e7", CsrDer: csr})
+	res, err := a.down.Lookup(t.Context(), &farrierv1.LookupRequest{BootId: "b1", Secret: "5ec2e7", CsrDer: csr, Macs: []string{"52:54:00:00:00:01"}})
 	if err != nil {
 		t.Fatal(err)
 	}

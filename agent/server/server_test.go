@@ -18,6 +18,7 @@ import (
 	"github.com/insomniacslk/dhcp/dhcpv4"
 	"github.com/insomniacslk/dhcp/iana"
 
+	"github.com/farrier-project/farrier/agent/bmc"
 	"github.com/farrier-project/farrier/agent/bootenv"
 	"github.com/farrier-project/farrier/agent/config"
 	"github.com/farrier-project/farrier/agent/journal"
@@ -152,10 +153,10 @@ func TestCutOffRackServesBootsAfterARestart(t *testing.T) {
 		Boot:       &task.Boot{ID: "b00700000000000000000000000000b1", Secret: "5ec2e7", Flow: 1, Expires: clock.System{}.Boottime() + time.Hour},
 	}
 	a.tasks.Assign(n)
-	if weak, err := (boots{a}).Prepare(t.Context(), n.ID, n.Boot.ID); err != nil || !weak {
+	if weak, err := (boots{a}).Prepare(t.Context(), n.ID, n.Boot.ID, bmc.Identity{}); err != nil || !weak {
 		t.Fatal(err)
 	}
-	if _, err := (boots{a}).Prepare(t.Context(), n.ID, "another"); !fault.Is(err, fault.Unavailable) {
+	if _, err := (boots{a}).Prepare(t.Context(), n.ID, "another", bmc.Identity{}); !fault.Is(err, fault.Unavailable) {
 		t.Errorf("an unknown boot attempt is prepared: %v", err)
 	}
 	stop()
@@ -261,7 +262,7 @@ func TestProxyDHCPHadNoSecondPort(t *testing.T) {
 		Ports: []task.Port{{Address: "52:54:00:00:00:01", PXEEnabled: true}},
 		Boot:  &task.Boot{ID: "b00700000000000000000000000000b1", Secret: "5ec2e7", Flow: 1, Expires: clock.System{}.Boottime() + time.Hour}}
 	a.tasks.Assign(n)
-	if _, err := (boots{a}).Prepare(t.Context(), n.ID, n.Boot.ID); err != nil {
+	if _, err := (boots{a}).Prepare(t.Context(), n.ID, n.Boot.ID, bmc.Identity{}); err != nil {
 		t.Fatal(err)
 	}
 	conn, err := net.Dial("udp", a.ls.at.Proxy)

@@ -26,9 +26,9 @@ type Task interface {
 
 // Boots is what this agent serves to booting machines.
 type Boots interface {
-	// Prepare makes sure that the boot attempt is served. Repeating it is harmless. weak: the attempt's secret crosses the
-	// segment in clear.
-	Prepare(ctx context.Context, node, bootID string) (weak bool, err error)
+	// Prepare makes sure that the boot attempt is served, to the machine that the BMC says it controls. Repeating it is
+	// harmless. weak: the attempt's secret crosses the segment in clear.
+	Prepare(ctx context.Context, node, bootID string, machine bmc.Identity) (weak bool, err error)
 	// Teardown ends what is served to the node. Repeating it is harmless.
 	Teardown(ctx context.Context, node, bootID string) error
 }
@@ -83,15 +83,31 @@ func (r *Runner) dispatch(ctx context.Context, t Task, o work.Order) (map[string
 	case "management.verify":
 		return r.verify(ctx, t)
 	case "boot.prepare":
-		weak, err := r.Boots.Prepare(ctx, o.Node, o.BootID)
-		if err != nil {
-			return nil, err
-		}
-		return map[string]string{"weak_boot": strconv.FormatBool(weak)}, nil
+		return r.prepare(ctx, t, o)
 	case "boot.teardown":
 		return nil, r.Boots.Teardown(ctx, o.Node, o.BootID)
 	}
 	return nil, fault.New(fault.Unsupported, o.Full(), "this agent does not know the step")
+}
+
+func (r *Runner) prepare(ctx context.Context, t Task, o work.Order) (map[string]string, error) {
+	var machine bmc.Identity
+	err := r.tries(ctx, t, func(ctx context.Context) error {
+		return t.Turn(ctx, func(ctx context.Context, c bmc.Client, _ Do) (err error) {
+			ctx, cancel := context.WithTimeoutCause(ctx, DefaultReadBefore, fault.New(fault.Timeout, "read", "the BMC did not answer within %v", DefaultReadBefore))
+			defer cancel()
+			machine, err = c.Identity(ctx)
+			return err
+		})
+	})
+	if err != nil {
+		return nil, err
+	}
+	weak, err := r.Boots.Prepare(ctx, o.Node, o.BootID, machine)
+	if err != nil {
+		return nil, err
+	}
+	return map[string]string{"weak_boot": strconv.FormatBool(weak)}, nil
 }
 
 // set brings the world to what s wants.

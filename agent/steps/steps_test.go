@@ -91,15 +91,16 @@ func (f flaky) Identity(ctx context.Context) (id bmc.Identity, err error) {
 
 // shelf is a boot environment.
 type shelf struct {
-	served map[string]string
-	err    error
+	served  map[string]string
+	machine bmc.Identity // as the BMC said before
+	err     error
 }
 
-func (s *shelf) Prepare(_ context.Context, node, boot string) (bool, error) {
+func (s *shelf) Prepare(_ context.Context, node, boot string, machine bmc.Identity) (bool, error) {
 	if s.err != nil {
 		return false, s.err
 	}
-	s.served[node] = boot
+	s.served[node], s.machine = boot, machine
 	return true, nil
 }
 func (s *shelf) Teardown(_ context.Context, node, boot string) error {
@@ -140,8 +141,8 @@ var list = []struct { // read-only: every step that the agent runs, and what is 
 		}
 	}},
 	{"boot.prepare", nil, bmc.PowerOff, func(t *testing.T, b *bench, s *shelf, facts map[string]string) {
-		if s.served["n1"] != "b1" || facts["weak_boot"] != "true" {
-			t.Errorf("served %v, facts %v", s.served, facts)
+		if s.served["n1"] != "b1" || s.machine.UUID != "n1" || facts["weak_boot"] != "true" {
+			t.Errorf("served %v to %+v, facts %v", s.served, s.machine, facts)
 		}
 	}},
 	{"boot.teardown", nil, bmc.PowerOff, func(t *testing.T, b *bench, s *shelf, _ map[string]string) {

@@ -160,7 +160,7 @@ type (
 		Node    node.ID
 		Flow    flow.ID
 		Boot    string
-		Kind    string // first_contact, silent, heard, second_claim, unexpected_boot
+		Kind    string // first_contact, silent, heard, second_claim, unexpected_boot, wrong_machine
 		KeyHash string
 		Detail  string
 		Agent   string

@@ -455,6 +455,29 @@ func TestSecondClaim(t *testing.T) {
 	w.is(id, "deploy failed")
 }
 
+func TestWrongMachineFailsTheFlow(t *testing.T) {
+	w := newWorld(t)
+	w.agent("r1", 1)
+	id := w.create(1)
+	w.to(id, "manage", "provide")
+	w.must(w.verb(id, "active"))
+	for w.flow(id).Step().Executor != step.Wait {
+		w.must(w.done(id))
+	}
+	const cause = "another machine has booted: it has system UUID b, while the BMC's is a"
+	edge := command.Edge{Node: id, Flow: w.flow(id).ID, Boot: w.flow(id).Boot.ID, Kind: "wrong_machine", Detail: cause}
+	w.must(edge)
+	if f := w.flow(id); !f.Failing() || f.Boot.Contact {
+		t.Fatalf("%+v", f)
+	}
+	w.must(edge) // it is told until the boot attempt is closed
+	w.run(id)
+	w.is(id, "deploy failed")
+	if n := w.node(id); !strings.Contains(n.LastError, cause) || n.Maintenance {
+		t.Fatalf("%+v", n)
+	}
+}
+
 func TestUnknownCommandsStopTheMember(t *testing.T) {
 	defer func() {
 		if p, _ := recover().(unknownCommand); !strings.Contains(string(p), "this member is too old") {

@@ -293,6 +293,12 @@ func (j *job) saw(c *command.Edge) bool {
 		}
 		j.edgeEvent(c, kind)
 		j.reboot("the machine started anew by itself")
+	case "wrong_machine":
+		if f.Boot.Contact || f.Failing() {
+			return false
+		}
+		j.edgeEvent(c, kind)
+		j.fail(clip(c.Detail, 1024))
 	case "second_claim":
 		j.edgeEvent(c, kind)
 		j.flow().Boot = flow.Boot{}

@@ -117,7 +117,7 @@ func ramdisk(ctx context.Context, svc *downlink.Service, agent *identity.Store, 
 	}
 	anonymous, done := client(nil)
 	defer done()
-	res, err := anonymous.Lookup(ctx, &farrierv1.LookupRequest{BootId: boot, Secret: boot, CsrDer: csr})
+	res, err := anonymous.Lookup(ctx, &farrierv1.LookupRequest{BootId: boot, Secret: boot, CsrDer: csr, Macs: []string{"52:54:00:00:00:01"}})
 	if err == nil {
 		err = own.Put(res.GetChainDer(), res.GetCaDer())
 	}

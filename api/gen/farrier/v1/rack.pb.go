@@ -675,7 +675,7 @@ type Edge struct {
 	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
 	Flow          uint64                 `protobuf:"varint,2,opt,name=flow,proto3" json:"flow,omitempty"`
 	BootId        string                 `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"`
-	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`                      // first_contact, silent, second_claim, unexpected_boot, bmc_lost
+	Kind          string                 `protobuf:"bytes,4,opt,name=kind,proto3" json:"kind,omitempty"`                      // first_contact, silent, heard, second_claim, wrong_machine, unexpected_boot, bmc_lost
 	KeyHash       string                 `protobuf:"bytes,5,opt,name=key_hash,json=keyHash,proto3" json:"key_hash,omitempty"` // of first_contact: hex SHA-256 of the ramdisk's public key
 	Detail        string                 `protobuf:"bytes,6,opt,name=detail,proto3" json:"detail,omitempty"`
 	unknownFields protoimpl.UnknownFields
