@@ -109,7 +109,7 @@ func (k *kit) requests() {
 		{name: "unknown flag", args: []string{"node", "list", "--colour"}, status: cli.ExitUsage, says: []string{"--colour", "--help"}},
 		{name: "unknown output", args: []string{"node", "list", "-o", "xml"}, status: cli.ExitUsage, says: []string{"xml", "json"}},
 		{name: "too few arguments", args: []string{"node", "show"}, status: cli.ExitUsage, says: []string{"NODE"}},
-		{name: "no configuration", args: []string{"--config", "/nonexistent", "node", "list"}, status: cli.ExitNotFound, says: []string{"FARRIER_CONFIG"}},
+		{name: "no configuration", args: []string{"--config", "/nonexistent", "node", "list"}, status: cli.ExitNoConfig, says: []string{"FARRIER_CONFIG"}},
 	} {
 		k.sub(w.name, func(k *kit) { k.refuse(w) })
 	}

@@ -31,8 +31,12 @@ const (
 	ExitUnavailable = 5 // no quorum, no answer, a deadline passed, no live agent, a limit reached
 	ExitDenied      = 6 // no certificate, or not allowed with it
 	ExitWorkFailed  = 7 // --wait: the work ended in failure
+	ExitNoConfig    = 8 // the configuration directory does not exist: no coordinator was asked
 	ExitInterrupted = 130
 )
+
+// errNoConfig tells a missing configuration directory from a thing that the coordinators do not find.
+var errNoConfig = errors.New("does not exist")
 
 // app is what the commands share: the flags of the root and the streams.
 type app struct {
@@ -51,7 +55,7 @@ func New(version string, in io.Reader, out, errOut io.Writer) *cobra.Command {
 	root := &cobra.Command{
 		Use:           "farrier",
 		Short:         "Provision bare metal",
-		Long:          "farrier speaks to Farrier's coordinators.\n\nIt finds them, and the operator's certificate, in a configuration directory:\n--config, or $FARRIER_CONFIG, or ~/.config/farrier, or /etc/farrier/operator.\n\nExit status: 0 done, 1 failure, 2 wrong usage, 3 not found, 4 conflict (locked, illegal state, changed, taken),\n5 unavailable (no quorum, no answer, no live agent, limit), 6 denied, 7 the work that --wait waited for failed, 130 interrupted.\nWith several machines it is the status of the first that failed.",
+		Long:          "farrier speaks to Farrier's coordinators.\n\nIt finds them, and the operator's certificate, in a configuration directory:\n--config, or $FARRIER_CONFIG, or ~/.config/farrier, or /etc/farrier/operator.\n\nExit status: 0 done, 1 failure, 2 wrong usage, 3 not found, 4 conflict (locked, illegal state, changed, taken),\n5 unavailable (no quorum, no answer, no live agent, limit), 6 denied, 7 the work that --wait waited for failed,\n8 no configuration directory, 130 interrupted.\nWith several machines it is the status of the first that failed.",
 		Version:       version,
 		SilenceUsage:  true,
 		SilenceErrors: true,
@@ -152,7 +156,7 @@ func exists(path string) bool {
 func (a *app) connect() (*client.Client, error) {
 	dir := a.configDir()
 	if !exists(dir) {
-		return nil, fault.New(fault.NotFound, "find configuration", "%s does not exist", dir).
+		return nil, fault.New(fault.NotFound, "find configuration", "%s %w", dir, errNoConfig).
 			WithHelp("set FARRIER_CONFIG to the operator directory that `farrier-coordinator init` wrote (or that `farrier demo` printed)")
 	}
 	if len(a.servers) == 0 {
@@ -291,6 +295,9 @@ func ExitCode(err error) int {
 	}
 	if errors.Is(err, context.Canceled) {
 		return ExitInterrupted
+	}
+	if errors.Is(err, errNoConfig) {
+		return ExitNoConfig
 	}
 	var w *workFailed
 	if errors.As(err, &w) {

@@ -5,6 +5,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
@@ -212,5 +214,18 @@ func TestCtrlCSaidOnlyContextCanceled(t *testing.T) {
 	waited := fault.New(fault.Timeout, "", "wait for m1: interrupted: %w", ctx.Err()).WithHelp("the work goes on: farrier node watch m1")
 	if got := (&app{}).errorOf(c, waited); ExitCode(got) != ExitInterrupted || !strings.Contains(got.(*fault.Error).Help, "goes on") {
 		t.Errorf("%v: status %d", got, ExitCode(got))
+	}
+}
+
+// TestAMissingConfigurationLookedLikeAMissingMachine: scripts take status 3 for "there is no such machine".
+func TestAMissingConfigurationLookedLikeAMissingMachine(t *testing.T) {
+	root := New("test", strings.NewReader(""), io.Discard, io.Discard)
+	root.SetArgs([]string{"node", "show", "n1", "--config", filepath.Join(t.TempDir(), "none")})
+	err := root.ExecuteContext(t.Context())
+	if got := ExitCode(err); got != ExitNoConfig {
+		t.Errorf("status %d for %v, want %d", got, err, ExitNoConfig)
+	}
+	if got := ExitCode(fault.New(fault.NotFound, "", "no node n1")); got != ExitNotFound {
+		t.Errorf("status %d for a missing machine, want %d", got, ExitNotFound)
 	}
 }
