@@ -90,7 +90,7 @@ func initCommand() *cobra.Command {
 	var o options
 	var i server.InitOptions
 	cmd := &cobra.Command{Use: "init", Short: "Make a new cluster with this coordinator as its first member", Args: cobra.NoArgs,
-		Example: "  farrier-coordinator init --data /var/lib/farrier/c1 --name c1 --api 10.0.0.1:7600 --raft 10.0.0.1:7601 --rack 10.0.0.1:7602",
+		Example: "  farrier-coordinator init --data /var/lib/farrier/coordinator --name c1 --api 10.0.0.1:7600 --raft 10.0.0.1:7601 --rack 10.0.0.1:7602",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := o.config()
 			if err != nil {
@@ -110,7 +110,7 @@ func joinCommand() *cobra.Command {
 	var o options
 	var j server.JoinOptions
 	cmd := &cobra.Command{Use: "join", Short: "Make this a coordinator of an existing cluster", Args: cobra.NoArgs,
-		Example: "  farrier-coordinator join --data /var/lib/farrier/c2 --token farrier-join-... --api 10.0.0.2:7600 --raft 10.0.0.2:7601 --rack 10.0.0.2:7602",
+		Example: "  farrier-coordinator join --data /var/lib/farrier/coordinator --token farrier-join-... --api 10.0.0.2:7600 --raft 10.0.0.2:7601 --rack 10.0.0.2:7602",
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			cfg, err := o.config()
 			if err != nil {
@@ -150,7 +150,7 @@ func operatorTokenCommand() *cobra.Command {
 		Long: "Make a token with which an operator joins: the way back when no operator's certificate is valid any more.\n\n" +
 			"It is for root on the host of a coordinator that runs, and uses that coordinator's certificate. The token is good\n" +
 			"for one use; the operator gives it to `farrier operator join`.",
-		Example: "  farrier-coordinator operator-token alice --data /var/lib/farrier/c1",
+		Example: "  farrier-coordinator operator-token alice --data /var/lib/farrier/coordinator",
 		RunE: func(cmd *cobra.Command, args []string) error {
 			cfg, err := o.config()
 			if err != nil {
