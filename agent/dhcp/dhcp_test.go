@@ -448,7 +448,7 @@ func TestTokenBucket(t *testing.T) {
 	s := newServer(t, func(c *Config) { c.Clock, c.Rate, c.Burst = clk, 10, 3 })
 	count := func() (n int) {
 		for range 10 {
-			if s.allow(clk.Boottime()) {
+			if s.allow(make([]byte, minPacket), clk.Boottime()) {
 				n++
 			}
 		}

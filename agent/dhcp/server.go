@@ -41,7 +41,8 @@ type Config struct {
 	ReplyPort uint16
 	// Proxy leaves addresses to another DHCP server, and answers boot options only (PXE 2.1, proxyDHCP).
 	Proxy bool
-	// Rate and Burst of the token bucket, in packets a second and packets. Defaults DefaultRate, DefaultBurst.
+	// Rate and Burst of all machines together, in packets a second and packets. Defaults DefaultRate, DefaultBurst. Each MAC
+	// has a bound of its own besides: a machine gone mad leaves the others theirs.
 	Rate, Burst int
 	Clock       clock.Clock // default clock.System
 	Log         *slog.Logger
@@ -58,9 +59,9 @@ type Server struct {
 
 	complete, shared atomic.Bool
 
-	mu     sync.Mutex // guards pool and bucket
-	pool   *lease.Pool
-	bucket bucket
+	mu    sync.Mutex // guards pool and limit
+	pool  *lease.Pool
+	limit limiter
 }
 
 // New checks the configuration as a whole.
@@ -96,7 +97,7 @@ func New(cfg Config) (*Server, error) {
 	now := cfg.Clock.Boottime()
 	pool.Restore(cfg.Leases, now)
 	return &Server{cfg: cfg, log: cfg.Log, self: cfg.Server.AsSlice(), pool: pool,
-		bucket: bucket{rate: int64(cfg.Rate), burst: int64(cfg.Burst), tokens: int64(cfg.Burst) * nano, last: now}}, nil
+		limit: newLimiter(cfg.Rate, cfg.Burst, now)}, nil
 }
 
 // Complete says that the table holds all machines of this agent. Until then unknown machines are ignored, whatever the
@@ -162,7 +163,7 @@ func (s *Server) loop(ctx context.Context, conn net.PacketConn, answer answerFun
 		}
 		from := addrPort(addr)
 		now := s.cfg.Clock.Boottime()
-		if n < minPacket || n > maxPacket || !from.IsValid() || !s.allow(now) {
+		if n < minPacket || n > maxPacket || !from.IsValid() || !s.allow(buf[:n], now) {
 			continue
 		}
 		reply, to := answer(buf[:n], from, now)
@@ -181,30 +182,4 @@ func addrPort(a net.Addr) netip.AddrPort {
 		return netip.AddrPortFrom(ap.Addr().Unmap(), ap.Port())
 	}
 	return netip.AddrPort{}
-}
-
-func (s *Server) allow(now time.Duration) bool {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	return s.bucket.take(now)
-}
-
-// bucket is a token bucket in billionths of a packet.
-type bucket struct {
-	rate, burst, tokens int64
-	last                time.Duration
-}
-
-const nano = int64(time.Second)
-
-func (b *bucket) take(now time.Duration) bool {
-	if d := min(now-b.last, time.Minute); d > 0 {
-		b.tokens = min(b.tokens+int64(d)*b.rate, b.burst*nano)
-		b.last = now
-	}
-	if b.tokens < nano {
-		return false
-	}
-	b.tokens -= nano
-	return true
 }
