@@ -234,6 +234,10 @@ func (m *Manager) carry(e work.Effect, todo *errand) {
 	case work.Forget:
 		delete(m.nodes, e.Node)
 		todo.forget = append(todo.forget, e)
+	case work.Erase:
+		m.Journal.Put(journal.Entry{Table: journal.Runs, Key: e.Node})
+	case work.Overflow:
+		m.Log.Error("a node is not looked after: the agent has as many as it can have", "node", e.Node, "nodes", work.MaxNodes)
 	case work.Refuse:
 		m.Log.Warn("order refused", "node", e.Order.Node, "step", e.Order.Full(), "token", e.Order.Token, "err", e.Err)
 	case work.Reject:

@@ -154,10 +154,15 @@ func (s *State) reported(o Outcome) {
 
 // finished takes the end of an attempt in.
 func (s *State) finished(o Outcome) {
+	_, known := s.nodes[o.Node]
 	n := s.node(o.Node)
 	switch {
 	case n == nil:
 		s.emit(Report{o})
+		return
+	case !known:
+		n.gone = true // it was forgotten meanwhile, and is again when this is confirmed
+		s.ended(n, o)
 		return
 	case n.phase != idle && n.order.Ref == o.Ref:
 		if n.phase == running || n.phase == stopping {
@@ -182,6 +187,7 @@ func (s *State) finished(o Outcome) {
 		n.next = nil
 		s.ordered(*next)
 	}
+	s.release(o.Node)
 }
 
 // ended records an outcome and reports it, in this order.
@@ -205,4 +211,5 @@ func (s *State) confirmed(ref Ref) {
 	o.Inventory = nil
 	n.rec.Outcome, n.rec.Confirmed = &o, true
 	s.save(ref.Node, false)
+	s.release(ref.Node)
 }

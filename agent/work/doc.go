@@ -14,4 +14,5 @@
 //     BMC starts; nothing is dropped, and work goes on when the same session is renewed. Only the end of the
 //     session drops work. Orders for a ramdisk are relayed in any case: the ramdisk is its own fence.
 //   - Every queue is bounded: one order a node in work and one behind it, MaxNodes nodes, 64 renewals in flight.
+//     A node that is gone is forgotten when its outcome is confirmed.
 package work

@@ -124,6 +124,10 @@ type (
 		Epoch uint64
 		Ack   bool // tell the coordinator that it is done
 	}
+	// Erase takes a node's Record out of the journal.
+	Erase struct{ Node string }
+	// Overflow says that nothing is known of a node and nothing will be done for it: MaxNodes others are here.
+	Overflow struct{ Node string }
 	// Refuse says that an order was not taken, and why. Nothing is reported: the attempt that is open is another.
 	Refuse struct {
 		Order Order
@@ -136,13 +140,15 @@ type (
 	}
 )
 
-func (Lease) effect()   {}
-func (Start) effect()   {}
-func (Deliver) effect() {}
-func (Retoken) effect() {}
-func (Stop) effect()    {}
-func (Report) effect()  {}
-func (Save) effect()    {}
-func (Forget) effect()  {}
-func (Refuse) effect()  {}
-func (Reject) effect()  {}
+func (Lease) effect()    {}
+func (Erase) effect()    {}
+func (Overflow) effect() {}
+func (Start) effect()    {}
+func (Deliver) effect()  {}
+func (Retoken) effect()  {}
+func (Stop) effect()     {}
+func (Report) effect()   {}
+func (Save) effect()     {}
+func (Forget) effect()   {}
+func (Refuse) effect()   {}
+func (Reject) effect()   {}

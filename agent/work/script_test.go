@@ -183,6 +183,10 @@ func tell(e Effect) string {
 	switch e := e.(type) {
 	case Lease:
 		return fmt.Sprintf("lease until %v", e.Until)
+	case Erase:
+		return "erase " + e.Node
+	case Overflow:
+		return "overflow " + e.Node
 	case Start:
 		return "start " + tellOrder(e.Order)
 	case Deliver:

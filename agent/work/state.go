@@ -35,6 +35,7 @@ const (
 type slot struct {
 	assigned bool
 	named    bool // since Welcomed
+	gone     bool // taken away, or not named: forgotten once nothing of it is to be told
 	epoch    uint64
 	token    uint64  // highest seen
 	rec      *Record // of the last attempt, nil: there was none; its Token is not kept up to date, see save
@@ -75,7 +76,7 @@ func (s *State) Step(now time.Duration, ev Event) []Effect {
 		s.assigned(e)
 	case Recalled:
 		if n := s.node(e.Node); n != nil && !n.assigned {
-			n.assigned, n.epoch = true, e.Epoch
+			n.assigned, n.gone, n.epoch = true, false, e.Epoch
 		}
 	case Unassigned:
 		s.unassigned(e)
@@ -192,11 +193,26 @@ func (s *State) emit(e Effect) { s.out = append(s.out, e) }
 // node is the node's slot, made if there is room.
 func (s *State) node(id string) *slot {
 	n := s.nodes[id]
-	if n == nil && len(s.nodes) < MaxNodes && id != "" {
+	switch {
+	case n != nil || id == "":
+	case len(s.nodes) >= MaxNodes:
+		s.emit(Overflow{id})
+	default:
 		n = &slot{}
 		s.nodes[id] = n
 	}
 	return n
+}
+
+// release forgets a node that is gone, once it rests and its outcome is confirmed. Its token comes again with its next
+// assignment, and what of an attempt may have been done is known to the coordinators, who mark it as resumed.
+func (s *State) release(id string) {
+	n := s.nodes[id]
+	if n == nil || !n.gone || n.phase != idle || n.rec != nil && n.rec.Outcome != nil && !n.rec.Confirmed {
+		return
+	}
+	delete(s.nodes, id)
+	s.emit(Erase{id})
 }
 
 func (s *State) save(id string, wait bool) {
@@ -265,7 +281,7 @@ func (s *State) assigned(e Assigned) {
 	if n == nil {
 		return
 	}
-	n.assigned, n.named, n.epoch = true, true, e.Epoch
+	n.assigned, n.named, n.gone, n.epoch = true, true, false, e.Epoch
 	if e.Token > n.token {
 		n.token = e.Token
 		s.save(e.Node, false)
@@ -286,9 +302,10 @@ func (s *State) unassigned(e Unassigned) {
 	}
 	if n != nil {
 		s.drop(e.Node, "the node was given to another agent")
-		n.assigned = false
+		n.assigned, n.gone = false, true
 	}
 	s.emit(Forget{Node: e.Node, Epoch: e.Epoch, Ack: true})
+	s.release(e.Node)
 }
 
 func (s *State) synced() {
@@ -302,6 +319,8 @@ func (s *State) synced() {
 		if n.phase != idle && !n.current {
 			s.drop(id, "the attempt is closed")
 		}
+		n.gone = !n.assigned // also what is known from the journal only
+		s.release(id)
 	}
 }
 
