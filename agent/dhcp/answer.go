@@ -21,16 +21,10 @@ func (s *Server) answer(packet []byte, from netip.AddrPort, now time.Duration) (
 	m, _ := s.cfg.Table.ByMAC(q.mac)
 	ans := boot.Decide(s.rack(), boot.Request{MAC: q.mac, Client: q.client, Arch: q.arch}, m.Assignment(q.mac, now))
 	var reply *dhcpv4.DHCPv4
-	switch {
-	case s.cfg.Proxy:
+	if s.cfg.Proxy {
 		reply = s.proxyOffer(&q, ans)
-	case s.hear(&q, m, now), ans.Serve == boot.Nothing:
-	case q.typ == dhcpv4.MessageTypeDiscover:
-		reply = s.discover(&q, m, ans, now)
-	case q.typ == dhcpv4.MessageTypeRequest:
-		reply = s.request(&q, m, ans, now)
-	case q.typ == dhcpv4.MessageTypeInform:
-		reply = s.inform(&q, ans)
+	} else {
+		reply = s.leaseReply(&q, m, ans, now)
 	}
 	if reply == nil {
 		return nil, netip.AddrPort{}
@@ -39,10 +33,25 @@ func (s *Server) answer(packet []byte, from netip.AddrPort, now time.Duration) (
 	return s.marshal(&q, reply)
 }
 
+// leaseReply is nil where nothing is to be answered.
+func (s *Server) leaseReply(q *query, m *bootenv.Machine, ans boot.Answer, now time.Duration) *dhcpv4.DHCPv4 {
+	r := s.leaseRequest(q, m)
+	switch {
+	case s.hear(q, m, r, now), ans.Serve == boot.Nothing:
+		return nil
+	case q.typ == dhcpv4.MessageTypeDiscover:
+		return s.discover(q, m, r, ans, now)
+	case q.typ == dhcpv4.MessageTypeRequest:
+		return s.request(q, m, r, ans, now)
+	case q.typ == dhcpv4.MessageTypeInform:
+		return s.inform(q, ans)
+	}
+	return nil
+}
+
 // hear takes in what asks for no answer of this server's, also from machines that it answers no more: they may still have
 // an address of its pool. It tells whether q was that.
-func (s *Server) hear(q *query, m *bootenv.Machine, now time.Duration) bool {
-	r := s.leaseRequest(q, m)
+func (s *Server) hear(q *query, m *bootenv.Machine, r lease.Request, now time.Duration) bool {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	switch {
@@ -82,8 +91,7 @@ func (s *Server) leaseRequest(q *query, m *bootenv.Machine) lease.Request {
 	return r
 }
 
-func (s *Server) discover(q *query, m *bootenv.Machine, ans boot.Answer, now time.Duration) *dhcpv4.DHCPv4 {
-	r := s.leaseRequest(q, m)
+func (s *Server) discover(q *query, m *bootenv.Machine, r lease.Request, ans boot.Answer, now time.Duration) *dhcpv4.DHCPv4 {
 	s.mu.Lock()
 	g, err := s.pool.Offer(r, now)
 	s.mu.Unlock()
@@ -102,8 +110,7 @@ func (s *Server) discover(q *query, m *bootenv.Machine, ans boot.Answer, now tim
 	return s.lease(q, dhcpv4.MessageTypeOffer, g, ans)
 }
 
-func (s *Server) request(q *query, m *bootenv.Machine, ans boot.Answer, now time.Duration) *dhcpv4.DHCPv4 {
-	r := s.leaseRequest(q, m)
+func (s *Server) request(q *query, m *bootenv.Machine, r lease.Request, ans boot.Answer, now time.Duration) *dhcpv4.DHCPv4 {
 	s.mu.Lock()
 	g, err := s.pool.Confirm(r, now)
 	s.mu.Unlock()

@@ -166,10 +166,10 @@ func (p *partReader) Read(b []byte) (int, error) {
 	return n, nil
 }
 
-// RestoreSnapshot replaces the state of the whole cluster by an archive's, but for who belongs to it (state.KeepMembership). On the leader only. The archive is verified as
-// a whole before anything changes, and must be of this cluster. The restored state has a higher generation than both the
-// archive and the state that it replaces, in the same step: all sessions end, and no lock token is ever used again. With
-// fault.UnknownOutcome it may have happened; after any other error it has not.
+// RestoreSnapshot replaces the state of the whole cluster by an archive's, but for who belongs to it (state.KeepMembership). On
+// the leader only. The archive is verified as a whole before anything changes, and must be of this cluster. The restored state
+// has a higher generation than both the archive and the state that it replaces, in the same step: all sessions end, and no lock
+// token is ever used again. With fault.UnknownOutcome it may have happened; after any other error it has not.
 func (r *Replica) RestoreSnapshot(ctx context.Context, in io.Reader) (Archive, error) {
 	const op = "restore snapshot"
 	if _, ok := r.Leading(); !ok {

@@ -24,8 +24,8 @@ const (
 	callTimeout   = 15 * time.Second
 )
 
-// reach is nil if the coordinator answers at its Raft address, with a certificate that was not taken back. It names none of the port's protocols, so that the
-// other side closes the connection after the handshake.
+// reach is nil if the coordinator answers at its Raft address, with a certificate that was not taken back. It names none of the
+// port's protocols, so that the other side closes the connection after the handshake.
 func (s *server) reach(ctx context.Context, id, raftAddress string) error {
 	cfg := identity.ClientTLS(s.id, identity.RoleCoordinator)
 	cfg.NextProtos = nil
