@@ -107,7 +107,7 @@ func flowBodyProto(b Body) *pb.Body {
 func nodeBodyProto(b Body) *pb.Body {
 	switch b := b.(type) {
 	case CreateNode:
-		m := &pb.CreateNode{Node: nodeProto(&b.Node)}
+		m := &pb.CreateNode{Packed: &pb.PackedNode{Form: b.Node.Form, Data: []byte(b.Node.Data)}}
 		for i := range b.Ports {
 			m.Ports = append(m.Ports, portProto(&b.Ports[i]))
 		}
@@ -270,12 +270,22 @@ func bodyOf(m *pb.Body, depth int) (Body, error) {
 }
 
 func createNodeOf(m *pb.CreateNode) (Body, error) {
-	n, err := nodeOf(m.GetNode())
-	b := CreateNode{Node: n, Ports: makeSlice[node.Port](len(m.GetPorts()))}
+	b := CreateNode{Node: node.Packed{Form: m.GetPacked().GetForm(), Data: string(m.GetPacked().GetData())}, Ports: makeSlice[node.Port](len(m.GetPorts()))}
 	for i, p := range m.GetPorts() {
 		b.Ports[i] = portOf(p)
 	}
-	return b, err
+	if b.Node.Form > node.PackForm {
+		return nil, fault.New(fault.Version, "", "a node in form %d, this member reads %d", b.Node.Form, node.PackForm).
+			WithHelp("the log was written by a newer release: start this member again with that release")
+	}
+	if m.GetNode() != nil { // as it was written before there was a packed one
+		n, err := nodeOf(m.GetNode())
+		if err != nil {
+			return nil, err
+		}
+		b.Node = node.Pack(&n)
+	}
+	return b, nil
 }
 
 func openSessionOf(m *pb.OpenSession) (Body, error) {

@@ -91,9 +91,10 @@ type (
 		Epoch uint64
 	}
 
-	// CreateNode inserts a node in state enroll with its ports.
+	// CreateNode inserts a node in state enroll with its ports. The node comes packed, as it will lie: nobody on its way needs
+	// to open it. Of its head only what people set counts.
 	CreateNode struct {
-		Node  node.Node
+		Node  node.Packed
 		Ports []node.Port
 	}
 	// UpdateNode changes the named fields; Version 0 means whatever the version. Fields are node proto paths.

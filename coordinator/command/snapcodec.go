@@ -12,13 +12,13 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// AppendSnapshotRecord appends one record of a snapshot: *Root, *node.Node, *PackedNode, *node.Port, *flow.Flow, *Session,
+// AppendSnapshotRecord appends one record of a snapshot: *Root, *node.Node, *node.Packed, *node.Port, *flow.Flow, *Session,
 // *Agent, *Ring, *JoinToken, *Client, *Answer, *Alarm, *Inventory, *BMCSessions, *Certificate, *Event, *Member or *SnapshotEnd. Equal records
 // have equal bytes. It panics on any other type.
 func AppendSnapshotRecord(b []byte, rec any) []byte {
 	m := &pb.SnapshotRecord{}
 	switch r := rec.(type) {
-	case *PackedNode:
+	case *node.Packed:
 		return appendPackedNode(b, r)
 	case *Root:
 		m.Record = &pb.SnapshotRecord_Root{Root: rootProto(r)}
@@ -38,12 +38,6 @@ func AppendSnapshotRecord(b []byte, rec any) []byte {
 	return appendRecord(b, m)
 }
 
-// PackedNode is a node as coordinator/state packs it.
-type PackedNode struct {
-	Form uint32
-	Data string
-}
-
 // The fields of a packed node on the wire.
 const (
 	fieldPackedNode = 17 // of SnapshotRecord
@@ -52,7 +46,7 @@ const (
 )
 
 // appendPackedNode writes a packed node without a message in between, which would copy the data.
-func appendPackedNode(b []byte, p *PackedNode) []byte {
+func appendPackedNode(b []byte, p *node.Packed) []byte {
 	size := protowire.SizeTag(fieldForm) + protowire.SizeVarint(uint64(p.Form)) + protowire.SizeTag(fieldData) + protowire.SizeBytes(len(p.Data))
 	b = protowire.AppendVarint(protowire.AppendTag(b, fieldPackedNode, protowire.BytesType), uint64(size))
 	b = protowire.AppendVarint(protowire.AppendTag(b, fieldForm, protowire.VarintType), uint64(p.Form))
@@ -60,7 +54,7 @@ func appendPackedNode(b []byte, p *PackedNode) []byte {
 }
 
 // packedNodeOf reads what appendPackedNode wrote, and copies the data once; ok is false for every other record.
-func packedNodeOf(b []byte) (p *PackedNode, ok bool) {
+func packedNodeOf(b []byte) (p *node.Packed, ok bool) {
 	b, ok = consumeField(b, fieldPackedNode)
 	if !ok {
 		return nil, false
@@ -77,7 +71,7 @@ func packedNodeOf(b []byte) (p *PackedNode, ok bool) {
 	if !ok {
 		return nil, false
 	}
-	return &PackedNode{Form: uint32(form), Data: string(data)}, true
+	return &node.Packed{Form: uint32(form), Data: string(data)}, true
 }
 
 // consumeField is the content of b if b is one field of bytes with that number and nothing else.
@@ -163,7 +157,7 @@ func DecodeSnapshotRecord(data []byte) (any, error) {
 	case *pb.SnapshotRecord_Root:
 		return rootOf(r.Root)
 	case *pb.SnapshotRecord_PackedNode:
-		return &PackedNode{Form: r.PackedNode.GetForm(), Data: string(r.PackedNode.GetData())}, nil
+		return &node.Packed{Form: r.PackedNode.GetForm(), Data: string(r.PackedNode.GetData())}, nil
 	case *pb.SnapshotRecord_Node:
 		n, err := nodeOf(r.Node)
 		return &n, err

@@ -301,9 +301,9 @@ func (r *rig) node(i int) node.ID {
 		r.t.Fatal(err)
 	}
 	r.apply(command.CreateNode{
-		Node: node.Node{ID: id, Name: fmt.Sprintf("web-%d", i), Driver: "redfish", Group: "rack1",
+		Node: node.Pack(&node.Node{ID: id, Name: fmt.Sprintf("web-%d", i), Driver: "redfish", Group: "rack1",
 			DriverInfo: map[string]string{"redfish_address": "https://bmc", "redfish_username": "admin"},
-			Secrets:    map[string]node.Sealed{"redfish_password": box}},
+			Secrets:    map[string]node.Sealed{"redfish_password": box}}),
 		Ports: []node.Port{{ID: fmt.Sprintf("11111111-0000-4000-8000-%012x", i), Node: id,
 			Address: fmt.Sprintf("52:54:00:00:%02x:%02x", i>>8, i&255), PXEEnabled: true}},
 	})

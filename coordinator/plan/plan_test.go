@@ -45,7 +45,7 @@ func (r *rack) agent(name string) string {
 func (r *rack) node(i int) node.ID {
 	id := node.ID(fmt.Sprintf("node-%03d", i))
 	r.do(command.CreateNode{
-		Node:  node.Node{ID: id, Name: fmt.Sprintf("n%d", i), Driver: "fake-hardware", Group: "g"},
+		Node:  node.Pack(&node.Node{ID: id, Name: fmt.Sprintf("n%d", i), Driver: "fake-hardware", Group: "g"}),
 		Ports: []node.Port{{ID: fmt.Sprintf("p%d", i), Address: fmt.Sprintf("52:54:00:00:00:%02x", i), PXEEnabled: true}},
 	})
 	return id

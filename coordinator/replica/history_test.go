@@ -73,7 +73,7 @@ func lockHistory(t *testing.T, seed uint64) {
 	defer c.close()
 	lead := c.leader()
 	propose(t, lead, command.OpenSession{Session: "s", Agent: "a", Group: "default", Drivers: []string{"fake-hardware"}, Weight: 1, Journal: "00", Incarnation: 1, Level: 1})
-	propose(t, lead, command.CreateNode{Node: node.Node{ID: lockNode, Driver: "fake-hardware", Group: "default"}})
+	propose(t, lead, command.CreateNode{Node: node.Pack(&node.Node{ID: lockNode, Driver: "fake-hardware", Group: "default"})})
 
 	var mu sync.Mutex
 	var history []porcupine.Operation

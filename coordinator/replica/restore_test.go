@@ -67,7 +67,7 @@ func (s *tapped) GetLog(index uint64, l *raft.Log) error {
 
 // marker is a change that an archive of before does not have.
 func marker(id node.ID) command.Body {
-	return command.CreateNode{Node: node.Node{ID: id, Driver: "fake-hardware", Group: "default"}}
+	return command.CreateNode{Node: node.Pack(&node.Node{ID: id, Driver: "fake-hardware", Group: "default"})}
 }
 
 // alike fails unless all members have the same state, at the index that the leader has now.

@@ -10,7 +10,6 @@ import (
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
-	"google.golang.org/protobuf/proto"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
@@ -75,7 +74,7 @@ func (a *API) newNode(v *state.View, in *farrierv1.Node, fallback string) (comma
 		return command.CreateNode{}, err
 	}
 	ports, err := newPorts(n.ID, in.GetPorts())
-	return command.CreateNode{Node: n, Ports: ports}, err
+	return command.CreateNode{Node: node.Pack(&n), Ports: ports}, err
 }
 
 // newPorts checks the ports of a node to be created. When none of them says that it boots, all do: a machine
@@ -128,7 +127,7 @@ func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodes
 		cmds, at = append(cmds, cmd), append(at, i)
 	}
 	for len(cmds) > 0 {
-		n := bulkStep(req.GetNodes(), at)
+		n := bulkStep(cmds)
 		results, err := s.Proposer.Propose(ctx, cmds[:n]...)
 		if err != nil {
 			return nil, fault.Wrap("create nodes", err) // a repeat finds those that were made
@@ -145,15 +144,15 @@ func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodes
 	return out, nil
 }
 
-// bulkBytes bounds one proposal of a bulk call, in bytes of its requests.
-const bulkBytes = 256 << 10
+// bulkBytes bounds one proposal of a bulk call, in bytes of its commands: an entry of the log holds no more.
+const bulkBytes = 240 << 10
 
 // bulkStep is how many of the next nodes share one proposal.
-func bulkStep(nodes []*farrierv1.Node, next []int) int {
+func bulkStep(next []command.Command) int {
 	size := 0
-	for n, i := range next {
-		size += 512 + 2*proto.Size(nodes[i])
-		if size > bulkBytes {
+	for n, c := range next {
+		b := c.Body.(command.CreateNode)
+		if size += 256 + len(b.Node.Data) + 256*len(b.Ports); size > bulkBytes {
 			return max(n, 1)
 		}
 	}

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/farrier-project/farrier/coordinator/canon"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/ring"
@@ -16,7 +17,7 @@ const Level = 1
 // State is the replicated state. It belongs to one goroutine: see the package's documentation.
 type State struct {
 	data
-	hasher      hasher
+	hasher      canon.Writer
 	packed      node.ID                 // how far packSome came
 	opened      *node.Node              // the packed node that was opened last,
 	openedFrom  string                  // and from what

@@ -97,7 +97,7 @@ func sameNode(a, b *node.Node) bool {
 		a.TargetPower == b.TargetPower && a.Maintenance == b.Maintenance && a.MaintenanceReason == b.MaintenanceReason &&
 		a.Fault == b.Fault && a.LastError == b.LastError && a.Owner == b.Owner && a.PrevOwner == b.PrevOwner &&
 		a.Epoch == b.Epoch && a.Lock == b.Lock && a.Token == b.Token && a.Flow == b.Flow && a.FlowOpen == b.FlowOpen &&
-		a.Tenanted == b.Tenanted && a.Wipe == b.Wipe && a.WeakBoot == b.WeakBoot && a.BootMode == b.BootMode && sameInstance(&a.Instance, &b.Instance) && sameBody(a, b)
+		a.Tenanted == b.Tenanted && a.Wipe == b.Wipe && a.WeakBoot == b.WeakBoot && a.BootMode == b.BootMode && sameInstance(&a.Instance, &b.Instance) && node.SameBody(a, b)
 }
 
 func sameInstance(a, b *node.Instance) bool {

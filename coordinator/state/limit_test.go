@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/node"
 )
 
 // twoRacks has two nodes of rack r1, whose cleans take both places, and one of rack r2, whose clean is queued.
@@ -18,11 +19,11 @@ func twoRacks(t *testing.T) (w *world, other string) {
 		Session: "other", Agent: "r2", Group: "other", Drivers: []string{"fake-hardware"}, Weight: 1, Journal: "j2", Incarnation: 1, Level: Level,
 	}).Session
 	for i := range 3 {
-		c := createBody(i)
-		if i == 2 {
-			c.Node.Group = "other"
-		}
-		w.must(c)
+		w.must(createBodyOf(i, func(n *node.Node) {
+			if i == 2 {
+				n.Group = "other"
+			}
+		}))
 		w.to(nodeID(i), "manage")
 		w.must(w.verb(nodeID(i), "provide"))
 	}

@@ -14,44 +14,57 @@ import (
 // accepted without an owner; one whose hardware type no agent has ever offered is not, once there are agents.
 func (s *State) createNode(c command.CreateNode) command.Result {
 	const op = "create node"
-	in := &c.Node
-	if err := s.checkNode(in, op); err != nil {
+	in, body, ok := node.UnpackHead(c.Node.Data)
+	if !ok {
+		return refuse(fault.New(fault.Invalid, op, "the node that it brings cannot be read"))
+	}
+	// Indexes and events keep texts: they must not keep the whole node's bytes alive.
+	n := &node.Node{
+		ID: node.ID(strings.Clone(string(in.ID))), Name: strings.Clone(in.Name), Driver: strings.Clone(in.Driver), Group: strings.Clone(in.Group),
+		Provision:   lifecycle.Enroll,
+		Description: in.Description, ResourceClass: in.ResourceClass, LesseeID: in.LesseeID, OwnerID: in.OwnerID,
+		AutomatedClean: in.AutomatedClean, Retired: in.Retired, BootMode: in.BootMode, WeakBoot: in.WeakBoot,
+		Version: 1, CreatedAt: s.header.At, UpdatedAt: s.header.At, ProvisionUpdatedAt: s.header.At,
+	}
+	if err := s.checkNode(n, nodeSize(n)+len(c.Node.Data)-body, op); err != nil {
 		return refuse(err)
 	}
-	if s.node(in.ID) != nil {
-		return refuse(fault.New(fault.Exists, op, "there is a node %s", in.ID).WithDetail(&fault.FieldDetail{Field: "node.id"}))
+	if _, there := s.nodes.rows.get(row[node.ID, node.Node]{key: n.ID}); there {
+		return refuse(fault.New(fault.Exists, op, "there is a node %s", n.ID).WithDetail(&fault.FieldDetail{Field: "node.id"}))
 	}
-	if err := s.checkDriver(in.Driver, op); err != nil {
+	if err := s.checkDriver(n.Driver, op); err != nil {
 		return refuse(err)
 	}
 	if len(c.Ports) > MaxPortsPerNode {
 		return refuse(fault.New(fault.TooLarge, op, "a node has at most %d ports", MaxPortsPerNode))
 	}
-	n := &node.Node{
-		ID: in.ID, Name: in.Name, Driver: in.Driver, Group: in.Group, Provision: lifecycle.Enroll,
-		Description: in.Description, ResourceClass: in.ResourceClass, LesseeID: in.LesseeID, OwnerID: in.OwnerID,
-		Traits: in.Traits, Properties: in.Properties, Extra: in.Extra, DriverInfo: in.DriverInfo, Secrets: in.Secrets,
-		AutomatedClean: in.AutomatedClean, Retired: in.Retired, BootMode: in.BootMode, WeakBoot: in.WeakBoot,
-		Version: 1, CreatedAt: s.header.At, UpdatedAt: s.header.At, ProvisionUpdatedAt: s.header.At,
-	}
 	if n.Owner = s.placeNew(n); n.Owner != "" {
 		n.Epoch = 1
 	}
-	put(s, &s.nodes, n)
+	insert(s, &s.nodes, s.newRow(n, c.Node.Data[body:]), n)
 	s.emit(EventNodeCreated, n, "driver", n.Driver, "group", n.Group, "owner", n.Owner)
 	for i := range c.Ports {
 		p := c.Ports[i]
 		p.Node = n.ID
-		if err := s.insertPort(&p, op); err != nil {
+		if err := s.insertPort(n, &p, op); err != nil {
 			return refuse(err)
 		}
 	}
-	s.packAtRest(n.ID)
 	return command.Result{Node: n.ID, Version: 1}
 }
 
-// checkNode checks what identifies a node, and its size.
-func (s *State) checkNode(n *node.Node, op string) error {
+// newRow is the row of a new node, packed: its head, and the body as it came.
+func (s *State) newRow(n *node.Node, body string) row[node.ID, node.Node] {
+	h := &s.hasher
+	h.Reset()
+	node.WriteHead(h, n)
+	head := h.Len()
+	h.Plain(body)
+	return packedRow(h, n.ID, string(h.Bytes()), head)
+}
+
+// checkNode checks what identifies a node, and the size of its free-form fields.
+func (s *State) checkNode(n *node.Node, size int, op string) error {
 	bad := func(kind fault.Kind, field, format string, args ...any) *fault.Error {
 		return fault.New(kind, op, format, args...).WithDetail(&fault.FieldDetail{Field: "node." + field})
 	}
@@ -62,7 +75,7 @@ func (s *State) checkNode(n *node.Node, op string) error {
 		return bad(fault.TooLarge, "name", "a name has at most %d bytes", MaxNameLen)
 	case n.Driver == "" || len(n.Driver) > MaxNameLen:
 		return bad(fault.Invalid, "driver", "a node needs a hardware type")
-	case nodeSize(n) > MaxNodeSize:
+	case size > MaxNodeSize:
 		return bad(fault.TooLarge, "extra", "a node's fields have at most %d bytes", MaxNodeSize)
 	}
 	if n.Name != "" {
@@ -151,7 +164,7 @@ func (s *State) updateNode(c command.UpdateNode) command.Result {
 	if n.ProtectedReason != "" && !n.Protected {
 		return refuse(fault.New(fault.Invalid, op, "a protected reason goes with a protected node").WithDetail(&fault.FieldDetail{Field: "node.protected_reason"}))
 	}
-	if err := s.checkNode(n, op); err != nil {
+	if err := s.checkNode(n, nodeSize(n), op); err != nil {
 		return refuse(err)
 	}
 	moved := n.Driver != j.before.Driver || n.Group != j.before.Group

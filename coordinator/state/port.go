@@ -9,7 +9,7 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-func (s *State) insertPort(p *node.Port, op string) error {
+func (s *State) insertPort(n *node.Node, p *node.Port, op string) error {
 	if err := s.checkPort(p, op); err != nil {
 		return err
 	}
@@ -18,7 +18,7 @@ func (s *State) insertPort(p *node.Port, op string) error {
 	}
 	p.Version = 1
 	put(s, &s.ports, p)
-	s.emit(EventPortCreated, s.node(p.Node), "port", p.ID, "address", p.Address)
+	s.emit(EventPortCreated, n, "port", p.ID, "address", p.Address)
 	return nil
 }
 
@@ -70,7 +70,7 @@ func (s *State) createPort(c command.CreatePort) command.Result {
 	case len(s.nodePorts(n.ID)) >= MaxPortsPerNode:
 		return refuse(fault.New(fault.TooLarge, op, "node %s has %d ports, which is the most", label(n), MaxPortsPerNode))
 	}
-	if err := s.insertPort(&p, op); err != nil {
+	if err := s.insertPort(n, &p, op); err != nil {
 		return refuse(err)
 	}
 	return command.Result{Node: n.ID, Version: 1}

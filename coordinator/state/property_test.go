@@ -155,11 +155,11 @@ func draw(rt *rapid.T, w *world) command.Body {
 	if n == nil {
 		for i := range nodes {
 			if nodeID(i) == id {
-				c := createBody(i)
-				if i == nodes-1 {
-					c.Node.Group = "other"
-				}
-				return c
+				return createBodyOf(i, func(n *node.Node) {
+					if i == nodes-1 {
+						n.Group = "other"
+					}
+				})
 			}
 		}
 	}

@@ -8,8 +8,7 @@ import (
 	"strings"
 	"sync"
 
-	"github.com/cespare/xxhash/v2"
-
+	"github.com/farrier-project/farrier/coordinator/canon"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/node"
@@ -69,12 +68,12 @@ func writeTable[K, R any](out *snapshotWriter, t *table[K, R]) {
 
 // writeNodes is writeTable for nodes: packed, as most of them are.
 func writeNodes(out *snapshotWriter, t *table[node.ID, node.Node]) {
-	var h hasher
-	rec := &command.PackedNode{Form: packForm}
+	var w canon.Writer
+	rec := &node.Packed{Form: node.PackForm}
 	t.rows.scan(func(r row[node.ID, node.Node]) bool {
 		if rec.Data = r.packed; r.rec != nil {
-			packNode(&h, r.rec)
-			rec.Data = string(h.buf)
+			node.WritePacked(&w, r.rec)
+			rec.Data = string(w.Bytes())
 		}
 		out.write(rec)
 		return out.err == nil
@@ -223,7 +222,7 @@ func (in *snapshotLoader) load(rec any) error {
 		load(s, &s.joinTokens, r)
 	case *Certificate:
 		load(s, &s.roster, r)
-	case *command.PackedNode:
+	case *node.Packed:
 		return in.loadNode(r)
 	case *node.Node:
 		load(s, &s.nodes, r)
@@ -255,14 +254,13 @@ func load[K, R any](s *State, t *table[K, R], r *R) {
 	t.swap(&s.data, &s.hasher, found, t.open(found), r)
 }
 
-// loadNode puts a packed node into its table, and leaves it packed if it is at rest. The hash is that of the very bytes, as
-// hashNode makes it.
-func (in *snapshotLoader) loadNode(p *command.PackedNode) error {
-	if p.Form == 0 || p.Form > packForm {
-		return fault.New(fault.Version, readOp, "record %d is a node in form %d, this member reads %d", in.records, p.Form, packForm).
+// loadNode puts a packed node into its table, and leaves it packed if it is at rest.
+func (in *snapshotLoader) loadNode(p *node.Packed) error {
+	if p.Form == 0 || p.Form > node.PackForm {
+		return fault.New(fault.Version, readOp, "record %d is a node in form %d, this member reads %d", in.records, p.Form, node.PackForm).
 			WithHelp("install the version that the others run")
 	}
-	n, body, ok := readPackedNode(p.Data, true)
+	n, body, ok := node.UnpackAwake(p.Data)
 	if !ok {
 		return fault.New(fault.Corrupt, readOp, "record %d is no node", in.records)
 	}
@@ -280,13 +278,8 @@ func (in *snapshotLoader) loadNode(p *command.PackedNode) error {
 	for _, few := range [...]*string{&n.Group, &n.Driver, &n.Owner} {
 		*few = in.text(*few)
 	}
-	h := &in.s.hasher
-	r := row[node.ID, node.Node]{key: n.ID, packed: p.Data, aux: xxhash.Sum64String(p.Data[body:])}
-	h.reset()
-	h.num(r.aux)
-	h.buf = append(h.buf, p.Data[:body]...)
-	r.sum = h.sum()
-	if !atRest(n) {
+	r := packedRow(&in.s.hasher, n.ID, p.Data, body)
+	if !n.AtRest() {
 		r.packed, r.rec = "", n
 	}
 	t.rows.load(r)

@@ -7,6 +7,7 @@ import (
 	"testing"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -89,14 +90,14 @@ func TestSnapshotWithABadNode(t *testing.T) {
 	unheard := *w.s.node(nodeID(1))
 	unheard.Provision = 200
 	for name, c := range map[string]struct {
-		nodes []command.PackedNode
+		nodes []node.Packed
 		want  fault.Kind
 	}{
-		"cut":              {[]command.PackedNode{{Form: packForm, Data: good[:len(good)-1]}}, fault.Corrupt},
-		"nothing":          {[]command.PackedNode{{Form: packForm}}, fault.Corrupt},
-		"a later one":      {[]command.PackedNode{{Form: packForm + 1, Data: good}}, fault.Version},
-		"of a later state": {[]command.PackedNode{{Form: packForm, Data: newNodeTable().spec.pack(&unheard)}}, fault.Version},
-		"twice":            {[]command.PackedNode{{Form: packForm, Data: good}, {Form: packForm, Data: good}}, fault.Corrupt},
+		"cut":              {[]node.Packed{{Form: node.PackForm, Data: good[:len(good)-1]}}, fault.Corrupt},
+		"nothing":          {[]node.Packed{{Form: node.PackForm}}, fault.Corrupt},
+		"a later one":      {[]node.Packed{{Form: node.PackForm + 1, Data: good}}, fault.Version},
+		"of a later state": {[]node.Packed{{Form: node.PackForm, Data: newNodeTable().spec.pack(&unheard)}}, fault.Version},
+		"twice":            {[]node.Packed{{Form: node.PackForm, Data: good}, {Form: node.PackForm, Data: good}}, fault.Corrupt},
 	} {
 		var buf bytes.Buffer
 		out := &snapshotWriter{w: bufio.NewWriter(&buf)}

@@ -4,6 +4,8 @@ import (
 	"cmp"
 
 	"github.com/tidwall/btree"
+
+	"github.com/farrier-project/farrier/coordinator/canon"
 )
 
 // tree is an ordered copy-on-write tree. freeze is O(1); the first change after it copies one path.
@@ -73,7 +75,7 @@ type table[K, R any] struct {
 // spec says how a table names, hashes and indexes its records.
 type spec[K, R any] struct {
 	key   func(*R) K
-	hash  func(h *hasher, new, old *R, aux uint64) (sum, newAux uint64)
+	hash  func(h *canon.Writer, new, old *R, aux uint64) (sum, newAux uint64)
 	index func(d *data, old, new *R)
 
 	pack   func(*R) string // nil: records of this table are never packed
@@ -94,15 +96,15 @@ func (t *table[K, R]) repack(r row[K, R]) {
 	t.rows.set(r)
 }
 
-func newTable[K cmp.Ordered, R any](key func(*R) K, hash func(*hasher, *R), index func(d *data, old, new *R)) table[K, R] {
+func newTable[K cmp.Ordered, R any](key func(*R) K, hash func(*canon.Writer, *R), index func(d *data, old, new *R)) table[K, R] {
 	return newTableFunc(cmp.Less[K], key, hash, index)
 }
 
-func newTableFunc[K, R any](less func(a, b K) bool, key func(*R) K, hash func(*hasher, *R), index func(d *data, old, new *R)) table[K, R] {
-	full := func(h *hasher, r, _ *R, _ uint64) (uint64, uint64) {
-		h.reset()
+func newTableFunc[K, R any](less func(a, b K) bool, key func(*R) K, hash func(*canon.Writer, *R), index func(d *data, old, new *R)) table[K, R] {
+	full := func(h *canon.Writer, r, _ *R, _ uint64) (uint64, uint64) {
+		h.Reset()
 		hash(h, r)
-		return h.sum(), 0
+		return h.Sum(), 0
 	}
 	return table[K, R]{
 		rows: newTree(func(a, b row[K, R]) bool { return less(a.key, b.key) }),
@@ -131,7 +133,7 @@ func (t *table[K, R]) scan(fn func(*R) bool) {
 }
 
 // swap replaces old by new, which have the same key; nil is absence. before is the row of old.
-func (t *table[K, R]) swap(d *data, h *hasher, before row[K, R], old, new *R) {
+func (t *table[K, R]) swap(d *data, h *canon.Writer, before row[K, R], old, new *R) {
 	t.sum -= before.sum
 	if new != nil {
 		sum, aux := t.spec.hash(h, new, old, before.aux)
@@ -146,7 +148,7 @@ func (t *table[K, R]) swap(d *data, h *hasher, before row[K, R], old, new *R) {
 }
 
 // revert undoes a change to new; old is what was there before.
-func (t *table[K, R]) revert(d *data, h *hasher, old, new any) {
+func (t *table[K, R]) revert(d *data, h *canon.Writer, old, new any) {
 	var now row[K, R]
 	n := new.(*R)
 	if n != nil {
@@ -167,6 +169,16 @@ func replace[K, R any](s *State, t *table[K, R], found row[K, R], old, new *R) {
 	t.swap(&s.data, &s.hasher, found, old, new)
 }
 
+// insert is put for a record that comes packed, in a new row. Of the record only what the indexes look at is needed.
+func insert[K, R any](s *State, t *table[K, R], r row[K, R], rec *R) {
+	s.undo = append(s.undo, undo{table: t, old: (*R)(nil), new: rec})
+	t.rows.set(r)
+	t.sum += r.sum
+	if t.spec.index != nil {
+		t.spec.index(&s.data, nil, rec)
+	}
+}
+
 // drop deletes the record with a key, if it is there.
 func drop[K, R any](s *State, t *table[K, R], key K) {
 	found, ok := t.rows.get(row[K, R]{key: key})
@@ -181,7 +193,7 @@ func drop[K, R any](s *State, t *table[K, R], key K) {
 // undo is one change of the command in work. Reverting them in reverse order drops the command's changes.
 type undo struct {
 	table interface {
-		revert(d *data, h *hasher, old, new any)
+		revert(d *data, h *canon.Writer, old, new any)
 	}
 	old, new any // *R, nil for absence
 }

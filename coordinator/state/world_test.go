@@ -93,9 +93,14 @@ func (w *world) create(i int) node.ID {
 	return w.must(createBody(i)).Node
 }
 
-func createBody(i int) command.CreateNode {
+func createBody(i int) command.CreateNode { return createBodyOf(i, func(*node.Node) {}) }
+
+// createBodyOf is createBody for a node that is not like the others.
+func createBodyOf(i int, change func(*node.Node)) command.CreateNode {
+	n := node.Node{ID: nodeID(i), Name: fmt.Sprintf("n%d", i), Driver: "fake-hardware", Group: "default", DriverInfo: map[string]string{"address": "10.0.0.1"}}
+	change(&n)
 	return command.CreateNode{
-		Node:  node.Node{ID: nodeID(i), Name: fmt.Sprintf("n%d", i), Driver: "fake-hardware", Group: "default", DriverInfo: map[string]string{"address": "10.0.0.1"}},
+		Node:  node.Pack(&n),
 		Ports: []node.Port{{ID: fmt.Sprintf("p%d", i), Address: mac(i), PXEEnabled: true}},
 	}
 }

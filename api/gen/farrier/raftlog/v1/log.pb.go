@@ -1547,8 +1547,9 @@ func (x *HandoverAck) GetEpoch() uint64 {
 
 type CreateNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Node          *Node                  `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"` // in entries from before packed
 	Ports         []*Port                `protobuf:"bytes,2,rep,name=ports,proto3" json:"ports,omitempty"`
+	Packed        *PackedNode            `protobuf:"bytes,3,opt,name=packed,proto3" json:"packed,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1593,6 +1594,13 @@ func (x *CreateNode) GetNode() *Node {
 func (x *CreateNode) GetPorts() []*Port {
 	if x != nil {
 		return x.Ports
+	}
+	return nil
+}
+
+func (x *CreateNode) GetPacked() *PackedNode {
+	if x != nil {
+		return x.Packed
 	}
 	return nil
 }
@@ -3449,11 +3457,12 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"\vHandoverAck\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x14\n" +
-	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"j\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\"\xa2\x01\n" +
 	"\n" +
 	"CreateNode\x12,\n" +
 	"\x04node\x18\x01 \x01(\v2\x18.farrier.raftlog.v1.NodeR\x04node\x12.\n" +
-	"\x05ports\x18\x02 \x03(\v2\x18.farrier.raftlog.v1.PortR\x05ports\"l\n" +
+	"\x05ports\x18\x02 \x03(\v2\x18.farrier.raftlog.v1.PortR\x05ports\x126\n" +
+	"\x06packed\x18\x03 \x01(\v2\x1e.farrier.raftlog.v1.PackedNodeR\x06packed\"l\n" +
 	"\n" +
 	"UpdateNode\x12,\n" +
 	"\x04node\x18\x01 \x01(\v2\x18.farrier.raftlog.v1.NodeR\x04node\x12\x16\n" +
@@ -3652,8 +3661,9 @@ var file_farrier_raftlog_v1_log_proto_goTypes = []any{
 	(*Settings)(nil),           // 46: farrier.raftlog.v1.Settings
 	(*Node)(nil),               // 47: farrier.raftlog.v1.Node
 	(*Port)(nil),               // 48: farrier.raftlog.v1.Port
-	(*Instance)(nil),           // 49: farrier.raftlog.v1.Instance
-	(*Member)(nil),             // 50: farrier.raftlog.v1.Member
+	(*PackedNode)(nil),         // 49: farrier.raftlog.v1.PackedNode
+	(*Instance)(nil),           // 50: farrier.raftlog.v1.Instance
+	(*Member)(nil),             // 51: farrier.raftlog.v1.Member
 }
 var file_farrier_raftlog_v1_log_proto_depIdxs = []int32{
 	1,  // 0: farrier.raftlog.v1.Entry.commands:type_name -> farrier.raftlog.v1.Command
@@ -3702,21 +3712,22 @@ var file_farrier_raftlog_v1_log_proto_depIdxs = []int32{
 	12, // 43: farrier.raftlog.v1.MoveNodes.moves:type_name -> farrier.raftlog.v1.Move
 	47, // 44: farrier.raftlog.v1.CreateNode.node:type_name -> farrier.raftlog.v1.Node
 	48, // 45: farrier.raftlog.v1.CreateNode.ports:type_name -> farrier.raftlog.v1.Port
-	47, // 46: farrier.raftlog.v1.UpdateNode.node:type_name -> farrier.raftlog.v1.Node
-	48, // 47: farrier.raftlog.v1.CreatePort.port:type_name -> farrier.raftlog.v1.Port
-	48, // 48: farrier.raftlog.v1.UpdatePort.port:type_name -> farrier.raftlog.v1.Port
-	49, // 49: farrier.raftlog.v1.Provision.instance:type_name -> farrier.raftlog.v1.Instance
-	23, // 50: farrier.raftlog.v1.Provision.clean_steps:type_name -> farrier.raftlog.v1.CleanStep
-	43, // 51: farrier.raftlog.v1.CleanStep.args:type_name -> farrier.raftlog.v1.CleanStep.ArgsEntry
-	44, // 52: farrier.raftlog.v1.Outcome.facts:type_name -> farrier.raftlog.v1.Outcome.FactsEntry
-	50, // 53: farrier.raftlog.v1.PutMember.member:type_name -> farrier.raftlog.v1.Member
-	2,  // 54: farrier.raftlog.v1.Batch.commands:type_name -> farrier.raftlog.v1.Body
-	4,  // 55: farrier.raftlog.v1.RecoverRoster.issued:type_name -> farrier.raftlog.v1.Issued
-	56, // [56:56] is the sub-list for method output_type
-	56, // [56:56] is the sub-list for method input_type
-	56, // [56:56] is the sub-list for extension type_name
-	56, // [56:56] is the sub-list for extension extendee
-	0,  // [0:56] is the sub-list for field type_name
+	49, // 46: farrier.raftlog.v1.CreateNode.packed:type_name -> farrier.raftlog.v1.PackedNode
+	47, // 47: farrier.raftlog.v1.UpdateNode.node:type_name -> farrier.raftlog.v1.Node
+	48, // 48: farrier.raftlog.v1.CreatePort.port:type_name -> farrier.raftlog.v1.Port
+	48, // 49: farrier.raftlog.v1.UpdatePort.port:type_name -> farrier.raftlog.v1.Port
+	50, // 50: farrier.raftlog.v1.Provision.instance:type_name -> farrier.raftlog.v1.Instance
+	23, // 51: farrier.raftlog.v1.Provision.clean_steps:type_name -> farrier.raftlog.v1.CleanStep
+	43, // 52: farrier.raftlog.v1.CleanStep.args:type_name -> farrier.raftlog.v1.CleanStep.ArgsEntry
+	44, // 53: farrier.raftlog.v1.Outcome.facts:type_name -> farrier.raftlog.v1.Outcome.FactsEntry
+	51, // 54: farrier.raftlog.v1.PutMember.member:type_name -> farrier.raftlog.v1.Member
+	2,  // 55: farrier.raftlog.v1.Batch.commands:type_name -> farrier.raftlog.v1.Body
+	4,  // 56: farrier.raftlog.v1.RecoverRoster.issued:type_name -> farrier.raftlog.v1.Issued
+	57, // [57:57] is the sub-list for method output_type
+	57, // [57:57] is the sub-list for method input_type
+	57, // [57:57] is the sub-list for extension type_name
+	57, // [57:57] is the sub-list for extension extendee
+	0,  // [0:57] is the sub-list for field type_name
 }
 
 func init() { file_farrier_raftlog_v1_log_proto_init() }

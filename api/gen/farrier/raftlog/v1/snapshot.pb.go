@@ -1956,7 +1956,7 @@ func (*SnapshotRecord_Certificate) isSnapshotRecord_Record() {}
 // fifth of the time that Node takes.
 type PackedNode struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Form          uint32                 `protobuf:"varint,1,opt,name=form,proto3" json:"form,omitempty"` // coordinator/state says what each number stands for; a reader knows all that came before it
+	Form          uint32                 `protobuf:"varint,1,opt,name=form,proto3" json:"form,omitempty"` // coordinator/node says what each number stands for; a reader knows all that came before it
 	Data          []byte                 `protobuf:"bytes,2,opt,name=data,proto3" json:"data,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
