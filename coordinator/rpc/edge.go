@@ -4,6 +4,7 @@ import (
 	"context"
 	"crypto/sha256"
 	"errors"
+	"io"
 	"log/slog"
 
 	"connectrpc.com/connect"
@@ -69,7 +70,9 @@ func withDigest(ctx context.Context, req connect.AnyRequest) (context.Context, e
 	if err != nil {
 		return nil, fault.New(fault.Invalid, "read request", "%w", err)
 	}
-	sum := sha256.Sum256(append([]byte(req.Spec().Procedure+"\x00"), data...))
-	id.Digest = [16]byte(sum[:16])
+	h := sha256.New()
+	io.WriteString(h, req.Spec().Procedure+"\x00") // a hash takes everything
+	h.Write(data)
+	id.Digest = [16]byte(h.Sum(nil))
 	return context.WithValue(ctx, requestKey{}, id), nil
 }

@@ -65,7 +65,11 @@ func (s *server) announce(ctx context.Context) error {
 		case <-tick.C:
 			warned = s.warnAlone(warned)
 		}
-		if !s.outdated() || time.Since(tried) < announceEvery {
+		current, due := s.ownRecord()
+		if current {
+			wake = nil // a look makes a view of the state, for which the next change pays: from now on one each tick is enough
+		}
+		if !due || time.Since(tried) < announceEvery {
 			continue
 		}
 		tried = time.Now()
@@ -75,16 +79,17 @@ func (s *server) announce(ctx context.Context) error {
 	}
 }
 
-// outdated tells whether the record is to be written.
-func (s *server) outdated() bool {
+// ownRecord tells whether the record is there and true, and whether it is to be written.
+func (s *server) ownRecord() (current, due bool) {
 	v := s.replica.View()
 	if own, known := v.Member(s.cfg.Name); known {
-		return *own != s.record()
+		current = *own == s.record()
+		return current, !current
 	}
 	empty := true
 	v.Members(func(*command.Member) bool { empty = false; return false })
 	_, leading := s.replica.Leading()
-	return leading && empty
+	return false, leading && empty
 }
 
 // warnAlone says once that a cluster of one has nothing to fall back on.
