@@ -11,7 +11,7 @@ import (
 
 func (s *State) putAgent(a *Agent) {
 	clear(s.memberCache)
-	put(s, &s.agents, a)
+	s.agents.Put(&s.log, a)
 }
 
 // bumpRings raises the epochs of the rings that an agent was or is a member of.
@@ -26,11 +26,11 @@ func (s *State) bumpRings(before, after *Agent) {
 	}
 	for _, key := range keys {
 		r := Ring{Group: key.key, Driver: key.id}
-		if old := s.rings.find(key); old != nil {
+		if old := s.rings.Find(key); old != nil {
 			r = *old
 		}
 		r.Epoch++
-		put(s, &s.rings, &r)
+		s.rings.Put(&s.log, &r)
 		s.emit(EventRingEpoch, nil, "group", r.Group, "driver", r.Driver, "epoch", num(r.Epoch))
 	}
 }
@@ -49,9 +49,9 @@ func (s *State) placeAmong(n *node.Node, more int) string {
 		members = s.ringMembers(n.Group, n.Driver)
 		s.memberCache[key] = members
 	}
-	total, _ := s.ringTotals.get(count{group: n.Group, driver: n.Driver})
+	total, _ := s.ringTotals.Get(count{group: n.Group, driver: n.Driver})
 	agent, _ := ring.Place(string(n.ID), members, func(agent string) int {
-		c, _ := s.ringNodes.get(count{group: n.Group, driver: n.Driver, agent: agent})
+		c, _ := s.ringNodes.Get(count{group: n.Group, driver: n.Driver, agent: agent})
 		return c.n
 	}, max(total.n+more, 1))
 	return agent
@@ -65,7 +65,7 @@ func (s *State) welcome(a *Agent) {
 	}
 	s.placeUnowned(a)
 	var draining []string
-	s.agents.scan(func(b *Agent) bool {
+	s.agents.Scan(func(b *Agent) bool {
 		if b.Draining && b.Session != "" && b.Group == a.Group {
 			draining = append(draining, b.Name)
 		}

@@ -4,10 +4,10 @@ import (
 	"errors"
 	"fmt"
 
-	"github.com/farrier-project/farrier/coordinator/canon"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/ring"
+	"github.com/farrier-project/farrier/coordinator/table"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -17,23 +17,22 @@ const Level = 1
 // State is the replicated state. It belongs to one goroutine: see the package's documentation.
 type State struct {
 	data
-	hasher      canon.Writer
-	packed      node.ID                 // how far packSome came
-	opened      *node.Node              // the packed node that was opened last,
-	openedFrom  string                  // and from what
-	nearest     row[node.ID, node.Node] // the node that was looked up last,
-	nearestAt   uint64                  // and how many changes the table had then
-	memberCache map[pair][]ring.Member  // of ringMembers; cleared when an agent changes
+	packed      node.ID // how far packSome came
+	near        table.Cursor[node.ID, node.Node]
+	memberCache map[pair][]ring.Member // of ringMembers; cleared when an agent changes
 
 	// The command in work.
 	header  command.Header
-	undo    []undo
+	log     table.Log
 	emitted []*event
 }
 
 // New is the empty state: the first command must be InitCluster.
 func New() *State {
-	return &State{data: newData(), memberCache: map[pair][]ring.Member{}}
+	s := &State{memberCache: map[pair][]ring.Member{}}
+	s.data.init()
+	s.near = table.NewCursor(&s.nodes)
+	return s
 }
 
 // Apply does one command of the log entry at index and answers with its result; Emitted has the events that it added.
@@ -65,7 +64,7 @@ func (s *State) begin(index uint64, h command.Header) {
 		s.root.index, s.root.ordinal = index, 0
 	}
 	s.header = h
-	s.undo = s.undo[:0]
+	s.log.Begin()
 	clear(s.emitted)
 	s.emitted = s.emitted[:0]
 }
@@ -140,19 +139,15 @@ func typed(err error) error {
 
 // mark is where a command began.
 type mark struct {
-	undo, emitted int
-	root          root
+	log, emitted int
+	root         root
 }
 
-func (s *State) mark() mark { return mark{len(s.undo), len(s.emitted), s.root} }
+func (s *State) mark() mark { return mark{s.log.Mark(), len(s.emitted), s.root} }
 
 func (s *State) rollback(m mark) {
 	clear(s.memberCache)
-	for i := len(s.undo) - 1; i >= m.undo; i-- {
-		u := s.undo[i]
-		u.table.revert(&s.data, &s.hasher, u.old, u.new)
-	}
-	s.undo = s.undo[:m.undo]
+	s.log.Rollback(m.log)
 	s.emitted = s.emitted[:m.emitted]
 	s.root = m.root
 }
@@ -160,15 +155,15 @@ func (s *State) rollback(m mark) {
 // raise adds an alarm, unless the same is among those that are kept.
 func (s *State) raise(text string) {
 	seen := false
-	s.alarms.scan(func(a *Alarm) bool { seen = a.Text == text; return !seen })
+	s.alarms.Scan(func(a *Alarm) bool { seen = a.Text == text; return !seen })
 	if seen {
 		return
 	}
 	s.root.alarms++
-	put(s, &s.alarms, &Alarm{ID: s.root.alarms, Index: s.root.index, At: s.header.At, Text: text})
-	if s.alarms.len() > MaxAlarms {
-		oldest, _ := s.alarms.rows.live.Min()
-		drop(s, &s.alarms, oldest.key)
+	s.alarms.Put(&s.log, &Alarm{ID: s.root.alarms, Index: s.root.index, At: s.header.At, Text: text})
+	if s.alarms.Len() > MaxAlarms {
+		oldest, _ := s.alarms.First()
+		s.alarms.Drop(&s.log, oldest)
 	}
 	s.emit(EventAlarm, nil, "text", text)
 }

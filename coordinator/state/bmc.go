@@ -23,7 +23,7 @@ func (s *State) recordBMCSession(c command.RecordBMCSession) command.Result {
 		return refuse(fault.New(fault.Invalid, op, "the session's URI is not a path of at most %d bytes", MaxBMCURI))
 	}
 	var old []command.BMCSession
-	if b := s.bmcs.find(n.ID); b != nil {
+	if b := s.bmcs.Find(n.ID); b != nil {
 		old = b.Sessions
 	}
 	at := slices.IndexFunc(old, func(b command.BMCSession) bool { return b.URI == c.URI })
@@ -51,10 +51,10 @@ func (s *State) recordBMCSession(c command.RecordBMCSession) command.Result {
 
 func (s *State) putBMCSessions(id node.ID, list []command.BMCSession) {
 	if len(list) == 0 {
-		drop(s, &s.bmcs, id)
+		s.bmcs.Drop(&s.log, id)
 		return
 	}
-	put(s, &s.bmcs, &BMCSessions{Node: id, Sessions: list})
+	s.bmcs.Put(&s.log, &BMCSessions{Node: id, Sessions: list})
 }
 
 // otherBMC tells that the node is managed through another BMC than before: what is open at the old one is not to be

@@ -88,7 +88,7 @@ func TestBMCSessions(t *testing.T) {
 	w.must(opened(other, "/s/5"))
 	w.must(command.DeleteNode{Node: id})
 	is()
-	if w.s.bmcs.len() != 0 {
+	if w.s.bmcs.Len() != 0 {
 		t.Error("sessions of a node that is gone")
 	}
 }

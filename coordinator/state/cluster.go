@@ -74,7 +74,7 @@ func (s *State) putMember(c command.PutMember) command.Result {
 		return refuse(fault.New(fault.Version, "put member", "coordinator %s speaks level %d, the cluster is at %d", m.ID, m.Level, s.root.cluster.Level).
 			WithHelp("install the version that the others run"))
 	}
-	old := s.members.find(m.ID)
+	old := s.members.Find(m.ID)
 	if old != nil && *old == m {
 		return ok()
 	}
@@ -82,7 +82,7 @@ func (s *State) putMember(c command.PutMember) command.Result {
 	if old != nil {
 		what = "changed"
 	}
-	put(s, &s.members, &m)
+	s.members.Put(&s.log, &m)
 	s.emit(EventMember, nil, "member", m.ID, "state", what)
 	return ok()
 }
@@ -92,13 +92,13 @@ func (s *State) removeMember(c command.RemoveMember) command.Result {
 	if !c.Rejoins {
 		revoked = s.revoke(roleCoordinator, c.ID, [32]byte{}, "it was removed")
 	}
-	if s.members.find(c.ID) == nil {
+	if s.members.Find(c.ID) == nil {
 		if revoked > 0 { // it joined and was never recorded
 			return ok()
 		}
 		return refuse(fault.New(fault.NotFound, "remove member", "there is no coordinator %s", c.ID))
 	}
-	drop(s, &s.members, c.ID)
+	s.members.Drop(&s.log, c.ID)
 	s.emit(EventMember, nil, "member", c.ID, "state", "removed")
 	return ok()
 }
@@ -113,12 +113,12 @@ func (s *State) createJoinToken(c command.CreateJoinToken) command.Result {
 		return refuse(fault.New(fault.Invalid, op, "role %q cannot join", c.Role).WithDetail(&fault.FieldDetail{Field: "role"}))
 	case c.TTL <= 0 || c.TTL > JoinTokenTTLMax:
 		return refuse(fault.New(fault.Invalid, op, "a token lives up to %s, not %s", JoinTokenTTLMax, c.TTL).WithDetail(&fault.FieldDetail{Field: "ttl"}))
-	case s.joinTokens.find(c.ID) != nil:
+	case s.joinTokens.Find(c.ID) != nil:
 		return refuse(fault.New(fault.Exists, op, "token %s exists", c.ID))
-	case s.joinTokens.len() >= MaxJoinTokens:
+	case s.joinTokens.Len() >= MaxJoinTokens:
 		return refuse(fault.New(fault.Busy, op, "%d tokens are unused", MaxJoinTokens).WithHelp("wait until some expire"))
 	}
-	put(s, &s.joinTokens, &JoinToken{ID: c.ID, Role: c.Role, Name: c.Name, Group: c.Group, Hash: c.Hash, Expires: s.root.elapsed + c.TTL, By: s.header.Actor})
+	s.joinTokens.Put(&s.log, &JoinToken{ID: c.ID, Role: c.Role, Name: c.Name, Group: c.Group, Hash: c.Hash, Expires: s.root.elapsed + c.TTL, By: s.header.Actor})
 	s.emit(EventJoinToken, nil, "token", c.ID, "state", "created", "role", c.Role, "name", c.Name)
 	return ok()
 }
@@ -126,7 +126,7 @@ func (s *State) createJoinToken(c command.CreateJoinToken) command.Result {
 // useJoinToken consumes a token; it succeeds for one key, and for a while again for that: its join may have been cut.
 // Unknown, used, wrong and expired tokens have one answer.
 func (s *State) useJoinToken(c command.UseJoinToken) command.Result {
-	t := s.joinTokens.find(c.ID)
+	t := s.joinTokens.Find(c.ID)
 	used := t != nil && t.UsedBy != ([32]byte{})
 	if t == nil || t.Expires <= s.root.elapsed || t.Hash != c.Hash || t.Role != c.Role || used && t.UsedBy != c.Key {
 		return refuse(fault.New(fault.Expired, "use join token", "the token is unknown, used or expired").
@@ -143,23 +143,23 @@ func (s *State) useJoinToken(c command.UseJoinToken) command.Result {
 	if err := s.checkNameFree(t, c.Key); err != nil {
 		return refuse(err)
 	}
-	if t.Role == roleCoordinator && s.members.find(t.Name) != nil { // an empty log under a name that votes loses what is committed
+	if t.Role == roleCoordinator && s.members.Find(t.Name) != nil { // an empty log under a name that votes loses what is committed
 		return refuse(fault.New(fault.Exists, "use join token", "coordinator %s is a member already", t.Name).
 			WithHelp("take it out first: farrier coordinator remove %s", t.Name))
 	}
 	if c.Key == ([32]byte{}) {
-		drop(s, &s.joinTokens, c.ID)
+		s.joinTokens.Drop(&s.log, c.ID)
 	} else {
 		next := *t
 		next.UsedBy, next.Expires = c.Key, min(t.Expires, s.root.elapsed+JoinAgain)
-		put(s, &s.joinTokens, &next)
+		s.joinTokens.Put(&s.log, &next)
 		if t.Role != roleOperator { // a machine that is set up anew: of two with one name, one is believed
 			s.revoke(t.Role, t.Name, c.Key, "it joined again with another key")
 		}
 		s.certify(command.Issued{Key: c.Key, Role: t.Role, Name: t.Name, Group: t.Group, TTL: c.TTL}, t.By)
 	}
 	if a := s.agent(t.Name); a != nil && a.Removed && t.Role == "agent" {
-		drop(s, &s.agents, a.Name)
+		s.agents.Drop(&s.log, a.Name)
 	}
 	s.emit(EventJoinToken, nil, "token", c.ID, "state", "used", "role", t.Role, "name", t.Name)
 	return ok()
@@ -186,7 +186,7 @@ func (s *State) checkNameFree(t *JoinToken, key [32]byte) error {
 		}
 	case roleCoordinator:
 		joining := false
-		s.joinTokens.scan(func(x *JoinToken) bool { joining = x.UsedBy == other.Key; return !joining })
+		s.joinTokens.Scan(func(x *JoinToken) bool { joining = x.UsedBy == other.Key; return !joining })
 		if joining {
 			return fault.New(fault.Exists, op, "another machine joins as coordinator %s", t.Name).
 				WithHelp("two coordinators need two names; if that join was given up: farrier coordinator remove %s", t.Name)
@@ -203,7 +203,7 @@ func (s *State) raiseLevel(c command.RaiseLevel) command.Result {
 		return refuse(fault.New(fault.Invalid, op, "the level is %d and only rises", from))
 	}
 	var behind string
-	s.members.scan(func(m *command.Member) bool {
+	s.members.Scan(func(m *command.Member) bool {
 		if m.Level < c.Level {
 			behind = m.ID
 		}
@@ -227,12 +227,12 @@ func (s *State) newGeneration(c command.NewGeneration) command.Result {
 	s.root.cluster.Generation += 1 + uint16(c.Skip)
 	s.root.cluster.Tokens = 0
 	var ids []string
-	s.sessions.scan(func(se *Session) bool { ids = append(ids, se.ID); return true })
+	s.sessions.Scan(func(se *Session) bool { ids = append(ids, se.ID); return true })
 	for _, id := range ids {
 		s.endSession(id, "new generation")
 	}
 	var clients []string
-	s.clients.scan(func(cl *Client) bool { clients = append(clients, cl.ID); return true })
+	s.clients.Scan(func(cl *Client) bool { clients = append(clients, cl.ID); return true })
 	for _, id := range clients {
 		s.endClient(id)
 	}

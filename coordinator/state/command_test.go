@@ -96,7 +96,7 @@ func TestRefusals(t *testing.T) {
 			}
 			tables := w.s.tableSums()
 			res := w.refused(c.body, c.kind)
-			if !slices.Equal(tables, w.s.tableSums()) && w.s.alarms.len() == 0 {
+			if !slices.Equal(tables, w.s.tableSums()) && w.s.alarms.Len() == 0 {
 				t.Error("the refused command changed something")
 			}
 			if c.kind == fault.Locked {
@@ -180,11 +180,11 @@ func TestRequestIDs(t *testing.T) {
 	if res := w.request(createBody(1), id(1, 1)); !fault.Is(res.Err, fault.UnknownOutcome) {
 		t.Fatalf("an answer that is gone: %v", res.Err)
 	}
-	if c := w.s.client("cl"); c.Count != MaxAnswers || w.s.answers.len() != MaxAnswers {
-		t.Fatalf("%d answers are kept, client says %d", w.s.answers.len(), c.Count)
+	if c := w.s.client("cl"); c.Count != MaxAnswers || w.s.answers.Len() != MaxAnswers {
+		t.Fatalf("%d answers are kept, client says %d", w.s.answers.Len(), c.Count)
 	}
 	w.ticks(ClientIdle, w.s.agent("r1").Session)
-	if c := w.s.client("cl"); !c.Ended || w.s.answers.len() != 0 {
+	if c := w.s.client("cl"); !c.Ended || w.s.answers.Len() != 0 {
 		t.Fatalf("idle client session: %+v", c)
 	}
 	if res := w.request(createBody(70), id(70, 70)); !fault.Is(res.Err, fault.UnknownOutcome) {
@@ -495,10 +495,10 @@ func TestPanicInsideACommand(t *testing.T) {
 	w.must(w.verb(id, "manage"))
 	broken := w.flow(id).Clone()
 	broken.Kind = 99 // no such template: finishing the flow meets what cannot be
-	put(w.s, &w.s.flows, broken)
+	w.s.flows.Put(&w.s.log, broken)
 	n := w.node(id).Clone()
 	n.Provision = lifecycle.Active
-	put(w.s, &w.s.nodes, n)
+	w.s.nodes.Put(&w.s.log, n)
 	tables := w.s.tableSums()[:4]
 	w.refused(command.Outcome{Node: id, Flow: broken.ID, Attempt: 1, Error: "x"}, fault.Internal)
 	if !slices.Equal(tables, w.s.tableSums()[:4]) {
@@ -519,8 +519,8 @@ func TestBatch(t *testing.T) {
 			t.Errorf("result %d: %v", i, r.Err)
 		}
 	}
-	if res.Count != 2 || w.s.nodes.len() != 2 {
-		t.Fatalf("%d done, %d nodes", res.Count, w.s.nodes.len())
+	if res.Count != 2 || w.s.nodes.Len() != 2 {
+		t.Fatalf("%d done, %d nodes", res.Count, w.s.nodes.Len())
 	}
 }
 
@@ -543,7 +543,7 @@ func TestJoinTokens(t *testing.T) {
 	w.refused(command.UseJoinToken{ID: "t", Role: "agent", Hash: [32]byte{1}, Key: [32]byte{7}}, fault.Expired)
 	w.must(command.CreateJoinToken{ID: "v", Role: "operator", Name: "bob", TTL: time.Minute})
 	w.ticks(time.Minute, session)
-	if w.s.joinTokens.len() != 0 {
+	if w.s.joinTokens.Len() != 0 {
 		t.Fatal("an expired token is kept")
 	}
 }

@@ -4,9 +4,11 @@ import (
 	"cmp"
 	"time"
 
+	"github.com/farrier-project/farrier/coordinator/canon"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/table"
 )
 
 // data is the state proper: tables, and the indexes and counts that follow from them. The applier's data is
@@ -14,36 +16,36 @@ import (
 type data struct {
 	root root
 
-	nodes       table[node.ID, node.Node]
-	ports       table[string, node.Port]
-	flows       table[flow.ID, flow.Flow] // the newest of each node
-	inventories table[node.ID, Inventory]
-	bmcs        table[node.ID, BMCSessions]
-	sessions    table[string, Session] // agents'
-	agents      table[string, Agent]
-	rings       table[pair, Ring]
-	clients     table[string, Client]
-	answers     table[answerKey, Answer]
-	joinTokens  table[string, JoinToken]
-	roster      table[[32]byte, Certificate] // by key
-	members     table[string, command.Member]
-	events      table[Position, event]
-	alarms      table[uint64, Alarm]
+	nodes       table.Table[node.ID, node.Node]
+	ports       table.Table[string, node.Port]
+	flows       table.Table[flow.ID, flow.Flow] // the newest of each node
+	inventories table.Table[node.ID, Inventory]
+	bmcs        table.Table[node.ID, BMCSessions]
+	sessions    table.Table[string, Session] // agents'
+	agents      table.Table[string, Agent]
+	rings       table.Table[pair, Ring]
+	clients     table.Table[string, Client]
+	answers     table.Table[answerKey, Answer]
+	joinTokens  table.Table[string, JoinToken]
+	roster      table.Table[[32]byte, Certificate] // by key
+	members     table.Table[string, command.Member]
+	events      table.Table[Position, event]
+	alarms      table.Table[uint64, Alarm]
 
-	nodeNames   tree[pair]     // name, id
-	nodesOf     tree[pair]     // owner ("" too), id
-	handovers   tree[pair]     // previous owner, id
-	held        tree[node.ID]  // nodes whose lock is held
-	ringNodes   tree[count]    // nodes per group × driver × owner ("" too)
-	ringTotals  tree[count]    // nodes per group × driver
-	portMACs    tree[pair]     // address, id
-	portsOf     tree[pair]     // node, id
-	openFlows   tree[flow.ID]  //
-	queuedFlows tree[queued]   // waiting for a concurrency limit, oldest first
-	deadlines   tree[deadline] // in order
+	nodeNames   table.Tree[pair]     // name, id
+	nodesOf     table.Tree[pair]     // owner ("" too), id
+	handovers   table.Tree[pair]     // previous owner, id
+	held        table.Tree[node.ID]  // nodes whose lock is held
+	ringNodes   table.Tree[count]    // nodes per group × driver × owner ("" too)
+	ringTotals  table.Tree[count]    // nodes per group × driver
+	portMACs    table.Tree[pair]     // address, id
+	portsOf     table.Tree[pair]     // node, id
+	openFlows   table.Tree[flow.ID]  //
+	queuedFlows table.Tree[queued]   // waiting for a concurrency limit, oldest first
+	deadlines   table.Tree[deadline] // in order
 
-	endings      tree[ending]   // of the roster
-	endedClients tree[deadline] // those of ended client sessions: the first was not used for the longest time
+	endings      table.Tree[ending]   // of the roster
+	endedClients table.Tree[deadline] // those of ended client sessions: the first was not used for the longest time
 }
 
 // pair is an entry of an index from one text to another, ordered by both.
@@ -91,37 +93,46 @@ func (a deadline) less(b deadline) bool {
 	return cmp.Or(cmp.Compare(a.at, b.at), cmp.Compare(a.kind, b.kind), cmp.Compare(a.flow, b.flow), cmp.Compare(a.id, b.id)) < 0
 }
 
-func newData() data {
-	return data{
-		nodes:       newNodeTable(),
-		ports:       newTable(func(p *node.Port) string { return p.ID }, hashPort, indexPort),
-		flows:       newFlowTable(),
+func newTable[K cmp.Ordered, R any](key func(*R) K, hash func(*canon.Writer, *R), index func(old, new *R)) table.Table[K, R] {
+	return newTableFunc(cmp.Less[K], key, hash, index)
+}
+
+func newTableFunc[K, R any](less func(a, b K) bool, key func(*R) K, hash func(*canon.Writer, *R), index func(old, new *R)) table.Table[K, R] {
+	return table.NewFunc(less, table.Spec[K, R]{Key: key, Hash: table.Whole(hash), Index: index})
+}
+
+// init makes the tables. They keep d's indexes, so that d must stay where it is.
+func (d *data) init() {
+	*d = data{
+		nodes:       d.newNodeTable(),
+		ports:       newTable(func(p *node.Port) string { return p.ID }, hashPort, d.indexPort),
+		flows:       d.newFlowTable(),
 		inventories: newTable(func(i *Inventory) node.ID { return i.Node }, hashInventory, nil),
 		bmcs:        newTable(func(b *BMCSessions) node.ID { return b.Node }, hashBMCSessions, nil),
-		sessions:    newTable(func(s *Session) string { return s.ID }, hashSession, indexSession),
+		sessions:    newTable(func(s *Session) string { return s.ID }, hashSession, d.indexSession),
 		agents:      newTable(func(a *Agent) string { return a.Name }, hashAgent, nil),
 		rings:       newTableFunc(pair.less, func(r *Ring) pair { return pair{r.Group, r.Driver} }, hashRing, nil),
-		clients:     newTable(func(c *Client) string { return c.ID }, hashClient, indexClient),
+		clients:     newTable(func(c *Client) string { return c.ID }, hashClient, d.indexClient),
 		answers:     newTableFunc(answerKey.less, func(a *Answer) answerKey { return answerKey{a.Client, a.Seq} }, hashAnswer, nil),
-		joinTokens:  newTable(func(t *JoinToken) string { return t.ID }, hashJoinToken, indexJoinToken),
-		roster:      newTableFunc(keyLess, func(c *Certificate) [32]byte { return c.Key }, hashCertificate, indexCertificate),
+		joinTokens:  newTable(func(t *JoinToken) string { return t.ID }, hashJoinToken, d.indexJoinToken),
+		roster:      newTableFunc(keyLess, func(c *Certificate) [32]byte { return c.Key }, hashCertificate, d.indexCertificate),
 		members:     newTable(func(m *command.Member) string { return m.ID }, hashMember, nil),
 		events:      newTableFunc(Position.Less, func(e *event) Position { return Position{e.Index, e.Ordinal} }, hashEvent, nil),
 		alarms:      newTable(func(a *Alarm) uint64 { return a.ID }, hashAlarm, nil),
-		nodeNames:   newTree(pair.less),
-		nodesOf:     newTree(pair.less),
-		handovers:   newTree(pair.less),
-		held:        newTree(func(a, b node.ID) bool { return a < b }),
-		ringNodes:   newTree(count.less),
-		ringTotals:  newTree(count.less),
-		portMACs:    newTree(pair.less),
-		portsOf:     newTree(pair.less),
-		openFlows:   newTree(func(a, b flow.ID) bool { return a < b }),
-		queuedFlows: newTree(queued.less),
-		deadlines:   newTree(deadline.less),
+		nodeNames:   table.NewTree(pair.less),
+		nodesOf:     table.NewTree(pair.less),
+		handovers:   table.NewTree(pair.less),
+		held:        table.NewTree(func(a, b node.ID) bool { return a < b }),
+		ringNodes:   table.NewTree(count.less),
+		ringTotals:  table.NewTree(count.less),
+		portMACs:    table.NewTree(pair.less),
+		portsOf:     table.NewTree(pair.less),
+		openFlows:   table.NewTree(func(a, b flow.ID) bool { return a < b }),
+		queuedFlows: table.NewTree(queued.less),
+		deadlines:   table.NewTree(deadline.less),
 
-		endings:      newTree(ending.less),
-		endedClients: newTree(deadline.less),
+		endings:      table.NewTree(ending.less),
+		endedClients: table.NewTree(deadline.less),
 	}
 }
 
@@ -139,44 +150,31 @@ func (a answerKey) less(b answerKey) bool {
 func (d *data) freeze() data {
 	return data{
 		root:  d.root,
-		nodes: d.nodes.freeze(), ports: d.ports.freeze(), flows: d.flows.freeze(), inventories: d.inventories.freeze(), bmcs: d.bmcs.freeze(),
-		sessions: d.sessions.freeze(), agents: d.agents.freeze(), rings: d.rings.freeze(), clients: d.clients.freeze(),
-		answers: d.answers.freeze(), joinTokens: d.joinTokens.freeze(), roster: d.roster.freeze(), members: d.members.freeze(),
-		events: d.events.freeze(), alarms: d.alarms.freeze(),
-		nodeNames: d.nodeNames.freeze(), nodesOf: d.nodesOf.freeze(), handovers: d.handovers.freeze(), held: d.held.freeze(),
-		ringNodes: d.ringNodes.freeze(), ringTotals: d.ringTotals.freeze(), portMACs: d.portMACs.freeze(), portsOf: d.portsOf.freeze(),
-		openFlows: d.openFlows.freeze(), queuedFlows: d.queuedFlows.freeze(), deadlines: d.deadlines.freeze(),
-		endings: d.endings.freeze(), endedClients: d.endedClients.freeze(),
-	}
-}
-
-// move keeps an index: the old entry goes when it was there and differs, the new one comes.
-func move[T comparable](t *tree[T], old T, had bool, new T, has bool) {
-	if had && has && old == new {
-		return
-	}
-	if had {
-		t.delete(old)
-	}
-	if has {
-		t.set(new)
+		nodes: d.nodes.Freeze(), ports: d.ports.Freeze(), flows: d.flows.Freeze(), inventories: d.inventories.Freeze(), bmcs: d.bmcs.Freeze(),
+		sessions: d.sessions.Freeze(), agents: d.agents.Freeze(), rings: d.rings.Freeze(), clients: d.clients.Freeze(),
+		answers: d.answers.Freeze(), joinTokens: d.joinTokens.Freeze(), roster: d.roster.Freeze(), members: d.members.Freeze(),
+		events: d.events.Freeze(), alarms: d.alarms.Freeze(),
+		nodeNames: d.nodeNames.Freeze(), nodesOf: d.nodesOf.Freeze(), handovers: d.handovers.Freeze(), held: d.held.Freeze(),
+		ringNodes: d.ringNodes.Freeze(), ringTotals: d.ringTotals.Freeze(), portMACs: d.portMACs.Freeze(), portsOf: d.portsOf.Freeze(),
+		openFlows: d.openFlows.Freeze(), queuedFlows: d.queuedFlows.Freeze(), deadlines: d.deadlines.Freeze(),
+		endings: d.endings.Freeze(), endedClients: d.endedClients.Freeze(),
 	}
 }
 
 // add changes a count, which is dropped at zero.
-func add(t *tree[count], c count, by int) {
+func add(t *table.Tree[count], c count, by int) {
 	c.n = 0
-	if old, ok := t.get(c); ok {
+	if old, ok := t.Get(c); ok {
 		c.n = old.n
 	}
 	if c.n += by; c.n == 0 {
-		t.delete(c)
+		t.Delete(c)
 	} else {
-		t.set(c)
+		t.Set(c)
 	}
 }
 
-func indexNode(d *data, old, new *node.Node) {
+func (d *data) indexNode(old, new *node.Node) {
 	var a, b node.Node
 	had, has := old != nil, new != nil
 	if had {
@@ -185,10 +183,10 @@ func indexNode(d *data, old, new *node.Node) {
 	if has {
 		b = *new
 	}
-	move(&d.nodeNames, pair{a.Name, string(a.ID)}, had && a.Name != "", pair{b.Name, string(b.ID)}, has && b.Name != "")
-	move(&d.nodesOf, pair{a.Owner, string(a.ID)}, had, pair{b.Owner, string(b.ID)}, has)
-	move(&d.handovers, pair{a.PrevOwner, string(a.ID)}, had && a.PrevOwner != "", pair{b.PrevOwner, string(b.ID)}, has && b.PrevOwner != "")
-	move(&d.held, a.ID, had && a.Lock.Held(), b.ID, has && b.Lock.Held())
+	table.Move(&d.nodeNames, pair{a.Name, string(a.ID)}, had && a.Name != "", pair{b.Name, string(b.ID)}, has && b.Name != "")
+	table.Move(&d.nodesOf, pair{a.Owner, string(a.ID)}, had, pair{b.Owner, string(b.ID)}, has)
+	table.Move(&d.handovers, pair{a.PrevOwner, string(a.ID)}, had && a.PrevOwner != "", pair{b.PrevOwner, string(b.ID)}, has && b.PrevOwner != "")
+	table.Move(&d.held, a.ID, had && a.Lock.Held(), b.ID, has && b.Lock.Held())
 	if had && has && a.Group == b.Group && a.Driver == b.Driver && a.Owner == b.Owner {
 		return
 	}
@@ -202,7 +200,7 @@ func indexNode(d *data, old, new *node.Node) {
 	}
 }
 
-func indexPort(d *data, old, new *node.Port) {
+func (d *data) indexPort(old, new *node.Port) {
 	var a, b node.Port
 	if old != nil {
 		a = *old
@@ -210,11 +208,11 @@ func indexPort(d *data, old, new *node.Port) {
 	if new != nil {
 		b = *new
 	}
-	move(&d.portMACs, pair{a.Address, a.ID}, old != nil, pair{b.Address, b.ID}, new != nil)
-	move(&d.portsOf, pair{string(a.Node), a.ID}, old != nil, pair{string(b.Node), b.ID}, new != nil)
+	table.Move(&d.portMACs, pair{a.Address, a.ID}, old != nil, pair{b.Address, b.ID}, new != nil)
+	table.Move(&d.portsOf, pair{string(a.Node), a.ID}, old != nil, pair{string(b.Node), b.ID}, new != nil)
 }
 
-func indexFlow(d *data, old, new *flow.Flow) {
+func (d *data) indexFlow(old, new *flow.Flow) {
 	oldOpen, newOpen := old != nil && old.Status == flow.Running, new != nil && new.Status == flow.Running
 	var oldID, newID flow.ID
 	var oldQueue, newQueue queued
@@ -230,9 +228,9 @@ func indexFlow(d *data, old, new *flow.Flow) {
 		newQueue, newQueued = queueOf(new)
 		newDeadline, newTimed = attemptDeadlineOf(new)
 	}
-	move(&d.openFlows, oldID, oldOpen, newID, newOpen)
-	move(&d.queuedFlows, oldQueue, oldQueued, newQueue, newQueued)
-	move(&d.deadlines, oldDeadline, oldTimed, newDeadline, newTimed)
+	table.Move(&d.openFlows, oldID, oldOpen, newID, newOpen)
+	table.Move(&d.queuedFlows, oldQueue, oldQueued, newQueue, newQueued)
+	table.Move(&d.deadlines, oldDeadline, oldTimed, newDeadline, newTimed)
 }
 
 func attemptDeadlineOf(f *flow.Flow) (deadline, bool) {
@@ -243,7 +241,7 @@ func attemptDeadlineOf(f *flow.Flow) (deadline, bool) {
 	return deadline{at: a.Deadline, kind: attemptDeadline, flow: f.ID}, a.Open && a.Deadline > 0
 }
 
-func indexSession(d *data, old, new *Session) {
+func (d *data) indexSession(old, new *Session) {
 	var a, b deadline
 	if old != nil {
 		a = deadline{at: old.Deadline, kind: sessionDeadline, id: old.ID}
@@ -251,10 +249,10 @@ func indexSession(d *data, old, new *Session) {
 	if new != nil {
 		b = deadline{at: new.Deadline, kind: sessionDeadline, id: new.ID}
 	}
-	move(&d.deadlines, a, old != nil, b, new != nil)
+	table.Move(&d.deadlines, a, old != nil, b, new != nil)
 }
 
-func indexClient(d *data, old, new *Client) {
+func (d *data) indexClient(old, new *Client) {
 	at := func(c *Client) deadline {
 		if c.Ended {
 			return deadline{at: c.UsedAt + ClientForget, kind: clientDeadline, id: c.ID}
@@ -268,11 +266,11 @@ func indexClient(d *data, old, new *Client) {
 	if new != nil {
 		b = at(new)
 	}
-	move(&d.deadlines, a, old != nil, b, new != nil)
-	move(&d.endedClients, a, old != nil && old.Ended, b, new != nil && new.Ended)
+	table.Move(&d.deadlines, a, old != nil, b, new != nil)
+	table.Move(&d.endedClients, a, old != nil && old.Ended, b, new != nil && new.Ended)
 }
 
-func indexJoinToken(d *data, old, new *JoinToken) {
+func (d *data) indexJoinToken(old, new *JoinToken) {
 	var a, b deadline
 	if old != nil {
 		a = deadline{at: old.Expires, kind: joinTokenDeadline, id: old.ID}
@@ -280,5 +278,5 @@ func indexJoinToken(d *data, old, new *JoinToken) {
 	if new != nil {
 		b = deadline{at: new.Expires, kind: joinTokenDeadline, id: new.ID}
 	}
-	move(&d.deadlines, a, old != nil, b, new != nil)
+	table.Move(&d.deadlines, a, old != nil, b, new != nil)
 }

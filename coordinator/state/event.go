@@ -113,19 +113,19 @@ func (s *State) emit(kind string, n *node.Node, pairs ...string) {
 	}
 	s.root.ordinal++
 	s.emitted = append(s.emitted, e)
-	put(s, &s.events, e)
-	if s.events.len() > MaxEvents {
-		oldest, _ := s.events.rows.live.Min()
-		s.root.evicted = oldest.key
-		drop(s, &s.events, oldest.key)
+	s.events.Put(&s.log, e)
+	if s.events.Len() > MaxEvents {
+		oldest, _ := s.events.First()
+		s.root.evicted = oldest
+		s.events.Drop(&s.log, oldest)
 	}
 }
 
 // forgetEvents drops all events so far: whoever watches from before the next one is told that they are gone.
 func (s *State) forgetEvents() {
-	for s.events.len() > 0 {
-		oldest, _ := s.events.rows.live.Min()
-		drop(s, &s.events, oldest.key)
+	for s.events.Len() > 0 {
+		oldest, _ := s.events.First()
+		s.events.Drop(&s.log, oldest)
 	}
 	if s.root.ordinal > 0 {
 		s.root.evicted = Position{s.root.index, s.root.ordinal - 1}

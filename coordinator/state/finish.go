@@ -135,7 +135,7 @@ func (j *job) succeeded(f *flow.Flow) {
 
 // closed writes the closed flow back, so that another may open.
 func (j *job) closed() {
-	put(j.s, &j.s.flows, j.f)
+	j.s.flows.Put(&j.s.log, j.f)
 	j.f, j.copied = nil, false
 }
 

@@ -11,21 +11,22 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/table"
 )
 
-func newNodeTable() table[node.ID, node.Node] {
-	t := newTable(func(n *node.Node) node.ID { return n.ID }, nil, indexNode)
-	t.spec.hash = hashNode
+func (d *data) newNodeTable() table.Table[node.ID, node.Node] {
 	var w canon.Writer // for the applier's goroutine only, as packing is
-	t.spec.pack = func(n *node.Node) string {
-		node.WritePacked(&w, n)
-		return string(w.Bytes())
-	}
-	t.spec.unpack = func(packed string) *node.Node {
-		n, _ := node.Unpack(packed)
-		return n
-	}
-	return t
+	return table.New(table.Spec[node.ID, node.Node]{
+		Key: func(n *node.Node) node.ID { return n.ID }, Hash: hashNode, Index: d.indexNode,
+		Pack: func(n *node.Node) string {
+			node.WritePacked(&w, n)
+			return string(w.Bytes())
+		},
+		Unpack: func(packed string) *node.Node {
+			n, _ := node.Unpack(packed)
+			return n
+		},
+	})
 }
 
 // hashNode hashes the whole node, but takes the part that seldom changes from the old row when that part is the
@@ -42,14 +43,14 @@ func hashNode(h *canon.Writer, n, old *node.Node, aux uint64) (sum, newAux uint6
 	return h.Sum(), aux
 }
 
-// packedRow is the row of a packed node. Its hash is that of the very bytes, as hashNode makes it.
-func packedRow(h *canon.Writer, id node.ID, packed string, body int) row[node.ID, node.Node] {
-	r := row[node.ID, node.Node]{key: id, packed: packed, aux: xxhash.Sum64String(packed[body:])}
+// packedNode is a packed node for the table. Its hash is that of the very bytes, as hashNode makes it.
+func packedNode(h *canon.Writer, packed string, body int) table.Packed {
+	p := table.Packed{Text: packed, Aux: xxhash.Sum64String(packed[body:])}
 	h.Reset()
-	h.Num(r.aux)
+	h.Num(p.Aux)
 	h.Plain(packed[:body])
-	r.sum = h.Sum()
-	return r
+	p.Sum = h.Sum()
+	return p
 }
 
 func hashPort(h *canon.Writer, p *node.Port) {
@@ -58,10 +59,8 @@ func hashPort(h *canon.Writer, p *node.Port) {
 	h.Num(p.Version)
 }
 
-func newFlowTable() table[flow.ID, flow.Flow] {
-	t := newTable(func(f *flow.Flow) flow.ID { return f.ID }, nil, indexFlow)
-	t.spec.hash = hashFlow
-	return t
+func (d *data) newFlowTable() table.Table[flow.ID, flow.Flow] {
+	return table.New(table.Spec[flow.ID, flow.Flow]{Key: func(f *flow.Flow) flow.ID { return f.ID }, Hash: hashFlow, Index: d.indexFlow})
 }
 
 // hashFlow hashes the whole flow, but of its steps only those that changed: aux is the sum of all steps' hashes.
@@ -287,18 +286,18 @@ func (d *data) hash() [16]byte {
 	h.Num(r.evicted.Index)
 	h.Num(uint64(r.evicted.Ordinal))
 	for _, sum := range [...]uint64{
-		d.nodes.sum, d.ports.sum, d.flows.sum, d.inventories.sum, d.sessions.sum, d.agents.sum, d.rings.sum,
-		d.clients.sum, d.answers.sum, d.joinTokens.sum, d.members.sum, d.events.sum, d.alarms.sum,
+		d.nodes.Sum(), d.ports.Sum(), d.flows.Sum(), d.inventories.Sum(), d.sessions.Sum(), d.agents.Sum(), d.rings.Sum(),
+		d.clients.Sum(), d.answers.Sum(), d.joinTokens.Sum(), d.members.Sum(), d.events.Sum(), d.alarms.Sum(),
 	} {
 		h.Num(sum)
 	}
-	if d.bmcs.sum != 0 { // tables that came later: without rows they leave the hash of older snapshots alone
+	if d.bmcs.Sum() != 0 { // tables that came later: without rows they leave the hash of older snapshots alone
 		h.Str("bmc sessions")
-		h.Num(d.bmcs.sum)
+		h.Num(d.bmcs.Sum())
 	}
-	if d.roster.sum != 0 {
+	if d.roster.Sum() != 0 {
 		h.Str("roster")
-		h.Num(d.roster.sum)
+		h.Num(d.roster.Sum())
 	}
 	var out [16]byte
 	binary.LittleEndian.PutUint64(out[:8], h.Sum())

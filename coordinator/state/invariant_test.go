@@ -21,7 +21,7 @@ func (d *data) invariants() error {
 	tokens := map[lock.Token]node.ID{}
 	admitted, waiting := map[limitClass]uint32{}, map[limitClass]uint32{}
 	held, open := 0, 0
-	d.nodes.scan(func(n *node.Node) bool {
+	d.nodes.Scan(func(n *node.Node) bool {
 		var f *flow.Flow
 		if n.Flow != 0 {
 			if f = d.flow(n.Flow); f == nil {
@@ -73,11 +73,11 @@ func (d *data) invariants() error {
 		}
 		return err == nil
 	})
-	if held != d.held.len() || open != d.openFlows.len() {
-		fail("%d locks and %d flows, indexes say %d and %d", held, open, d.held.len(), d.openFlows.len())
+	if held != d.held.Len() || open != d.openFlows.Len() {
+		fail("%d locks and %d flows, indexes say %d and %d", held, open, d.held.Len(), d.openFlows.Len())
 	}
-	if d.flows.len() > d.nodes.len() {
-		fail("%d flows of %d nodes", d.flows.len(), d.nodes.len())
+	if d.flows.Len() > d.nodes.Len() {
+		fail("%d flows of %d nodes", d.flows.Len(), d.nodes.Len())
 	}
 	if admitted[limitDeploy] != d.root.deploys || admitted[limitClean] != d.root.cleans {
 		fail("%v flows work, counted are %d and %d", admitted, d.root.deploys, d.root.cleans)
@@ -87,7 +87,7 @@ func (d *data) invariants() error {
 	}
 	believed := map[pair]bool{}
 	ending := 0
-	d.roster.scan(func(c *Certificate) bool {
+	d.roster.Scan(func(c *Certificate) bool {
 		if ends(c) {
 			ending++
 		}
@@ -98,10 +98,10 @@ func (d *data) invariants() error {
 		believed[holder] = believed[holder] || c.RevokedBy == ""
 		return true
 	})
-	if ending != d.endings.len() {
-		fail("%d certificates end, their index has %d", ending, d.endings.len())
+	if ending != d.endings.Len() {
+		fail("%d certificates end, their index has %d", ending, d.endings.Len())
 	}
-	d.agents.scan(func(a *Agent) bool {
+	d.agents.Scan(func(a *Agent) bool {
 		if se := d.session(a.Session); a.Session != "" && (se == nil || se.Agent != a.Name) {
 			fail("agent %s names session %s", a.Name, a.Session)
 		}

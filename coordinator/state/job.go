@@ -77,7 +77,7 @@ func (j *job) save() {
 	j.clock()
 	j.recount()
 	if j.f != nil && j.copied {
-		put(j.s, &j.s.flows, j.f)
+		j.s.flows.Put(&j.s.log, j.f)
 		j.copied = false
 	}
 	if sameNode(j.n, j.before) {
@@ -87,7 +87,7 @@ func (j *job) save() {
 		j.n.Version++
 		j.n.UpdatedAt = j.s.header.At
 	}
-	replace(j.s, &j.s.nodes, j.s.nodeRow(j.n.ID), j.before, j.n)
+	j.s.near.Replace(&j.s.log, j.before, j.n)
 	j.before = j.n
 }
 

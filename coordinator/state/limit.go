@@ -106,7 +106,7 @@ func (s *State) nextQueued(class limitClass, most uint32) (ids []flow.ID) {
 	if most == 0 {
 		return nil
 	}
-	s.queuedFlows.ascend(queued{class: class}, func(q queued) bool {
+	s.queuedFlows.Ascend(queued{class: class}, func(q queued) bool {
 		if q.class != class {
 			return false
 		}

@@ -7,6 +7,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/lifecycle"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/table"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -29,7 +30,7 @@ func (s *State) createNode(c command.CreateNode) command.Result {
 	if err := s.checkNode(n, nodeSize(n)+len(c.Node.Data)-body, op); err != nil {
 		return refuse(err)
 	}
-	if _, there := s.nodes.rows.get(row[node.ID, node.Node]{key: n.ID}); there {
+	if s.nodes.Has(n.ID) {
 		return refuse(fault.New(fault.Exists, op, "there is a node %s", n.ID).WithDetail(&fault.FieldDetail{Field: "node.id"}))
 	}
 	if err := s.checkDriver(n.Driver, op); err != nil {
@@ -41,7 +42,7 @@ func (s *State) createNode(c command.CreateNode) command.Result {
 	if n.Owner = s.placeNew(n); n.Owner != "" {
 		n.Epoch = 1
 	}
-	insert(s, &s.nodes, s.newRow(n, c.Node.Data[body:]), n)
+	s.nodes.PutPacked(&s.log, n, s.repack(n, c.Node.Data[body:]))
 	s.emit(EventNodeCreated, n, "driver", n.Driver, "group", n.Group, "owner", n.Owner)
 	for i := range c.Ports {
 		p := c.Ports[i]
@@ -53,14 +54,14 @@ func (s *State) createNode(c command.CreateNode) command.Result {
 	return command.Result{Node: n.ID, Version: 1}
 }
 
-// newRow is the row of a new node, packed: its head, and the body as it came.
-func (s *State) newRow(n *node.Node, body string) row[node.ID, node.Node] {
-	h := &s.hasher
+// repack packs a new node: its head, and the body as it came.
+func (s *State) repack(n *node.Node, body string) table.Packed {
+	h := s.log.Hasher()
 	h.Reset()
 	node.WriteHead(h, n)
 	head := h.Len()
 	h.Plain(body)
-	return packedRow(h, n.ID, string(h.Bytes()), head)
+	return packedNode(h, string(h.Bytes()), head)
 }
 
 // checkNode checks what identifies a node, and the size of its free-form fields.
@@ -110,7 +111,7 @@ func nodeSize(n *node.Node) int {
 func (s *State) checkDriver(driver, op string) error {
 	offered, agents := false, 0
 	var names []string
-	s.agents.scan(func(a *Agent) bool {
+	s.agents.Scan(func(a *Agent) bool {
 		if a.Removed {
 			return true
 		}
@@ -175,9 +176,9 @@ func (s *State) updateNode(c command.UpdateNode) command.Result {
 	}
 	n.Version++
 	n.UpdatedAt = s.header.At
-	put(s, &s.nodes, n)
+	s.nodes.Put(&s.log, n)
 	if otherBMC(n, j.before) {
-		drop(s, &s.bmcs, n.ID)
+		s.bmcs.Drop(&s.log, n.ID)
 	}
 	s.emit(EventNodeUpdated, n, "fields", strings.Join(c.Fields, ","), "version", num(n.Version))
 	if moved {
@@ -289,14 +290,14 @@ func (s *State) deleteNode(c command.DeleteNode) command.Result {
 		s.emit(EventFlowClosed, n, "flow", flowText(f.ID), "kind", f.Kind.String(), "status", flow.Aborted.String(), "error", "the node was deleted")
 	}
 	for _, p := range s.nodePorts(n.ID) {
-		drop(s, &s.ports, p.ID)
+		s.ports.Drop(&s.log, p.ID)
 	}
 	if n.Flow != 0 {
-		drop(s, &s.flows, n.Flow)
+		s.flows.Drop(&s.log, n.Flow)
 	}
-	drop(s, &s.inventories, n.ID)
-	drop(s, &s.bmcs, n.ID)
-	drop(s, &s.nodes, n.ID)
+	s.inventories.Drop(&s.log, n.ID)
+	s.bmcs.Drop(&s.log, n.ID)
+	s.nodes.Drop(&s.log, n.ID)
 	s.emit(EventNodeDeleted, n, "name", n.Name)
 	return command.Result{Node: n.ID}
 }

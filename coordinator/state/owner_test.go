@@ -104,7 +104,7 @@ func TestANodeWithoutAnAgentCouldNotBeFreed(t *testing.T) {
 				t.Error(err)
 			}
 			if c.end == "" {
-				if w.s.node(id) != nil || w.s.flows.len() != 0 || w.s.held.len() != 0 {
+				if w.s.node(id) != nil || w.s.flows.Len() != 0 || w.s.held.Len() != 0 {
 					t.Error("something of the node is left")
 				}
 				return

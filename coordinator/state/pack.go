@@ -6,53 +6,14 @@ import "github.com/farrier-project/farrier/coordinator/node"
 // the bytes that are hashed. A node that is touched is opened, and packed again by a later tick. Packing changes neither
 // hash nor snapshot.
 
-// packBatch is how many rows one tick looks at.
+// packBatch is how many nodes one tick looks at.
 const packBatch = 512
 
 // packAtRest packs one node, if it is at rest.
-func (s *State) packAtRest(id node.ID) {
-	if r, ok := s.nodes.rows.get(row[node.ID, node.Node]{key: id}); ok && r.rec != nil && r.rec.AtRest() {
-		s.nodes.repack(r)
-	}
-}
+func (s *State) packAtRest(id node.ID) { s.nodes.Pack(id, (*node.Node).AtRest) }
 
-// packSome looks at the next rows in order and packs those at rest.
-func (s *State) packSome() {
-	var rows []row[node.ID, node.Node]
-	seen, last := 0, node.ID("")
-	s.nodes.rows.ascend(row[node.ID, node.Node]{key: s.packed}, func(r row[node.ID, node.Node]) bool {
-		if seen++; seen > packBatch {
-			last = r.key
-			return false
-		}
-		if r.rec != nil && r.rec.AtRest() {
-			rows = append(rows, r)
-		}
-		return true
-	})
-	for _, r := range rows {
-		s.nodes.repack(r)
-	}
-	s.packed = last
-}
+// packSome looks at the next nodes in order and packs those at rest.
+func (s *State) packSome() { s.packed = s.nodes.PackSome(s.packed, packBatch, (*node.Node).AtRest) }
 
 // node is data's, but opens a packed node once although a command looks at it several times.
-func (s *State) node(id node.ID) *node.Node {
-	r := s.nodeRow(id)
-	if r.rec != nil || r.packed == "" {
-		return r.rec
-	}
-	if s.opened == nil || s.opened.ID != id || s.openedFrom != r.packed {
-		s.opened, s.openedFrom = s.nodes.open(r), r.packed
-	}
-	return s.opened
-}
-
-// nodeRow is the node's row, the zero row when there is none. A command looks up the same node several times.
-func (s *State) nodeRow(id node.ID) row[node.ID, node.Node] {
-	if s.nearest.key != id || s.nearestAt != s.nodes.rows.changes || id == "" {
-		s.nearest, _ = s.nodes.rows.get(row[node.ID, node.Node]{key: id})
-		s.nearestAt = s.nodes.rows.changes
-	}
-	return s.nearest
-}
+func (s *State) node(id node.ID) *node.Node { return s.near.Find(id) }

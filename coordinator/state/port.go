@@ -17,7 +17,7 @@ func (s *State) insertPort(n *node.Node, p *node.Port, op string) error {
 		return fault.New(fault.Exists, op, "there is a port %s", p.ID).WithDetail(&fault.FieldDetail{Field: "port.id"})
 	}
 	p.Version = 1
-	put(s, &s.ports, p)
+	s.ports.Put(&s.log, p)
 	s.emit(EventPortCreated, n, "port", p.ID, "address", p.Address)
 	return nil
 }
@@ -99,7 +99,7 @@ func (s *State) updatePort(c command.UpdatePort) command.Result {
 		return refuse(err)
 	}
 	p.Version++
-	put(s, &s.ports, &p)
+	s.ports.Put(&s.log, &p)
 	s.emit(EventPortUpdated, n, "port", p.ID, "fields", strings.Join(c.Fields, ","))
 	return command.Result{Node: n.ID, Version: p.Version}
 }
@@ -144,7 +144,7 @@ func (s *State) deletePort(c command.DeletePort) command.Result {
 	if n.Lock.Held() {
 		return refuse(locked(n, op))
 	}
-	drop(s, &s.ports, p.ID)
+	s.ports.Drop(&s.log, p.ID)
 	s.emit(EventPortDeleted, n, "port", p.ID, "address", p.Address)
 	return command.Result{Node: n.ID}
 }

@@ -39,10 +39,10 @@ func TestRandomCommands(t *testing.T) {
 			if res.Flags&command.FlagRepeat != 0 && !slices.Equal(tables, w.s.tableSums()) {
 				rt.Fatalf("command %d, %T, was a repeat and changed something", i, body)
 			}
-			if res.Err != nil && !slices.Equal(tables, w.s.tableSums()) && w.s.alarms.len() == 0 {
+			if res.Err != nil && !slices.Equal(tables, w.s.tableSums()) && w.s.alarms.Len() == 0 {
 				rt.Fatalf("command %d, %T, was refused (%v) and changed something", i, body, res.Err)
 			}
-			if w.s.alarms.len() > 0 && anyAlarm(w, "failed inside") {
+			if w.s.alarms.Len() > 0 && anyAlarm(w, "failed inside") {
 				rt.Fatalf("command %d, %+v, panicked: %s", i, body, alarmText(w))
 			}
 			if err := w.s.invariants(); err != nil {
@@ -94,19 +94,19 @@ func TestRandomCommands(t *testing.T) {
 
 // kept checks what holds between one state and the next.
 func kept(before *data, s *State, body command.Body) (err error) {
-	before.sessions.scan(func(old *Session) bool {
+	before.sessions.Scan(func(old *Session) bool {
 		if se := s.session(old.ID); se != nil && se.Deadline < old.Deadline {
 			err = fmt.Errorf("session %s was granted until %s and now ends at %s", se.ID, old.Deadline, se.Deadline)
 		}
 		return err == nil
 	})
-	before.roster.scan(func(old *Certificate) bool {
-		if c := s.roster.find(old.Key); old.RevokedBy != "" && c != nil && c.RevokedBy == "" {
+	before.roster.Scan(func(old *Certificate) bool {
+		if c := s.roster.Find(old.Key); old.RevokedBy != "" && c != nil && c.RevokedBy == "" {
 			err = fmt.Errorf("the revoked key %x of %s %s is believed again", old.Key[:2], old.Role, old.Name)
 		}
 		return err == nil
 	})
-	before.held.scan(func(id node.ID) bool {
+	before.held.Scan(func(id node.ID) bool {
 		old := before.node(id).Lock
 		if n := s.node(id); old.Flow != 0 || n != nil && n.Lock == old {
 			return true
@@ -129,10 +129,10 @@ func kept(before *data, s *State, body command.Body) (err error) {
 // tableSums are the hashes of what commands change, without the root's counters.
 func (s *State) tableSums() []uint64 {
 	return []uint64{
-		s.nodes.sum, s.ports.sum, s.flows.sum, s.inventories.sum, s.sessions.sum, s.agents.sum, s.rings.sum,
-		s.clients.sum, s.answers.sum, s.joinTokens.sum, s.members.sum, s.events.sum, s.root.flows, s.root.cluster.Tokens,
-		uint64(s.root.deploys), uint64(s.root.cleans), uint64(s.nodeNames.len()), uint64(s.deadlines.len()),
-		s.roster.sum, uint64(s.endings.len()),
+		s.nodes.Sum(), s.ports.Sum(), s.flows.Sum(), s.inventories.Sum(), s.sessions.Sum(), s.agents.Sum(), s.rings.Sum(),
+		s.clients.Sum(), s.answers.Sum(), s.joinTokens.Sum(), s.members.Sum(), s.events.Sum(), s.root.flows, s.root.cluster.Tokens,
+		uint64(s.root.deploys), uint64(s.root.cleans), uint64(s.nodeNames.Len()), uint64(s.deadlines.Len()),
+		s.roster.Sum(), uint64(s.endings.Len()),
 	}
 }
 
@@ -140,7 +140,7 @@ func anyAlarm(w *world, part string) bool { return bytes.Contains([]byte(alarmTe
 
 func alarmText(w *world) string {
 	var all string
-	w.s.alarms.scan(func(a *Alarm) bool { all += a.Text + "\n"; return true })
+	w.s.alarms.Scan(func(a *Alarm) bool { all += a.Text + "\n"; return true })
 	return all
 }
 
@@ -304,7 +304,7 @@ func drawCertificate(rt *rapid.T, w *world, name string) command.Body {
 
 func drawTick(rt *rapid.T, w *world) command.Body {
 	t := command.Tick{D: time.Duration(rapid.IntRange(-1, 3).Draw(rt, "half seconds")) * time.Second / 2, FirstOfTerm: rapid.IntRange(0, 9).Draw(rt, "first") == 0}
-	w.s.sessions.scan(func(se *Session) bool {
+	w.s.sessions.Scan(func(se *Session) bool {
 		if rapid.Bool().Draw(rt, "renew") {
 			t.Renew = append(t.Renew, se.ID)
 		}

@@ -194,7 +194,7 @@ func (j *job) openFlow(kind flow.Kind, verb, actor string, manual []command.Clea
 	f.ID = flow.ID(j.s.root.flows)
 	if j.n.Flow != 0 {
 		j.carryHold(f, j.s.flow(j.n.Flow))
-		drop(j.s, &j.s.flows, j.n.Flow)
+		j.s.flows.Drop(&j.s.log, j.n.Flow)
 	}
 	j.f, j.copied = f, true
 	j.n.Flow, j.n.FlowOpen = f.ID, true

@@ -101,7 +101,7 @@ func (j *job) absorb(st *flow.Step, c *command.Outcome) (cause string) {
 	switch st.FullName() {
 	case flow.StepInventory:
 		if len(c.Inventory) > 0 {
-			put(j.s, &j.s.inventories, &Inventory{Node: j.n.ID, At: j.s.header.At, Data: c.Inventory})
+			j.s.inventories.Put(&j.s.log, &Inventory{Node: j.n.ID, At: j.s.header.At, Data: c.Inventory})
 		}
 		j.inspected(c.Facts)
 	case flow.StepPrepare:

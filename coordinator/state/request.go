@@ -18,7 +18,7 @@ func (s *State) repeated(r command.RequestID) (command.Result, bool) {
 	}
 	c := s.client(r.Client)
 	if c == nil {
-		if s.clients.len() >= MaxClients && s.endedClients.len() == 0 {
+		if s.clients.Len() >= MaxClients && s.endedClients.Len() == 0 {
 			return refuse(fault.New(fault.Busy, op, "%d client sessions are in use", MaxClients).
 				WithHelp("a session that is not used ends after %s: try again later", ClientIdle)), true
 		}
@@ -27,7 +27,7 @@ func (s *State) repeated(r command.RequestID) (command.Result, bool) {
 	if c.Actor != s.header.Actor {
 		return refuse(fault.New(fault.Denied, op, "the client session belongs to somebody else").WithHelp("draw a new client session id")), true
 	}
-	a := s.answers.find(answerKey{r.Client, r.Seq})
+	a := s.answers.Find(answerKey{r.Client, r.Seq})
 	switch {
 	case a == nil && r.Seq > c.Floor:
 		return command.Result{}, false
@@ -60,16 +60,16 @@ func (s *State) remember(r command.RequestID, res command.Result) {
 	if answerSize(&res) > MaxAnswerSize {
 		a.Gone, a.Result = true, command.Result{Index: res.Index}
 	}
-	put(s, &s.answers, a)
+	s.answers.Put(&s.log, a)
 	if c.Count > MaxAnswers {
-		s.answers.ascend(answerKey{client: c.ID}, func(oldest *Answer) bool {
+		s.answers.Ascend(answerKey{client: c.ID}, func(oldest *Answer) bool {
 			c.Floor = max(c.Floor, oldest.Seq)
 			c.Count--
-			drop(s, &s.answers, answerKey{c.ID, oldest.Seq})
+			s.answers.Drop(&s.log, answerKey{c.ID, oldest.Seq})
 			return false
 		})
 	}
-	put(s, &s.clients, &c)
+	s.clients.Put(&s.log, &c)
 }
 
 // answerSize is about what the answer takes when it is written.
@@ -87,11 +87,11 @@ func answerSize(r *command.Result) int {
 // makeRoomForClient forgets, when there are too many, the ended client session that was not used for the longest time. There
 // is one: repeated refused the request otherwise, because a live session has answers and locks that its holder counts on.
 func (s *State) makeRoomForClient() {
-	if s.clients.len() < MaxClients {
+	if s.clients.Len() < MaxClients {
 		return
 	}
-	if oldest, some := s.endedClients.live.Min(); some {
-		drop(s, &s.clients, oldest.id)
+	if oldest, some := s.endedClients.Min(); some {
+		s.clients.Drop(&s.log, oldest.id)
 	}
 }
 
@@ -105,23 +105,23 @@ func (s *State) endClient(id string) {
 	next := *c
 	next.Ended, next.Floor, next.Count = true, c.High, 0
 	var seqs []uint64
-	s.answers.ascend(answerKey{client: id}, func(a *Answer) bool {
+	s.answers.Ascend(answerKey{client: id}, func(a *Answer) bool {
 		if a.Client == id {
 			seqs = append(seqs, a.Seq)
 		}
 		return a.Client == id
 	})
 	for _, seq := range seqs {
-		drop(s, &s.answers, answerKey{id, seq})
+		s.answers.Drop(&s.log, answerKey{id, seq})
 	}
-	put(s, &s.clients, &next)
+	s.clients.Put(&s.log, &next)
 	s.freeLocksOf(id)
 }
 
 // freeLocksOf frees the locks that a session holds and no flow stands behind.
 func (s *State) freeLocksOf(session string) {
 	var ids []node.ID
-	s.held.scan(func(id node.ID) bool {
+	s.held.Scan(func(id node.ID) bool {
 		if n := s.node(id); n.Lock.Session == session && n.Lock.Flow == 0 {
 			ids = append(ids, id)
 		}

@@ -19,7 +19,7 @@ func TestALiveClientSessionWasForgotten(t *testing.T) {
 	}
 	fill := func(what string, n int, ended bool) {
 		for i := range n { // used in the order of their names
-			put(w.s, &w.s.clients, &Client{ID: fmt.Sprintf("%s%05d", what, i), Actor: w.actor, High: 1, UsedAt: w.s.root.elapsed, Ended: ended})
+			w.s.clients.Put(&w.s.log, &Client{ID: fmt.Sprintf("%s%05d", what, i), Actor: w.actor, High: 1, UsedAt: w.s.root.elapsed, Ended: ended})
 		}
 	}
 	fill("old", 1, true)
@@ -32,7 +32,7 @@ func TestALiveClientSessionWasForgotten(t *testing.T) {
 	if res := ask("new", 1); res.Err != nil {
 		t.Fatal(res.Err)
 	}
-	if w.s.client("old00000") != nil || w.s.client("ended00000") == nil || w.s.clients.len() != MaxClients {
+	if w.s.client("old00000") != nil || w.s.client("ended00000") == nil || w.s.clients.Len() != MaxClients {
 		t.Error("it was not the session that had ended and was not used for the longest time that went")
 	}
 	if c := w.s.client("live"); c == nil || c.Ended || w.node(id).Lock.Token != lock.Token {

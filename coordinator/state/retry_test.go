@@ -46,7 +46,7 @@ func oneShot(t *testing.T) (*world, node.ID, string) {
 	w, id, session := deploying(t, "management.set_boot_device")
 	f := w.flow(id).Clone()
 	f.Step().Class = step.OneShot
-	put(w.s, &w.s.flows, f)
+	w.s.flows.Put(&w.s.log, f)
 	return w, id, session
 }
 

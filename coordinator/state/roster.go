@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/table"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -34,7 +35,7 @@ func (a ending) less(b ending) bool { return a.at < b.at || a.at == b.at && keyL
 // for too long, and one that was removed must not pass for one that is not known yet.
 func ends(c *Certificate) bool { return c.Role != roleCoordinator }
 
-func indexCertificate(d *data, old, new *Certificate) {
+func (d *data) indexCertificate(old, new *Certificate) {
 	var a, b ending
 	if old != nil {
 		a = ending{old.Ends, old.Key}
@@ -42,7 +43,7 @@ func indexCertificate(d *data, old, new *Certificate) {
 	if new != nil {
 		b = ending{new.Ends, new.Key}
 	}
-	move(&d.endings, a, old != nil && ends(old), b, new != nil && ends(new))
+	table.Move(&d.endings, a, old != nil && ends(old), b, new != nil && ends(new))
 }
 
 // Admit is nil if a key is believed to be of that role and name, else fault.Denied with who took it back and how its holder
@@ -92,10 +93,10 @@ func life(ttl time.Duration) time.Duration {
 // checkKey refuses a key that may not be certified for that role and name: one that was revoked is never believed again, and
 // one key has one holder.
 func (s *State) checkKey(key [32]byte, role, name string) error {
-	if c := s.roster.find(key); c != nil {
+	if c := s.roster.Find(key); c != nil {
 		return Admit(c, role, name)
 	}
-	if s.roster.len() >= MaxCertificates && !s.anyRevoked() {
+	if s.roster.Len() >= MaxCertificates && !s.anyRevoked() {
 		return fault.New(fault.Busy, "certify key", "%d certificates are in use", MaxCertificates).
 			WithHelp("take those back that are not needed: `farrier operator list --all` shows them")
 	}
@@ -105,20 +106,20 @@ func (s *State) checkKey(key [32]byte, role, name string) error {
 // certify puts a key in the roster, or renews it there. checkKey was asked.
 func (s *State) certify(x command.Issued, invitedBy string) {
 	c := Certificate{Key: x.Key, JoinedAt: s.header.At, InvitedBy: invitedBy}
-	if old := s.roster.find(x.Key); old != nil {
+	if old := s.roster.Find(x.Key); old != nil {
 		c = *old
 		c.RenewedAt = s.header.At
-	} else if s.roster.len() >= MaxCertificates {
+	} else if s.roster.Len() >= MaxCertificates {
 		s.forgetRevoked()
 	}
 	c.Role, c.Name, c.Group = x.Role, x.Name, x.Group
 	c.Ends = max(c.Ends, s.root.elapsed+life(x.TTL))
-	put(s, &s.roster, &c)
+	s.roster.Put(&s.log, &c)
 }
 
 // renewCertificate says that a key is certified anew.
 func (s *State) renewCertificate(c command.RenewCertificate) command.Result {
-	old := s.roster.find(c.Key)
+	old := s.roster.Find(c.Key)
 	if old == nil {
 		return refuse(fault.New(fault.Denied, "renew certificate", "this cluster has not certified the key").
 			WithHelp("join again with a new token"))
@@ -133,7 +134,7 @@ func (s *State) renewCertificate(c command.RenewCertificate) command.Result {
 // holders visits the believed keys of a role and name.
 func (d *data) holders(role, name string, fn func(*Certificate)) {
 	var found []*Certificate
-	d.roster.scan(func(c *Certificate) bool {
+	d.roster.Scan(func(c *Certificate) bool {
 		if c.Role == role && c.Name == name && c.RevokedBy == "" {
 			found = append(found, c)
 		}
@@ -156,7 +157,7 @@ func (s *State) revoke(role, name string, but [32]byte, reason string) (n int) {
 		if c.RevokedBy == "" {
 			c.RevokedBy = "nobody"
 		}
-		put(s, &s.roster, &c)
+		s.roster.Put(&s.log, &c)
 		s.emit(EventCertificate, nil, "role", role, "name", name, "key", fmt.Sprintf("%x", c.Key[:8]), "state", "revoked", "reason", reason)
 		n++
 	})
@@ -164,14 +165,14 @@ func (s *State) revoke(role, name string, but [32]byte, reason string) (n int) {
 		return n
 	}
 	var tokens []*JoinToken
-	s.joinTokens.scan(func(t *JoinToken) bool {
+	s.joinTokens.Scan(func(t *JoinToken) bool {
 		if t.By == role+" "+name && t.UsedBy == ([32]byte{}) {
 			tokens = append(tokens, t)
 		}
 		return true
 	})
 	for _, t := range tokens {
-		drop(s, &s.joinTokens, t.ID)
+		s.joinTokens.Drop(&s.log, t.ID)
 		s.emit(EventJoinToken, nil, "token", t.ID, "state", "revoked", "role", t.Role, "name", t.Name)
 	}
 	return n
@@ -204,19 +205,19 @@ func (s *State) recoverRoster(c command.RecoverRoster) command.Result {
 		ttl = max(ttl, life(x.TTL))
 	}
 	var kept []*Certificate
-	s.roster.scan(func(c *Certificate) bool { kept = append(kept, c); return true })
+	s.roster.Scan(func(c *Certificate) bool { kept = append(kept, c); return true })
 	for _, old := range kept {
 		if old.RevokedBy == "" && old.Role == roleCoordinator {
 			s.revoke(old.Role, old.Name, [32]byte{}, "the cluster was made anew without it")
 		}
-		next := *s.roster.find(old.Key)
+		next := *s.roster.Find(old.Key)
 		next.Ends = s.root.elapsed + ttl
-		put(s, &s.roster, &next)
+		s.roster.Put(&s.log, &next)
 	}
 	var tokens []string
-	s.joinTokens.scan(func(t *JoinToken) bool { tokens = append(tokens, t.ID); return true })
+	s.joinTokens.Scan(func(t *JoinToken) bool { tokens = append(tokens, t.ID); return true })
 	for _, id := range tokens {
-		drop(s, &s.joinTokens, id)
+		s.joinTokens.Drop(&s.log, id)
 	}
 	for _, x := range c.Issued {
 		if err := s.checkKey(x.Key, x.Role, x.Name); err != nil {
@@ -230,11 +231,11 @@ func (s *State) recoverRoster(c command.RecoverRoster) command.Result {
 // forgetCertificates forgets keys of which no certificate is good any more.
 func (s *State) forgetCertificates() {
 	for {
-		first, some := s.endings.live.Min()
+		first, some := s.endings.Min()
 		if !some || first.at > s.root.elapsed {
 			return
 		}
-		drop(s, &s.roster, first.key)
+		s.roster.Drop(&s.log, first.key)
 	}
 }
 
@@ -242,8 +243,8 @@ func (s *State) forgetCertificates() {
 func (s *State) anyRevoked() bool { _, some := s.firstRevoked(); return some }
 
 func (s *State) firstRevoked() (key [32]byte, some bool) {
-	s.endings.scan(func(e ending) bool {
-		c := s.roster.find(e.key)
+	s.endings.Scan(func(e ending) bool {
+		c := s.roster.Find(e.key)
 		if some = c.RevokedBy != ""; some {
 			key = e.key
 		}
@@ -254,52 +255,30 @@ func (s *State) firstRevoked() (key [32]byte, some bool) {
 
 func (s *State) forgetRevoked() {
 	if key, some := s.firstRevoked(); some {
-		drop(s, &s.roster, key)
+		s.roster.Drop(&s.log, key)
 	}
 }
 
 // Roster is a number that differs whenever the roster does.
-func (d *data) Roster() uint64 { return d.roster.sum }
+func (d *data) Roster() uint64 { return d.roster.Sum() }
 
 // KeepMembership takes over from the state that this one replaces who belongs to the cluster: the roster, the join tokens, and
 // where coordinators answer. A restore of an old archive must neither bring a revoked key back nor lock anybody out who is
 // let in today. What ends with elapsed has as long as it had.
 func (s *State) KeepMembership(living *State) {
 	shift := s.root.elapsed - living.root.elapsed
-	replaceTable(s, &s.roster, &living.roster, func(c *Certificate) { c.Ends += shift })
-	replaceTable(s, &s.joinTokens, &living.joinTokens, func(t *JoinToken) { t.Expires += shift })
-	replaceTable(s, &s.members, &living.members, func(*command.Member) {})
+	s.roster.CopyFrom(s.log.Hasher(), &living.roster, func(c *Certificate) { c.Ends += shift })
+	s.joinTokens.CopyFrom(s.log.Hasher(), &living.joinTokens, func(t *JoinToken) { t.Expires += shift })
+	s.members.CopyFrom(s.log.Hasher(), &living.members, func(*command.Member) {})
 	var back []string // removed in the archive, and believed again since
-	s.agents.scan(func(a *Agent) bool {
+	s.agents.Scan(func(a *Agent) bool {
 		if now := living.agent(a.Name); a.Removed && (now == nil || !now.Removed) {
 			back = append(back, a.Name)
 		}
 		return true
 	})
 	for _, name := range back {
-		unload(s, &s.agents, name)
+		s.agents.Unload(s.log.Hasher(), name)
 	}
 	clear(s.memberCache)
-}
-
-// replaceTable makes to a copy of from, without undo.
-func replaceTable[K, R any](s *State, to, from *table[K, R], change func(*R)) {
-	var keys []K
-	to.scan(func(r *R) bool { keys = append(keys, to.spec.key(r)); return true })
-	for _, key := range keys {
-		unload(s, to, key)
-	}
-	from.scan(func(r *R) bool {
-		next := *r
-		change(&next)
-		load(s, to, &next)
-		return true
-	})
-}
-
-// unload is drop without undo.
-func unload[K, R any](s *State, t *table[K, R], key K) {
-	if found, ok := t.rows.get(row[K, R]{key: key}); ok {
-		t.swap(&s.data, &s.hasher, found, t.open(found), nil)
-	}
 }

@@ -154,8 +154,8 @@ func TestEndedCertificatesAreForgotten(t *testing.T) {
 		t.Errorf("bob's ended: %+v; carol's was renewed: %+v", v.Certificate([32]byte{1}), v.Certificate([32]byte{2}))
 	}
 	w.ticks(time.Hour, "")
-	if w.s.roster.len() != 2 || w.s.endings.len() != 0 {
-		t.Errorf("%d certificates are kept", w.s.roster.len())
+	if w.s.roster.Len() != 2 || w.s.endings.Len() != 0 {
+		t.Errorf("%d certificates are kept", w.s.roster.Len())
 	}
 }
 
@@ -221,7 +221,7 @@ func TestRestoreKeepsWhoBelongs(t *testing.T) {
 	if got := v.Certificate([32]byte{3}).Ends - v.Elapsed(); got != left {
 		t.Errorf("carol's certificate has %v left, had %v", got, left)
 	}
-	if _, there := v.JoinToken("old"); !there || restored.joinTokens.find("old").UsedBy == ([32]byte{}) {
+	if _, there := v.JoinToken("old"); !there || restored.joinTokens.Find("old").UsedBy == ([32]byte{}) {
 		t.Error("a used token is good again")
 	}
 	if _, there := v.Member("c2"); there {
@@ -272,7 +272,7 @@ func TestFullRosterForgetsWhatIsRefusedAnyway(t *testing.T) {
 	}
 	w.must(command.RevokeCertificates{Role: "operator", Name: "bot"})
 	w.joined("operator", "bob", 3)
-	if n := w.s.roster.len(); n != MaxCertificates {
+	if n := w.s.roster.Len(); n != MaxCertificates {
 		t.Errorf("%d certificates", n)
 	}
 }

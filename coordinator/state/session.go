@@ -6,6 +6,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/table"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -19,7 +20,7 @@ func (s *State) tick(c command.Tick) command.Result {
 	s.root.elapsed += d
 	if c.FirstOfTerm {
 		var all []string
-		s.sessions.scan(func(se *Session) bool { all = append(all, se.ID); return true })
+		s.sessions.Scan(func(se *Session) bool { all = append(all, se.ID); return true })
 		c.Renew = all
 	}
 	for _, id := range c.Renew {
@@ -31,7 +32,7 @@ func (s *State) tick(c command.Tick) command.Result {
 		if old := s.client(id); old != nil && !old.Ended && s.root.elapsed-old.UsedAt >= time.Second {
 			next := *old
 			next.UsedAt = s.root.elapsed
-			put(s, &s.clients, &next)
+			s.clients.Put(&s.log, &next)
 		}
 	}
 	s.expire()
@@ -50,14 +51,14 @@ func (s *State) renew(old *Session) {
 	if until := s.root.elapsed + ttl; until > old.Deadline {
 		next := *old
 		next.Deadline = until
-		put(s, &s.sessions, &next)
+		s.sessions.Put(&s.log, &next)
 	}
 }
 
 // expire ends everything but attempts whose deadline has come. Each end moves or drops the deadline.
 func (s *State) expire() {
 	var over []deadline
-	s.deadlines.scan(func(d deadline) bool {
+	s.deadlines.Scan(func(d deadline) bool {
 		if d.at > s.root.elapsed {
 			return false
 		}
@@ -72,13 +73,13 @@ func (s *State) expire() {
 			s.endSession(d.id, "expired")
 		case clientDeadline:
 			if c := s.client(d.id); c.Ended {
-				drop(s, &s.clients, d.id)
+				s.clients.Drop(&s.log, d.id)
 			} else {
 				s.endClient(d.id)
 			}
 		case joinTokenDeadline:
-			t := s.joinTokens.find(d.id)
-			drop(s, &s.joinTokens, d.id)
+			t := s.joinTokens.Find(d.id)
+			s.joinTokens.Drop(&s.log, d.id)
 			if t.UsedBy == ([32]byte{}) {
 				s.emit(EventJoinToken, nil, "token", t.ID, "state", "expired", "role", t.Role, "name", t.Name)
 			}
@@ -92,7 +93,7 @@ func (s *State) openSession(c command.OpenSession) command.Result {
 		return refuse(err)
 	}
 	if c.Key != ([32]byte{}) { // a log from before the roster has none
-		if err := Admit(s.roster.find(c.Key), roleAgent, c.Agent); err != nil {
+		if err := Admit(s.roster.Find(c.Key), roleAgent, c.Agent); err != nil {
 			return refuse(err)
 		}
 	}
@@ -132,7 +133,7 @@ func (s *State) checkHello(c *command.OpenSession) error {
 	case c.Level > s.root.cluster.Level:
 		return fault.New(fault.Version, op, "agent %s speaks level %d, the cluster is at level %d", c.Agent, c.Level, s.root.cluster.Level).
 			WithHelp("upgrade the coordinators first, or install an older agent")
-	case s.agent(c.Agent) == nil && s.agents.len() >= MaxAgents:
+	case s.agent(c.Agent) == nil && s.agents.Len() >= MaxAgents:
 		return fault.New(fault.Busy, op, "%d agents are registered", MaxAgents).WithHelp("remove those that are gone: farrier agent remove")
 	}
 	return nil
@@ -166,7 +167,7 @@ func (s *State) startSession(a, old *Agent, c command.OpenSession) command.Resul
 	a.Group, a.Drivers, a.Weight, a.Version, a.Level = c.Group, drivers, c.Weight, c.Version, c.Level
 	a.RamdiskURL, a.HTTPURL, a.RamdiskPin = c.RamdiskURL, c.HTTPURL, c.RamdiskPin
 	a.Session, a.Journal, a.Incarnation, a.Alarm = c.Session, c.Journal, c.Incarnation, ""
-	put(s, &s.sessions, &Session{
+	s.sessions.Put(&s.log, &Session{
 		ID: c.Session, Agent: a.Name, Journal: c.Journal, Incarnation: c.Incarnation,
 		Deadline: s.root.elapsed + s.root.settings.SessionTTL, TTL: s.root.settings.SessionTTL,
 	})
@@ -174,7 +175,7 @@ func (s *State) startSession(a, old *Agent, c command.OpenSession) command.Resul
 	what := "opened"
 	if replaced != "" {
 		what = "replaced"
-		drop(s, &s.sessions, replaced)
+		s.sessions.Drop(&s.log, replaced)
 	}
 	s.emit(EventAgentSession, nil, "agent", a.Name, "state", what, "session", a.Session, "incarnation", num(a.Incarnation))
 	if changed {
@@ -219,7 +220,7 @@ func (s *State) endSession(id, reason string) {
 	if se == nil {
 		return
 	}
-	drop(s, &s.sessions, id)
+	s.sessions.Drop(&s.log, id)
 	a := *s.agent(se.Agent)
 	a.Session, a.EndedAt = "", s.root.elapsed
 	s.putAgent(&a)
@@ -246,9 +247,9 @@ func (s *State) letGo(agent string) {
 }
 
 // ids are the nodes under a key of an index, taken before they change.
-func (s *State) ids(t *tree[pair], key string) []node.ID {
+func (s *State) ids(t *table.Tree[pair], key string) []node.ID {
 	var ids []node.ID
-	t.ascend(pair{key: key}, func(p pair) bool {
+	t.Ascend(pair{key: key}, func(p pair) bool {
 		if p.key == key {
 			ids = append(ids, node.ID(p.id))
 		}

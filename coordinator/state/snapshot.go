@@ -12,6 +12,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/table"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -59,20 +60,20 @@ type snapshotWriter struct {
 	err     error // the first
 }
 
-func writeTable[K, R any](out *snapshotWriter, t *table[K, R]) {
-	t.scan(func(r *R) bool {
+func writeTable[K, R any](out *snapshotWriter, t *table.Table[K, R]) {
+	t.Scan(func(r *R) bool {
 		out.write(r)
 		return out.err == nil
 	})
 }
 
 // writeNodes is writeTable for nodes: packed, as most of them are.
-func writeNodes(out *snapshotWriter, t *table[node.ID, node.Node]) {
+func writeNodes(out *snapshotWriter, t *table.Table[node.ID, node.Node]) {
 	var w canon.Writer
 	rec := &node.Packed{Form: node.PackForm}
-	t.rows.scan(func(r row[node.ID, node.Node]) bool {
-		if rec.Data = r.packed; r.rec != nil {
-			node.WritePacked(&w, r.rec)
+	t.ScanPacked(func(n *node.Node, packed string) bool {
+		if rec.Data = packed; n != nil {
+			node.WritePacked(&w, n)
 			rec.Data = string(w.Bytes())
 		}
 		out.write(rec)
@@ -248,11 +249,8 @@ func (in *snapshotLoader) load(rec any) error {
 	return nil
 }
 
-// load is put without undo.
-func load[K, R any](s *State, t *table[K, R], r *R) {
-	found, _ := t.rows.get(row[K, R]{key: t.spec.key(r)})
-	t.swap(&s.data, &s.hasher, found, t.open(found), r)
-}
+// load puts a record into a table.
+func load[K, R any](s *State, t *table.Table[K, R], r *R) { t.Load(s.log.Hasher(), r) }
 
 // loadNode puts a packed node into its table, and leaves it packed if it is at rest.
 func (in *snapshotLoader) loadNode(p *node.Packed) error {
@@ -269,7 +267,7 @@ func (in *snapshotLoader) loadNode(p *node.Packed) error {
 			WithHelp("install the version that the others run")
 	}
 	t := &in.s.nodes
-	if _, twice := t.rows.get(row[node.ID, node.Node]{key: n.ID}); twice {
+	if t.Has(n.ID) {
 		return fault.New(fault.Corrupt, readOp, "record %d is a second node %s", in.records, n.ID)
 	}
 	// The indexes keep texts: they must not keep the packed bytes alive, which the next change replaces.
@@ -278,13 +276,7 @@ func (in *snapshotLoader) loadNode(p *node.Packed) error {
 	for _, few := range [...]*string{&n.Group, &n.Driver, &n.Owner} {
 		*few = in.text(*few)
 	}
-	r := packedRow(&in.s.hasher, n.ID, p.Data, body)
-	if !n.AtRest() {
-		r.packed, r.rec = "", n
-	}
-	t.rows.load(r)
-	t.sum += r.sum
-	indexNode(&in.s.data, nil, n)
+	t.LoadPacked(n, packedNode(in.s.log.Hasher(), p.Data, body), (*node.Node).AtRest)
 	return nil
 }
 

@@ -61,9 +61,9 @@ func TestSnapshot(t *testing.T) {
 		name      string
 		got, want int
 	}{
-		{"owners", restored.nodesOf.len(), w.s.nodesOf.len()}, {"held", restored.held.len(), w.s.held.len()},
-		{"open flows", restored.openFlows.len(), w.s.openFlows.len()}, {"deadlines", restored.deadlines.len(), w.s.deadlines.len()},
-		{"handovers", restored.handovers.len(), w.s.handovers.len()}, {"rings", restored.ringNodes.len(), w.s.ringNodes.len()},
+		{"owners", restored.nodesOf.Len(), w.s.nodesOf.Len()}, {"held", restored.held.Len(), w.s.held.Len()},
+		{"open flows", restored.openFlows.Len(), w.s.openFlows.Len()}, {"deadlines", restored.deadlines.Len(), w.s.deadlines.Len()},
+		{"handovers", restored.handovers.Len(), w.s.handovers.Len()}, {"rings", restored.ringNodes.Len(), w.s.ringNodes.Len()},
 	} {
 		if same.got != same.want {
 			t.Errorf("%s: %d entries, want %d", same.name, same.got, same.want)
@@ -86,7 +86,7 @@ func TestSnapshotWithABadNode(t *testing.T) {
 	w := newWorld(t)
 	w.agent("r1", 1)
 	w.create(1)
-	good := newNodeTable().spec.pack(w.s.node(nodeID(1)))
+	good := node.Pack(w.s.node(nodeID(1))).Data
 	unheard := *w.s.node(nodeID(1))
 	unheard.Provision = 200
 	for name, c := range map[string]struct {
@@ -96,7 +96,7 @@ func TestSnapshotWithABadNode(t *testing.T) {
 		"cut":              {[]node.Packed{{Form: node.PackForm, Data: good[:len(good)-1]}}, fault.Corrupt},
 		"nothing":          {[]node.Packed{{Form: node.PackForm}}, fault.Corrupt},
 		"a later one":      {[]node.Packed{{Form: node.PackForm + 1, Data: good}}, fault.Version},
-		"of a later state": {[]node.Packed{{Form: node.PackForm, Data: newNodeTable().spec.pack(&unheard)}}, fault.Version},
+		"of a later state": {[]node.Packed{{Form: node.PackForm, Data: node.Pack(&unheard).Data}}, fault.Version},
 		"twice":            {[]node.Packed{{Form: node.PackForm, Data: good}, {Form: node.PackForm, Data: good}}, fault.Corrupt},
 	} {
 		var buf bytes.Buffer

@@ -76,11 +76,11 @@ func TestOutcomesRepeated(t *testing.T) {
 	eachStep(t, true, func(t *testing.T, w *world, id node.ID) {
 		report := w.done(id)
 		w.must(report)
-		sums := []uint64{w.s.nodes.sum, w.s.flows.sum, w.s.inventories.sum, w.s.root.cluster.Tokens}
+		sums := []uint64{w.s.nodes.Sum(), w.s.flows.Sum(), w.s.inventories.Sum(), w.s.root.cluster.Tokens}
 		if res := w.must(report); res.Flags&command.FlagLate == 0 {
 			t.Error("the repeated report was not called late")
 		}
-		for i, sum := range []uint64{w.s.nodes.sum, w.s.flows.sum, w.s.inventories.sum, w.s.root.cluster.Tokens} {
+		for i, sum := range []uint64{w.s.nodes.Sum(), w.s.flows.Sum(), w.s.inventories.Sum(), w.s.root.cluster.Tokens} {
 			if sum != sums[i] {
 				t.Errorf("the repeated report changed table %d", i)
 			}
@@ -316,7 +316,7 @@ func TestNewGeneration(t *testing.T) {
 	w.parkInRamdisk(id)
 	before := w.node(id).Token
 	w.must(command.NewGeneration{Reason: "restore"})
-	if w.s.sessions.len() != 0 {
+	if w.s.sessions.Len() != 0 {
 		t.Fatal("sessions live on")
 	}
 	w.agent("r1", 2)

@@ -8,6 +8,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/ring"
+	"github.com/farrier-project/farrier/coordinator/table"
 )
 
 // View is the state as it was after one entry. It never changes and is safe for concurrent use. Records that
@@ -46,7 +47,7 @@ func (v *View) ResolveNode(idOrName string) (*node.Node, bool) {
 
 // Nodes visits nodes in id order, starting after an id ("" for all), until fn returns false.
 func (v *View) Nodes(after node.ID, fn func(*node.Node) bool) {
-	v.data.nodes.ascend(after, func(n *node.Node) bool { return n.ID == after || fn(n) })
+	v.data.nodes.Ascend(after, func(n *node.Node) bool { return n.ID == after || fn(n) })
 }
 
 // NodesOf visits the nodes that an agent owns, in id order. Agent "" has the unowned ones.
@@ -63,12 +64,12 @@ func (v *View) PendingHandovers(agent string, fn func(*node.Node) bool) {
 }
 
 // NodeCount is how many nodes there are.
-func (v *View) NodeCount() int { return v.data.nodes.len() }
+func (v *View) NodeCount() int { return v.data.nodes.Len() }
 
 // NodesWith is how many nodes an agent owns, in all rings.
 func (v *View) NodesWith(agent string) int {
 	total := 0
-	v.data.ringNodes.scan(func(c count) bool {
+	v.data.ringNodes.Scan(func(c count) bool {
 		if c.agent == agent {
 			total += c.n
 		}
@@ -79,7 +80,7 @@ func (v *View) NodesWith(agent string) int {
 
 // Held visits the nodes whose lock is held, in id order.
 func (v *View) Held(fn func(*node.Node) bool) {
-	v.data.held.scan(func(id node.ID) bool { return fn(v.data.node(id)) })
+	v.data.held.Scan(func(id node.ID) bool { return fn(v.data.node(id)) })
 }
 
 // Ports are a node's ports in id order.
@@ -96,7 +97,7 @@ func (v *View) PortByMAC(mac string) (*node.Port, bool) {
 
 // AllPorts visits ports in id order, starting after an id ("" for all), until fn returns false.
 func (v *View) AllPorts(after string, fn func(*node.Port) bool) {
-	v.data.ports.ascend(after, func(p *node.Port) bool { return p.ID == after || fn(p) })
+	v.data.ports.Ascend(after, func(p *node.Port) bool { return p.ID == after || fn(p) })
 }
 
 // Flow finds a flow. Only the newest flow of each node is kept.
@@ -114,7 +115,7 @@ func (v *View) LastFlow(id node.ID) (*flow.Flow, bool) {
 
 // OpenFlows visits open flows, oldest first.
 func (v *View) OpenFlows(fn func(*flow.Flow) bool) {
-	v.data.openFlows.scan(func(id flow.ID) bool { return fn(v.data.flow(id)) })
+	v.data.openFlows.Scan(func(id flow.ID) bool { return fn(v.data.flow(id)) })
 }
 
 // Session finds a live session: an agent's, or a client's (Client is set).
@@ -130,15 +131,15 @@ func (v *View) Session(id string) (*Session, bool) {
 }
 
 // Sessions visits the live sessions of agents in id order.
-func (v *View) Sessions(fn func(*Session) bool) { v.data.sessions.scan(fn) }
+func (v *View) Sessions(fn func(*Session) bool) { v.data.sessions.Scan(fn) }
 
 // Clients is how many client sessions are known, ended ones included.
-func (v *View) Clients() int { return v.data.clients.len() }
+func (v *View) Clients() int { return v.data.clients.Len() }
 
 // Answered is the stored answer to the actor's request, if it was done and its answer is kept: a repeat of it changes
 // nothing.
 func (v *View) Answered(actor string, r command.RequestID) (command.Result, bool) {
-	c, a := v.data.client(r.Client), v.data.answers.find(answerKey{r.Client, r.Seq})
+	c, a := v.data.client(r.Client), v.data.answers.Find(answerKey{r.Client, r.Seq})
 	if c == nil || c.Actor != actor || a == nil || a.Gone || a.Digest != r.Digest {
 		return command.Result{}, false
 	}
@@ -159,39 +160,39 @@ func (v *View) Removed(name string) bool {
 
 // Agents visits the registered agents by name.
 func (v *View) Agents(fn func(*Agent) bool) {
-	v.data.agents.scan(func(a *Agent) bool { return a.Removed || fn(a) })
+	v.data.agents.Scan(func(a *Agent) bool { return a.Removed || fn(a) })
 }
 
 // Members visits the coordinators by id.
-func (v *View) Members(fn func(*command.Member) bool) { v.data.members.scan(fn) }
+func (v *View) Members(fn func(*command.Member) bool) { v.data.members.Scan(fn) }
 
 // Member finds a coordinator.
 func (v *View) Member(id string) (*command.Member, bool) {
-	m := v.data.members.find(id)
+	m := v.data.members.Find(id)
 	return m, m != nil
 }
 
 // JoinToken finds an unexpired join token. A used one is kept for a while, for who used it.
 func (v *View) JoinToken(id string) (*JoinToken, bool) {
-	t := v.data.joinTokens.find(id)
+	t := v.data.joinTokens.Find(id)
 	return t, t != nil && t.Expires > v.data.root.elapsed
 }
 
 // Certificate is the record of a key that the CA has certified, or nil: see Admit.
-func (v *View) Certificate(key [32]byte) *Certificate { return v.data.roster.find(key) }
+func (v *View) Certificate(key [32]byte) *Certificate { return v.data.roster.Find(key) }
 
 // Certificates visits the roster.
-func (v *View) Certificates(fn func(*Certificate) bool) { v.data.roster.scan(fn) }
+func (v *View) Certificates(fn func(*Certificate) bool) { v.data.roster.Scan(fn) }
 
 // Roster is a number that differs whenever the roster does.
 func (v *View) Roster() uint64 { return v.data.Roster() }
 
 // Alarms visits the newest alarms, oldest first.
-func (v *View) Alarms(fn func(*Alarm) bool) { v.data.alarms.scan(fn) }
+func (v *View) Alarms(fn func(*Alarm) bool) { v.data.alarms.Scan(fn) }
 
 // Inventory is what inspection found on a node, as the agent compressed it, and when.
 func (v *View) Inventory(id node.ID) ([]byte, time.Time, bool) {
-	i := v.data.inventories.find(id)
+	i := v.data.inventories.Find(id)
 	if i == nil {
 		return nil, time.Time{}, false
 	}
@@ -200,7 +201,7 @@ func (v *View) Inventory(id node.ID) ([]byte, time.Time, bool) {
 
 // BMCSessions is the sessions that may be open at a node's BMC, oldest first. It is not to be written.
 func (v *View) BMCSessions(id node.ID) []command.BMCSession {
-	if b := v.data.bmcs.find(id); b != nil {
+	if b := v.data.bmcs.Find(id); b != nil {
 		return b.Sessions
 	}
 	return nil
@@ -218,10 +219,10 @@ type RingView struct {
 // Ring is the ring of a group and hardware type; it is empty when there are neither nodes nor agents.
 func (v *View) Ring(group, driver string) RingView {
 	r := RingView{Group: group, Driver: driver, Members: v.data.ringMembers(group, driver), Load: map[string]int{}}
-	if rec := v.data.rings.find(pair{group, driver}); rec != nil {
+	if rec := v.data.rings.Find(pair{group, driver}); rec != nil {
 		r.Epoch = rec.Epoch
 	}
-	v.data.ringNodes.ascend(count{group: group, driver: driver}, func(c count) bool {
+	v.data.ringNodes.Ascend(count{group: group, driver: driver}, func(c count) bool {
 		if c.group != group || c.driver != driver {
 			return false
 		}
@@ -233,7 +234,7 @@ func (v *View) Ring(group, driver string) RingView {
 }
 
 // Rings visits group × hardware type of all rings that ever had an agent, in order.
-func (v *View) Rings(fn func(*Ring) bool) { v.data.rings.scan(fn) }
+func (v *View) Rings(fn func(*Ring) bool) { v.data.rings.Scan(fn) }
 
 // Events are at most max events after a position, in order. floor is the newest position that is gone; when
 // compacted is set the position asked for is below it: list at a view, then watch from there.
@@ -242,7 +243,7 @@ func (v *View) Events(after Position, max int) (evs []Event, floor Position, com
 	if after.Less(floor) {
 		return nil, floor, true
 	}
-	v.data.events.ascend(after, func(e *event) bool {
+	v.data.events.Ascend(after, func(e *event) bool {
 		if len(evs) == max {
 			return false
 		}
@@ -262,7 +263,7 @@ type DueAttempt struct {
 
 // Due visits at most max open attempts whose deadline is at or before now, earliest first.
 func (v *View) Due(now time.Duration, max int, fn func(DueAttempt) bool) {
-	v.data.deadlines.scan(func(d deadline) bool {
+	v.data.deadlines.Scan(func(d deadline) bool {
 		if d.at > now || max == 0 {
 			return false
 		}
@@ -275,17 +276,17 @@ func (v *View) Due(now time.Duration, max int, fn func(DueAttempt) bool) {
 }
 
 // HasDeadlines tells whether anything waits for elapsed time: if not, ticks may pause.
-func (v *View) HasDeadlines() bool { return v.data.deadlines.len() > 0 }
+func (v *View) HasDeadlines() bool { return v.data.deadlines.Len() > 0 }
 
 // NextDeadline is the earliest deadline of any kind.
 func (v *View) NextDeadline() (time.Duration, bool) {
-	d, ok := v.data.deadlines.live.Min()
+	d, ok := v.data.deadlines.Min()
 	return d.at, ok
 }
 
 // Queued is how many flows wait for the limit on concurrent deploys, and on cleans.
 func (v *View) Queued() (deploys, cleans int) {
-	v.data.queuedFlows.scan(func(q queued) bool {
+	v.data.queuedFlows.Scan(func(q queued) bool {
 		if q.class == limitDeploy {
 			deploys++
 		} else {
@@ -302,12 +303,12 @@ func (v *View) Hash() [16]byte { return v.data.hash() }
 // HashText is Hash in hex.
 func (v *View) HashText() string { h := v.data.hash(); return hex.EncodeToString(h[:]) }
 
-func (d *data) node(id node.ID) *node.Node { return d.nodes.find(id) }
-func (d *data) port(id string) *node.Port  { return d.ports.find(id) }
-func (d *data) flow(id flow.ID) *flow.Flow { return d.flows.find(id) }
-func (d *data) session(id string) *Session { return d.sessions.find(id) }
-func (d *data) client(id string) *Client   { return d.clients.find(id) }
-func (d *data) agent(name string) *Agent   { return d.agents.find(name) }
+func (d *data) node(id node.ID) *node.Node { return d.nodes.Find(id) }
+func (d *data) port(id string) *node.Port  { return d.ports.Find(id) }
+func (d *data) flow(id flow.ID) *flow.Flow { return d.flows.Find(id) }
+func (d *data) session(id string) *Session { return d.sessions.Find(id) }
+func (d *data) client(id string) *Client   { return d.clients.Find(id) }
+func (d *data) agent(name string) *Agent   { return d.agents.Find(name) }
 func (d *data) nodeNamed(name string) *node.Node {
 	id, ok := first(&d.nodeNames, name)
 	if !ok || name == "" {
@@ -325,8 +326,8 @@ func (d *data) portByMAC(mac string) *node.Port {
 }
 
 // first is the first id under a key.
-func first(t *tree[pair], key string) (id string, ok bool) {
-	t.ascend(pair{key: key}, func(p pair) bool {
+func first(t *table.Tree[pair], key string) (id string, ok bool) {
+	t.Ascend(pair{key: key}, func(p pair) bool {
 		id, ok = p.id, p.key == key
 		return false
 	})
@@ -335,7 +336,7 @@ func first(t *tree[pair], key string) (id string, ok bool) {
 
 func (d *data) nodePorts(id node.ID) []*node.Port {
 	var ports []*node.Port
-	d.portsOf.ascend(pair{key: string(id)}, func(p pair) bool {
+	d.portsOf.Ascend(pair{key: string(id)}, func(p pair) bool {
 		if p.key != string(id) {
 			return false
 		}
@@ -345,14 +346,14 @@ func (d *data) nodePorts(id node.ID) []*node.Port {
 	return ports
 }
 
-func (d *data) visitNodes(t *tree[pair], key string, fn func(*node.Node) bool) {
-	t.ascend(pair{key: key}, func(p pair) bool { return p.key == key && fn(d.node(node.ID(p.id))) })
+func (d *data) visitNodes(t *table.Tree[pair], key string, fn func(*node.Node) bool) {
+	t.Ascend(pair{key: key}, func(p pair) bool { return p.key == key && fn(d.node(node.ID(p.id))) })
 }
 
 // ringMembers are the agents that may be given nodes of a ring.
 func (d *data) ringMembers(group, driver string) []ring.Member {
 	var members []ring.Member
-	d.agents.scan(func(a *Agent) bool {
+	d.agents.Scan(func(a *Agent) bool {
 		if a.Session != "" && !a.Draining && a.Group == group && a.HasDriver(driver) {
 			members = append(members, ring.Member{Agent: a.Name, Weight: a.Weight})
 		}

@@ -41,13 +41,14 @@ var table = []rule{ // read-only
 	{"pkg/client", []string{"api/gen/", "pkg/fault", "pkg/retry", "pkg/identity", "pkg/client"}},
 
 	{"coordinator/canon", nil},
+	{"coordinator/table", []string{"coordinator/canon"}},
 	{"coordinator/lifecycle", []string{"pkg/fault"}},
 	{"coordinator/lock", []string{"pkg/fault"}},
 	{"coordinator/ring", []string{"pkg/fault"}},
 	{"coordinator/flow", []string{"coordinator/lock", "pkg/fault", "pkg/step"}},
 	{"coordinator/node", []string{"coordinator/canon", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/ring", "pkg/fault", "pkg/step"}},
 	{"coordinator/command", []string{"api/gen/", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "pkg/fault", "pkg/step"}},
-	{"coordinator/state", []string{"coordinator/canon", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "pkg/fault", "pkg/step"}},
+	{"coordinator/state", []string{"coordinator/canon", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "coordinator/table", "pkg/fault", "pkg/step"}},
 	{"coordinator/plan", []string{"coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "coordinator/state", "pkg/fault", "pkg/step"}},
 	{"coordinator/replica", []string{"coordinator/command", "coordinator/state", "pkg/"}},
 	{"coordinator/dispatch", []string{"api/gen/", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/plan", "coordinator/state", "pkg/"}},
@@ -114,7 +115,7 @@ func owner(path string) (module, room string) {
 
 // pure rooms do no I/O, read no clock, draw no randomness, start no goroutine and log nothing.
 var pure = []string{ // read-only
-	"coordinator/canon", "coordinator/lifecycle", "coordinator/lock", "coordinator/ring", "coordinator/flow", "coordinator/node", "coordinator/command",
+	"coordinator/canon", "coordinator/table", "coordinator/lifecycle", "coordinator/lock", "coordinator/ring", "coordinator/flow", "coordinator/node", "coordinator/command",
 	"coordinator/state", "coordinator/plan", "agent/boot", "agent/bootenv", "agent/lease", "agent/work", "ramdisk-agent/work",
 }
 
