@@ -60,8 +60,8 @@ e2e: setup build ## a machine under QEMU with real firmware, from power-on to a 
 	$(GO) test -tags e2e -count=1 -timeout 20m -v ./test/e2e
 
 .PHONY: bench
-bench: bench-setup build ## figures beside their goals; ROW=n runs one, LONG=1 adds the long parts
-	$(GO) run ./test/bench $(if $(ROW),-row $(ROW)) $(if $(LONG),-long)
+bench: bench-setup build ## figures beside their goals; ROW=n runs one, LONG=1 adds the long parts, PLAIN=1 has etcd without TLS
+	$(GO) run ./test/bench $(if $(ROW),-row $(ROW)) $(if $(LONG),-long) $(if $(PLAIN),-plain)
 
 .PHONY: bench-setup
 bench-setup: ## Debian packages that bench measures beside (root)

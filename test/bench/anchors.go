@@ -13,13 +13,17 @@ import (
 	"strings"
 	"syscall"
 	"time"
+
+	"github.com/farrier-project/farrier/pkg/identity"
 )
 
-// etcdCluster is three etcd members on loopback, with their defaults but for addresses.
+// etcdCluster is three etcd members on loopback, with their defaults but for addresses and mutual TLS, which Farrier has too:
+// without it their calls would be cheaper than ours.
 type etcdCluster struct {
 	procs     []*exec.Cmd
 	endpoints []string
 	program   string // the anchor program
+	identity  string // directory of the certificate that members and clients share; "" without TLS
 }
 
 func freePorts(n int) ([]int, error) {
@@ -35,7 +39,7 @@ func freePorts(n int) ([]int, error) {
 	return ports, nil
 }
 
-func startEtcd(dir string) (*etcdCluster, error) {
+func startEtcd(dir string, secure bool) (*etcdCluster, error) {
 	if _, err := exec.LookPath("etcd"); err != nil {
 		return nil, fmt.Errorf("%w: run `make bench-setup`", err)
 	}
@@ -43,7 +47,13 @@ func startEtcd(dir string) (*etcdCluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &etcdCluster{program: filepath.Join(dir, "anchor")}
+	c, scheme := &etcdCluster{program: filepath.Join(dir, "anchor")}, "http"
+	if secure {
+		c.identity, scheme = filepath.Join(dir, "identity"), "https"
+		if err := newIdentity(c.identity); err != nil {
+			return nil, err
+		}
+	}
 	build := exec.Command("go", "build", "-o", c.program, ".")
 	build.Dir = "test/bench/anchor"
 	if out, err := build.CombinedOutput(); err != nil {
@@ -55,13 +65,18 @@ func startEtcd(dir string) (*etcdCluster, error) {
 	}
 	var cluster []string
 	for i := range 3 {
-		cluster = append(cluster, fmt.Sprintf("e%d=http://127.0.0.1:%d", i, ports[3+i]))
+		cluster = append(cluster, fmt.Sprintf("e%d=%s://127.0.0.1:%d", i, scheme, ports[3+i]))
 	}
 	for i := range 3 {
-		url, peer := fmt.Sprintf("http://127.0.0.1:%d", ports[i]), fmt.Sprintf("http://127.0.0.1:%d", ports[3+i])
+		url, peer := fmt.Sprintf("%s://127.0.0.1:%d", scheme, ports[i]), fmt.Sprintf("%s://127.0.0.1:%d", scheme, ports[3+i])
 		cmd := exec.Command("etcd", "--name", fmt.Sprintf("e%d", i), "--data-dir", filepath.Join(dir, fmt.Sprint(i)),
 			"--listen-client-urls", url, "--advertise-client-urls", url, "--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer,
 			"--initial-cluster", strings.Join(cluster, ","), "--initial-cluster-state", "new", "--log-level", "error")
+		if secure {
+			key, cert, ca := filepath.Join(c.identity, "key.pem"), filepath.Join(c.identity, "cert.pem"), filepath.Join(c.identity, "ca.pem")
+			cmd.Args = append(cmd.Args, "--key-file", key, "--cert-file", cert, "--trusted-ca-file", ca, "--client-cert-auth",
+				"--peer-key-file", key, "--peer-cert-file", cert, "--peer-trusted-ca-file", ca, "--peer-client-cert-auth")
+		}
 		cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 		if err := cmd.Start(); err != nil {
 			c.stop()
@@ -71,6 +86,27 @@ func startEtcd(dir string) (*etcdCluster, error) {
 		c.endpoints = append(c.endpoints, url)
 	}
 	return c, nil
+}
+
+// newIdentity makes a CA and a certificate of it in a directory, as Farrier's own are made.
+func newIdentity(dir string) error {
+	ca, err := identity.NewCA("etcd")
+	if err != nil {
+		return err
+	}
+	store, err := identity.NewStore(dir)
+	if err != nil {
+		return err
+	}
+	csr, err := store.CSR()
+	if err != nil {
+		return err
+	}
+	chain, err := ca.Issue(csr, identity.Peer{Role: identity.RoleCoordinator, Name: "etcd", Cluster: "etcd"}, []string{"127.0.0.1"}, time.Hour)
+	if err != nil {
+		return err
+	}
+	return store.Put(chain, ca.CertDER())
 }
 
 func (c *etcdCluster) pids() (pids []int) {
@@ -105,7 +141,7 @@ func (c *etcdCluster) lockPairs(ctx context.Context, workers int, seconds float6
 	}
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(seconds*float64(time.Second))+anchorPatience)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, c.program, "-endpoints", strings.Join(c.endpoints, ","), "-workers", strconv.Itoa(workers), "-seconds", fmt.Sprint(seconds))
+	cmd := exec.CommandContext(ctx, c.program, "-identity", c.identity, "-endpoints", strings.Join(c.endpoints, ","), "-workers", strconv.Itoa(workers), "-seconds", fmt.Sprint(seconds))
 	cmd.Env = append(os.Environ(), fmt.Sprintf("GOGC=%d", generatorGC))
 	out, err := cmd.Output() // its client warns of each call that the end of the time cuts off
 	if err != nil {

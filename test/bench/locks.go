@@ -37,7 +37,7 @@ func (b *bench) startLocks(ctx context.Context) (*lockBench, error) {
 		return nil, err
 	}
 	if l.ids, err = lockable(ctx, l.site); err == nil {
-		l.etcd, err = startEtcd(b.dir)
+		l.etcd, err = startEtcd(b.dir, !b.plain)
 	}
 	if err != nil {
 		l.stop()

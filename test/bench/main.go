@@ -38,6 +38,7 @@ type bench struct {
 	dir     string // for data; removed at the end
 	bin     string // of the programs under test
 	long    bool
+	plain   bool // etcd without TLS
 	figures []figure
 }
 
@@ -50,12 +51,13 @@ func main() {
 	debug.SetGCPercent(generatorGC)
 	only := flag.Int("row", 0, "run only this row")
 	long := flag.Bool("long", false, "run the long parts as well")
+	plain := flag.Bool("plain", false, "etcd's members and clients talk without TLS; Farrier's do not")
 	out := flag.String("json", "bench.json", "file for the figures")
 	bin := flag.String("bin", "bin", "directory of the programs under test")
 	flag.Parse()
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt)
 	defer stop()
-	if err := run(ctx, *only, &bench{bin: *bin, long: *long}, *out); err != nil {
+	if err := run(ctx, *only, &bench{bin: *bin, long: *long, plain: *plain}, *out); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}

@@ -2,41 +2,55 @@
 // go.etcd.io/etcd/client/v3/concurrency by many workers, each on its own key, through a few clients with one session
 // each. It is a module of its own, so that etcd's client is no dependency of Farrier.
 //
-// Usage: anchor -endpoints a,b,c -workers N -seconds S. It prints one JSON object.
+// Usage: anchor -identity DIR -endpoints a,b,c -workers N -seconds S. DIR has key.pem, cert.pem and ca.pem;
+// without -identity there is no TLS. It prints one JSON object.
 package main
 
 import (
 	"context"
+	"crypto/tls"
 	"encoding/json"
 	"flag"
 	"fmt"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
 
+	"go.etcd.io/etcd/client/pkg/v3/transport"
 	clientv3 "go.etcd.io/etcd/client/v3"
 	"go.etcd.io/etcd/client/v3/concurrency"
 )
 
 func main() {
 	endpoints := flag.String("endpoints", "127.0.0.1:2379", "client URLs")
+	identity := flag.String("identity", "", "directory of the client's certificate")
 	workers := flag.Int("workers", 256, "concurrent lock pairs")
 	clients := flag.Int("clients", 8, "connections, each with one session")
 	seconds := flag.Float64("seconds", 5, "how long")
 	flag.Parse()
-	if err := run(strings.Split(*endpoints, ","), *workers, *clients, time.Duration(*seconds*float64(time.Second))); err != nil {
+	if err := run(*identity, strings.Split(*endpoints, ","), *workers, *clients, time.Duration(*seconds*float64(time.Second))); err != nil {
 		fmt.Fprintln(os.Stderr, "anchor:", err)
 		os.Exit(1)
 	}
 }
 
-func run(endpoints []string, workers, clients int, d time.Duration) error {
+func run(identity string, endpoints []string, workers, clients int, d time.Duration) error {
+	var secure *tls.Config
+	if identity != "" {
+		var err error
+		if secure, err = (transport.TLSInfo{
+			KeyFile: filepath.Join(identity, "key.pem"), CertFile: filepath.Join(identity, "cert.pem"), TrustedCAFile: filepath.Join(identity, "ca.pem"),
+		}).ClientConfig(); err != nil {
+			return err
+		}
+	}
 	var sessions []*concurrency.Session
 	for range min(clients, workers) {
-		c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 5 * time.Second})
+		c, err := clientv3.New(clientv3.Config{Endpoints: endpoints, DialTimeout: 5 * time.Second, TLS: secure})
 		if err != nil {
 			return err
 		}
