@@ -8,6 +8,8 @@ import (
 	"io"
 	"os"
 	"slices"
+
+	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 )
 
 // bbolt believes its pages: only the two meta pages have checksums, a damaged tree can hide keys, panic in a
@@ -39,12 +41,12 @@ type boltMeta struct {
 func checkBoltFile(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
-		return corrupt(path, "%w", err)
+		return fatal.Corrupt(path, "%w", err)
 	}
 	defer f.Close()
 	st, err := f.Stat()
 	if err != nil {
-		return corrupt(path, "%w", err)
+		return fatal.Corrupt(path, "%w", err)
 	}
 	w := &boltWalk{path: path, file: f, size: st.Size(), seen: map[uint64]bool{}}
 	m, err := w.metas()
@@ -57,7 +59,7 @@ func checkBoltFile(path string) error {
 		if p, err := w.page(m.freelist, "freelist"); err != nil {
 			return err
 		} else if flags := binary.LittleEndian.Uint16(p[8:]); flags != boltFreelist {
-			return corrupt(path, "page %d is not the freelist (flags %#x)", m.freelist, flags)
+			return fatal.Corrupt(path, "page %d is not the freelist (flags %#x)", m.freelist, flags)
 		}
 	}
 	return w.bucket(m.root, 0)
@@ -79,14 +81,14 @@ func (w *boltWalk) metas() (boltMeta, error) {
 	for i := range m {
 		raw := make([]byte, boltHeader+boltMetaSize)
 		if _, err := w.file.ReadAt(raw, int64(i)*size); err != nil {
-			return boltMeta{}, corrupt(w.path, "meta page %d: %w", i, noEOF(err))
+			return boltMeta{}, fatal.Corrupt(w.path, "meta page %d: %w", i, noEOF(err))
 		}
 		raw = raw[boltHeader:]
 		h := fnv.New64a()
 		h.Write(raw[:boltMetaSize-8])
 		le := binary.LittleEndian
 		if le.Uint32(raw) != boltMagic || le.Uint32(raw[4:]) != boltVersion || le.Uint64(raw[56:]) != h.Sum64() {
-			return boltMeta{}, corrupt(w.path, "meta page %d does not match its checksum: the last commit, a vote perhaps, may be lost", i)
+			return boltMeta{}, fatal.Corrupt(w.path, "meta page %d does not match its checksum: the last commit, a vote perhaps, may be lost", i)
 		}
 		m[i] = boltMeta{pageSize: le.Uint32(raw[8:]), root: le.Uint64(raw[16:]), freelist: le.Uint64(raw[32:]), high: le.Uint64(raw[40:]), txid: le.Uint64(raw[48:])}
 		if i == 0 {
@@ -98,7 +100,7 @@ func (w *boltWalk) metas() (boltMeta, error) {
 		old, cur = cur, old
 	}
 	if cur.txid != old.txid+1 || cur.pageSize != old.pageSize {
-		return boltMeta{}, corrupt(w.path, "the meta pages have transactions %d and %d, which are not adjacent", old.txid, cur.txid)
+		return boltMeta{}, fatal.Corrupt(w.path, "the meta pages have transactions %d and %d, which are not adjacent", old.txid, cur.txid)
 	}
 	return cur, nil
 }
@@ -114,35 +116,35 @@ func noEOF(err error) error {
 func (w *boltWalk) page(id uint64, what string) ([]byte, error) {
 	size := int64(w.meta.pageSize)
 	if id >= w.meta.high || id > uint64(w.size/size) {
-		return nil, corrupt(w.path, "%s page %d is past the end (%d pages)", what, id, w.meta.high)
+		return nil, fatal.Corrupt(w.path, "%s page %d is past the end (%d pages)", what, id, w.meta.high)
 	}
 	head := make([]byte, boltHeader)
 	if _, err := w.file.ReadAt(head, int64(id)*size); err != nil {
-		return nil, corrupt(w.path, "page %d: %w", id, noEOF(err))
+		return nil, fatal.Corrupt(w.path, "page %d: %w", id, noEOF(err))
 	}
 	if got := binary.LittleEndian.Uint64(head); got != id {
-		return nil, corrupt(w.path, "page %d says that it is page %d", id, got)
+		return nil, fatal.Corrupt(w.path, "page %d says that it is page %d", id, got)
 	}
 	more := uint64(binary.LittleEndian.Uint32(head[12:]))
 	if id+more >= w.meta.high || int64(id+more+1)*size > w.size {
-		return nil, corrupt(w.path, "page %d has %d more pages, past the end", id, more)
+		return nil, fatal.Corrupt(w.path, "page %d has %d more pages, past the end", id, more)
 	}
 	for i := id; i <= id+more; i++ {
 		if w.seen[i] {
-			return nil, corrupt(w.path, "page %d is used twice", i)
+			return nil, fatal.Corrupt(w.path, "page %d is used twice", i)
 		}
 		w.seen[i] = true
 	}
 	p := make([]byte, int64(more+1)*size)
 	if _, err := w.file.ReadAt(p, int64(id)*size); err != nil {
-		return nil, corrupt(w.path, "page %d: %w", id, noEOF(err))
+		return nil, fatal.Corrupt(w.path, "page %d: %w", id, noEOF(err))
 	}
 	return p, nil
 }
 
 func (w *boltWalk) bucket(root uint64, level int) error {
 	if w.buckets++; w.buckets > boltMaxBuckets || level > 4 {
-		return corrupt(w.path, "too many buckets")
+		return fatal.Corrupt(w.path, "too many buckets")
 	}
 	return w.tree(root, nil, nil, 0, level)
 }
@@ -150,7 +152,7 @@ func (w *boltWalk) bucket(root uint64, level int) error {
 // tree walks a page and what is below it. Its keys must be in [low, high); a nil bound is none.
 func (w *boltWalk) tree(id uint64, low, high []byte, depth, level int) error {
 	if depth > boltMaxDepth {
-		return corrupt(w.path, "page %d is too deep", id)
+		return fatal.Corrupt(w.path, "page %d is too deep", id)
 	}
 	p, err := w.page(id, "tree")
 	if err != nil {
@@ -178,14 +180,14 @@ func (w *boltWalk) tree(id uint64, low, high []byte, depth, level int) error {
 func (w *boltWalk) branch(id uint64, p, low, high []byte) (keys [][]byte, ids []uint64, err error) {
 	n := int(binary.LittleEndian.Uint16(p[10:]))
 	if n == 0 || boltHeader+n*boltElement > len(p) {
-		return nil, nil, corrupt(w.path, "branch page %d has %d elements", id, n)
+		return nil, nil, fatal.Corrupt(w.path, "branch page %d has %d elements", id, n)
 	}
 	for i := range n {
 		at := boltHeader + i*boltElement
 		pos, size := uint64(binary.LittleEndian.Uint32(p[at:])), uint64(binary.LittleEndian.Uint32(p[at+4:]))
 		from := uint64(at) + pos
 		if from+size > uint64(len(p)) || pos < uint64((n-i)*boltElement) {
-			return nil, nil, corrupt(w.path, "branch page %d, element %d is out of bounds", id, i)
+			return nil, nil, fatal.Corrupt(w.path, "branch page %d, element %d is out of bounds", id, i)
 		}
 		keys = append(keys, p[from:from+size])
 		ids = append(ids, binary.LittleEndian.Uint64(p[at+8:]))
@@ -195,11 +197,11 @@ func (w *boltWalk) branch(id uint64, p, low, high []byte) (keys [][]byte, ids []
 
 func (w *boltWalk) leaf(id uint64, p, low, high []byte, level int) error {
 	if flags := binary.LittleEndian.Uint16(p[8:]); flags != boltLeaf {
-		return corrupt(w.path, "page %d is neither branch nor leaf (flags %#x)", id, flags)
+		return fatal.Corrupt(w.path, "page %d is neither branch nor leaf (flags %#x)", id, flags)
 	}
 	n := int(binary.LittleEndian.Uint16(p[10:]))
 	if boltHeader+n*boltElement > len(p) {
-		return corrupt(w.path, "leaf page %d has %d elements", id, n)
+		return fatal.Corrupt(w.path, "leaf page %d has %d elements", id, n)
 	}
 	var keys [][]byte
 	for i := range n {
@@ -208,7 +210,7 @@ func (w *boltWalk) leaf(id uint64, p, low, high []byte, level int) error {
 		ksize, vsize := uint64(binary.LittleEndian.Uint32(p[at+8:])), uint64(binary.LittleEndian.Uint32(p[at+12:]))
 		from := uint64(at) + pos
 		if from+ksize+vsize > uint64(len(p)) || pos < uint64((n-i)*boltElement) || flags > boltSubBucket {
-			return corrupt(w.path, "leaf page %d, element %d is out of bounds", id, i)
+			return fatal.Corrupt(w.path, "leaf page %d, element %d is out of bounds", id, i)
 		}
 		keys = append(keys, p[from:from+ksize])
 		if flags == boltSubBucket {
@@ -223,13 +225,13 @@ func (w *boltWalk) leaf(id uint64, p, low, high []byte, level int) error {
 // sub walks a bucket within a leaf: its root page, or the small page that follows its header.
 func (w *boltWalk) sub(id uint64, value []byte, level int) error {
 	if len(value) < 16 {
-		return corrupt(w.path, "leaf page %d has a cut bucket", id)
+		return fatal.Corrupt(w.path, "leaf page %d has a cut bucket", id)
 	}
 	if root := binary.LittleEndian.Uint64(value); root != 0 {
 		return w.bucket(root, level+1)
 	}
 	if len(value) < 16+boltHeader {
-		return corrupt(w.path, "leaf page %d has a cut bucket", id)
+		return fatal.Corrupt(w.path, "leaf page %d has a cut bucket", id)
 	}
 	return w.leaf(id, value[16:], nil, nil, level+1)
 }
@@ -243,7 +245,7 @@ func (w *boltWalk) sorted(id uint64, keys [][]byte, low, high []byte) error {
 		ok = ok && (low == nil || bytes.Compare(keys[0], low) >= 0) && (high == nil || bytes.Compare(keys[len(keys)-1], high) < 0)
 	}
 	if !ok {
-		return corrupt(w.path, "the keys of page %d are out of order", id)
+		return fatal.Corrupt(w.path, "the keys of page %d are out of order", id)
 	}
 	return nil
 }

@@ -16,6 +16,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -30,7 +31,7 @@ func openChecked(cfg Config) (*store, *disk, error) {
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &store{cluster: cfg.Cluster, member: cfg.Member, latch: newLatch(slog.New(slog.DiscardHandler)), file: d.path, logs: d.bolt, stable: d.bolt}
+	s := &store{cluster: cfg.Cluster, member: cfg.Member, latch: fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}), file: d.path, logs: d.bolt, stable: d.bolt}
 	if err := s.verify(0); err != nil {
 		return nil, nil, errors.Join(err, d.close())
 	}
@@ -214,7 +215,7 @@ func TestVerifyRefuses(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			m := raft.NewInmemStore()
-			s := &store{cluster: "c", member: "c1", file: "memory", logs: m, stable: m, latch: newLatch(slog.New(slog.DiscardHandler))}
+			s := &store{cluster: "c", member: "c1", file: "memory", logs: m, stable: m, latch: fatal.NewLatch(slog.New(slog.DiscardHandler), func() {})}
 			must(t, s.genesis())
 			must(t, s.SetUint64(keyTerm, 3))
 			for i := uint64(1); i <= 10; i++ {
@@ -231,7 +232,7 @@ func TestVerifyRefuses(t *testing.T) {
 
 func TestVerifyWantsTermAndVote(t *testing.T) {
 	m := raft.NewInmemStore()
-	s := &store{cluster: "c", member: "c1", file: "memory", logs: m, stable: m, latch: newLatch(slog.New(slog.DiscardHandler))}
+	s := &store{cluster: "c", member: "c1", file: "memory", logs: m, stable: m, latch: fatal.NewLatch(slog.New(slog.DiscardHandler), func() {})}
 	must(t, s.SetUint64(keyTerm, 3))
 	if err := s.verify(0); !fault.Is(err, fault.Corrupt) || !strings.Contains(err.Error(), "vote") {
 		t.Fatalf("got %v", err)
@@ -241,7 +242,7 @@ func TestVerifyWantsTermAndVote(t *testing.T) {
 // TestGapBehindASnapshot: an installed or restored snapshot leaves a gap before its index, which is sound.
 func TestGapBehindASnapshot(t *testing.T) {
 	m := raft.NewInmemStore()
-	s := &store{cluster: "c", member: "c1", file: "memory", logs: m, stable: m, latch: newLatch(slog.New(slog.DiscardHandler))}
+	s := &store{cluster: "c", member: "c1", file: "memory", logs: m, stable: m, latch: fatal.NewLatch(slog.New(slog.DiscardHandler), func() {})}
 	must(t, s.genesis())
 	must(t, s.SetUint64(keyTerm, 3))
 	for _, i := range []uint64{1, 2, 3, 8, 9} {
@@ -250,7 +251,7 @@ func TestGapBehindASnapshot(t *testing.T) {
 	if err := s.verify(7); err != nil {
 		t.Fatal(err)
 	}
-	if err := s.GetLog(5, &raft.Log{}); !errors.Is(err, raft.ErrLogNotFound) || s.latch.failed() != nil {
+	if err := s.GetLog(5, &raft.Log{}); !errors.Is(err, raft.ErrLogNotFound) || s.latch.Failed() != nil {
 		t.Fatalf("an entry that the snapshot covers: %v", err)
 	}
 }
@@ -290,9 +291,8 @@ func (f *failing) StoreLogs(l []*raft.Log) error {
 func TestFirstDiskErrorLatches(t *testing.T) {
 	m := raft.NewInmemStore()
 	f := &failing{LogStore: m, StableStore: m}
-	s := &store{cluster: "c", member: "c1", file: "raft.db", logs: f, stable: f, latch: newLatch(slog.New(slog.DiscardHandler))}
 	closed := 0
-	s.latch.close = func() { closed++ }
+	s := &store{cluster: "c", member: "c1", file: "raft.db", logs: f, stable: f, latch: fatal.NewLatch(slog.New(slog.DiscardHandler), func() { closed++ })}
 	must(t, s.genesis())
 	f.fail(errors.New("no space left on device"))
 	if err := s.StoreLog(&raft.Log{Index: 1}); err == nil {
@@ -302,8 +302,8 @@ func TestFirstDiskErrorLatches(t *testing.T) {
 	for name, err := range map[string]error{
 		"StoreLogs": s.StoreLogs([]*raft.Log{{Index: 2}}), "Set": s.Set([]byte("k"), nil), "DeleteRange": s.DeleteRange(1, 1), "GetLog": s.GetLog(1, &raft.Log{}),
 	} {
-		var fatal *Fatal
-		if !errors.As(err, &fatal) || fatal.ExitCode != 70 || !strings.Contains(err.Error(), "no space left") {
+		var stop *fatal.Error
+		if !errors.As(err, &stop) || stop.ExitCode != 70 || !strings.Contains(err.Error(), "no space left") {
 			t.Errorf("%s after the error: %v", name, err)
 		}
 	}
@@ -364,7 +364,7 @@ func TestFilesArePrivate(t *testing.T) {
 	must(t, os.Chmod(filepath.Join(cfg.Dir, logFile), 0o644))
 	_, d, err := openChecked(cfg)
 	must(t, err)
-	snaps, err := openSnapshots(d.snapshots, newLatch(slog.New(slog.DiscardHandler)))
+	snaps, err := openSnapshots(d.snapshots, fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}))
 	must(t, err)
 	writeSnapshot(t, snaps, 5, "data")
 	must(t, d.close())
@@ -392,7 +392,7 @@ func writeSnapshot(t *testing.T, s *snapshots, index uint64, data string) string
 
 func TestSnapshotStore(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "snapshots")
-	s, err := openSnapshots(dir, newLatch(slog.New(slog.DiscardHandler)))
+	s, err := openSnapshots(dir, fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}))
 	must(t, err)
 	for i := uint64(1); i <= 4; i++ {
 		writeSnapshot(t, s, i*100, strings.Repeat("state", int(i)*50))

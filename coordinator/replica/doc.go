@@ -21,7 +21,7 @@
 // state; only the newest is ever used. Anything wrong is a fault.Corrupt error that names the file, the index and
 // what to do, and the member does not start: nothing is repaired by guessing.
 //
-// The first error of a store latches: every later call fails, the transport is closed, and Run returns a *Fatal.
+// The first error of a store latches: every later call fails, the transport is closed, and Run returns a *fatal.Error.
 // After a failed fsync nobody knows what the disk holds; a restart reads it again.
 //
 // # Snapshots
@@ -52,7 +52,7 @@
 //
 // A leader with a hung disk keeps its leadership, because heartbeats run beside log writes, and a follower with one counts as
 // present. So when a write to the log or the stable store does not end for 3 s, or when an entry that a majority has is
-// not committed for 3 s, the transport is closed and Run returns a *Fatal with exit code 70. To wait for a quorum, for a
+// not committed for 3 s, the transport is closed and Run returns a *fatal.Error with exit code 70. To wait for a quorum, for a
 // member that reads a snapshot, or for an entry that takes long to apply is no reason: another leader would wait as well.
 //
 // Nothing here retries or restarts: the process is restarted by its supervisor.

@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -135,8 +136,8 @@ func TestWatchdog(t *testing.T) {
 			_, err := old.Propose(context.Background(), command.Command{Header: header("x"), Body: putMember(2)})
 			answered <- err
 		}()
-		var fatal *Fatal
-		if err := <-old.done; !errors.As(err, &fatal) || fatal.ExitCode != 70 {
+		var stop *fatal.Error
+		if err := <-old.done; !errors.As(err, &stop) || stop.ExitCode != 70 {
 			t.Fatalf("Run returned %v", err)
 		}
 		if d := time.Since(start); d < 3*time.Second || d > 4*time.Second {
@@ -166,8 +167,8 @@ func TestDiskErrorStopsTheMember(t *testing.T) {
 		follower := c.others(lead)[0]
 		disks[follower.name].fail(errors.New("input/output error"))
 		propose(t, lead, putMember(1))
-		var fatal *Fatal
-		if err := <-follower.done; !errors.As(err, &fatal) || !strings.Contains(err.Error(), "input/output error") {
+		var stop *fatal.Error
+		if err := <-follower.done; !errors.As(err, &stop) || !strings.Contains(err.Error(), "input/output error") {
 			t.Fatalf("Run returned %v", err)
 		}
 		disks[lead.name].fail(errors.New("no space left on device"))
@@ -175,7 +176,7 @@ func TestDiskErrorStopsTheMember(t *testing.T) {
 		if err == nil {
 			t.Fatal("a write that failed was answered")
 		}
-		if err := <-lead.done; !errors.As(err, &fatal) || !strings.Contains(err.Error(), "no space left") {
+		if err := <-lead.done; !errors.As(err, &stop) || !strings.Contains(err.Error(), "no space left") {
 			t.Fatalf("Run returned %v", err)
 		}
 	})
@@ -432,7 +433,7 @@ func TestMinorityStops(t *testing.T) {
 			t.Fatalf("the member that differs: %v", err)
 		}
 		for _, m := range c.others(wrong) {
-			if err := m.latch.failed(); err != nil {
+			if err := m.latch.Failed(); err != nil {
 				t.Errorf("%s stopped: %v", m.name, err)
 			}
 		}

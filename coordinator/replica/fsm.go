@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -21,7 +22,7 @@ import (
 // made when somebody asks for one: where nobody reads, as on most followers, the trees need not be copied.
 type fsm struct {
 	cluster string
-	latch   *latch
+	latch   *fatal.Latch
 	failed  error  // of the last Restore: raft keeps it to itself when it starts
 	file    string // of the log, for messages
 	settled func() // told after each batch
@@ -40,7 +41,7 @@ type fsm struct {
 	waiting bool
 }
 
-func newFSM(cluster, file string, l *latch) *fsm {
+func newFSM(cluster, file string, l *fatal.Latch) *fsm {
 	f := &fsm{cluster: cluster, latch: l, state: state.New(), file: file, settled: func() {}, checked: func(checkpoint) {}, revoked: func() {}, moved: make(chan struct{})}
 	return f
 }
@@ -51,7 +52,7 @@ func (f *fsm) Apply(l *raft.Log) any { return f.ApplyBatch([]*raft.Log{l})[0] }
 // ApplyBatch implements raft.BatchingFSM. The answer to a command entry is []command.Result.
 func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	out := make([]any, len(logs))
-	if f.latch.failed() != nil {
+	if f.latch.Failed() != nil {
 		return out
 	}
 	for i, l := range logs {
@@ -60,7 +61,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 		}
 		results, err := f.apply(l)
 		if err != nil {
-			_ = f.latch.fail(err) // Run returns it; nothing past this entry is applied, shown or written to a snapshot
+			_ = f.latch.Fail(err) // Run returns it; nothing past this entry is applied, shown or written to a snapshot
 			break
 		}
 		out[i] = results
@@ -79,7 +80,7 @@ func (f *fsm) apply(l *raft.Log) (any, error) {
 	}
 	results, err := f.applyEntry(l)
 	if fault.Is(err, fault.Corrupt) {
-		return nil, corrupt(f.file, "entry %d: %w", l.Index, err)
+		return nil, fatal.Corrupt(f.file, "entry %d: %w", l.Index, err)
 	}
 	if err != nil {
 		return nil, fault.Wrap(fmt.Sprintf("apply entry %d", l.Index), err)
@@ -179,7 +180,7 @@ const snapHeader = 8 + 16
 // Snapshot implements raft.FSM: it keeps a view, which is a pointer. There is none while an archive's parts come in: they
 // must stay in the log.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
-	if err := f.latch.failed(); err != nil {
+	if err := f.latch.Failed(); err != nil {
 		return nil, err
 	}
 	if f.upload != nil {

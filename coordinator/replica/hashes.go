@@ -8,6 +8,8 @@ import (
 	"sync"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 )
 
 // checkpoint is a member's state before the first entry past an index that HashEvery divides.
@@ -117,7 +119,7 @@ func (r *Replica) runHashes(ctx context.Context) error {
 		case <-r.ballotsMoved:
 		}
 		if err := r.judge(); err != nil {
-			return r.latch.fail(err)
+			return r.latch.Fail(err)
 		}
 		own := r.ballots.own()
 		if len(own) == 0 || own[len(own)-1].index == r.hashSent {
@@ -148,7 +150,7 @@ func (r *Replica) judge() error {
 	}
 	minority, differ := r.ballots.verdict(voters)
 	if minority != 0 {
-		return corrupt("replicated state", "at index %d a majority of the members agrees on another state", minority)
+		return fatal.Corrupt("replicated state", "at index %d a majority of the members agrees on another state", minority)
 	}
 	if differ != 0 && r.differs.Swap(differ) != differ {
 		r.log.Error("members differ in their state, and there is no majority to say who is right", "index", differ)

@@ -10,6 +10,7 @@ import (
 	"github.com/cespare/xxhash/v2"
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -31,7 +32,7 @@ type store struct {
 	file            string // for messages
 	logs            raft.LogStore
 	stable          raft.StableStore
-	latch           *latch
+	latch           *fatal.Latch
 	floor           atomic.Uint64 // index of the newest snapshot
 	grown           atomic.Int64  // bytes of entries stored since, about
 	running         atomic.Bool   // raft's goroutines call: see stop
@@ -115,7 +116,7 @@ func (s *store) sumValue(key, value []byte) uint64 {
 // stop latches the error. raft panics on an error from the calls that use stop, in a goroutine of its own, and
 // the process would die without the message; so the goroutine ends here, and Run returns the error.
 func (s *store) stop(err error) error {
-	err = s.latch.fail(err)
+	err = s.latch.Fail(err)
 	if s.running.Load() {
 		runtime.Goexit()
 	}
@@ -124,18 +125,18 @@ func (s *store) stop(err error) error {
 
 // GetLog reads and verifies a record. raft.ErrLogNotFound is for indexes that a snapshot covers, or past the end.
 func (s *store) GetLog(index uint64, l *raft.Log) error {
-	if err := s.latch.failed(); err != nil {
+	if err := s.latch.Failed(); err != nil {
 		return s.stop(err)
 	}
 	err := s.logs.GetLog(index, l)
 	if errors.Is(err, raft.ErrLogNotFound) {
 		if last, lerr := s.logs.LastIndex(); lerr == nil && index > s.floor.Load() && index <= last && index > 0 {
-			return s.stop(corrupt(s.file, "entry %d is missing (the log ends at %d)", index, last))
+			return s.stop(fatal.Corrupt(s.file, "entry %d is missing (the log ends at %d)", index, last))
 		}
 		return err
 	}
 	if err != nil {
-		return s.stop(corrupt(s.file, "entry %d: %w", index, err))
+		return s.stop(fatal.Corrupt(s.file, "entry %d: %w", index, err))
 	}
 	if err := s.check(index, l); err != nil {
 		return s.stop(err)
@@ -146,14 +147,14 @@ func (s *store) GetLog(index uint64, l *raft.Log) error {
 // check verifies a record as stored, and takes the checksum off.
 func (s *store) check(index uint64, l *raft.Log) error {
 	if len(l.Extensions) < sumSize {
-		return corrupt(s.file, "entry %d has no checksum", index)
+		return fatal.Corrupt(s.file, "entry %d has no checksum", index)
 	}
 	sum, ext := binary.BigEndian.Uint64(l.Extensions), l.Extensions[sumSize:]
 	if l.Index != index {
-		return corrupt(s.file, "entry %d says that it is entry %d", index, l.Index)
+		return fatal.Corrupt(s.file, "entry %d says that it is entry %d", index, l.Index)
 	}
 	if s.sumLog(l, ext) != sum {
-		return corrupt(s.file, "entry %d does not match its checksum", index)
+		return fatal.Corrupt(s.file, "entry %d does not match its checksum", index)
 	}
 	if l.Extensions = nil; len(ext) > 0 {
 		l.Extensions = ext
@@ -166,7 +167,7 @@ func (s *store) StoreLog(l *raft.Log) error { return s.StoreLogs([]*raft.Log{l})
 
 // StoreLogs stores records with their checksums. The first error latches.
 func (s *store) StoreLogs(logs []*raft.Log) error {
-	if err := s.latch.failed(); err != nil {
+	if err := s.latch.Failed(); err != nil {
 		return err
 	}
 	copies := make([]raft.Log, len(logs))
@@ -178,7 +179,7 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 	}
 	defer s.writes.begin()()
 	if err := s.logs.StoreLogs(out); err != nil {
-		return s.latch.fail(s.writeError("entries", err))
+		return s.latch.Fail(s.writeError("entries", err))
 	}
 	for _, l := range logs {
 		s.note(l)
@@ -189,12 +190,12 @@ func (s *store) StoreLogs(logs []*raft.Log) error {
 
 // DeleteRange removes records, ends included.
 func (s *store) DeleteRange(low, high uint64) error {
-	if err := s.latch.failed(); err != nil {
+	if err := s.latch.Failed(); err != nil {
 		return err
 	}
 	defer s.writes.begin()()
 	if err := s.logs.DeleteRange(low, high); err != nil {
-		return s.latch.fail(s.writeError("a removal", err))
+		return s.latch.Fail(s.writeError("a removal", err))
 	}
 	return nil
 }
@@ -206,19 +207,19 @@ func (s *store) FirstIndex() (uint64, error) { return s.edge(s.logs.FirstIndex) 
 func (s *store) LastIndex() (uint64, error) { return s.edge(s.logs.LastIndex) }
 
 func (s *store) edge(read func() (uint64, error)) (uint64, error) {
-	if err := s.latch.failed(); err != nil {
+	if err := s.latch.Failed(); err != nil {
 		return 0, err
 	}
 	i, err := read()
 	if err != nil {
-		return 0, s.latch.fail(corrupt(s.file, "first or last index: %w", err))
+		return 0, s.latch.Fail(fatal.Corrupt(s.file, "first or last index: %w", err))
 	}
 	return i, nil
 }
 
 // Set stores a value with its checksum. The first error latches.
 func (s *store) Set(key, value []byte) error {
-	if err := s.latch.failed(); err != nil {
+	if err := s.latch.Failed(); err != nil {
 		return s.stop(err)
 	}
 	stored := append(binary.BigEndian.AppendUint64(make([]byte, 0, sumSize+len(value)), s.sumValue(key, value)), value...)
@@ -233,7 +234,7 @@ var errNotFound = errors.New("not found") // the text is what raft compares with
 
 // Get reads and verifies a value.
 func (s *store) Get(key []byte) ([]byte, error) {
-	if err := s.latch.failed(); err != nil {
+	if err := s.latch.Failed(); err != nil {
 		return nil, s.stop(err)
 	}
 	stored, err := s.stable.Get(key)
@@ -241,10 +242,10 @@ func (s *store) Get(key []byte) ([]byte, error) {
 		return nil, errNotFound
 	}
 	if err != nil {
-		return nil, s.stop(corrupt(s.file, "key %s: %w", key, err))
+		return nil, s.stop(fatal.Corrupt(s.file, "key %s: %w", key, err))
 	}
 	if len(stored) < sumSize || binary.BigEndian.Uint64(stored) != s.sumValue(key, stored[sumSize:]) {
-		return nil, s.stop(corrupt(s.file, "the value of %s does not match its checksum", key))
+		return nil, s.stop(fatal.Corrupt(s.file, "the value of %s does not match its checksum", key))
 	}
 	return stored[sumSize:], nil
 }
@@ -261,7 +262,7 @@ func (s *store) GetUint64(key []byte) (uint64, error) {
 		return 0, err
 	}
 	if len(v) != 8 {
-		return 0, s.stop(corrupt(s.file, "the value of %s has %d bytes instead of 8", key, len(v)))
+		return 0, s.stop(fatal.Corrupt(s.file, "the value of %s has %d bytes instead of 8", key, len(v)))
 	}
 	return binary.BigEndian.Uint64(v), nil
 }
@@ -287,7 +288,7 @@ func (s *store) verify(snapshot uint64) error {
 		_, err = s.Get(keyVoteFor)
 	}
 	if errors.Is(err, errNotFound) {
-		return corrupt(s.file, "term or vote is missing: this member could vote twice")
+		return fatal.Corrupt(s.file, "term or vote is missing: this member could vote twice")
 	}
 	if err != nil {
 		return err
@@ -301,7 +302,7 @@ func (s *store) verify(snapshot uint64) error {
 		return err
 	}
 	if last > snapshot && first > snapshot+1 {
-		return corrupt(s.file, "the log begins at %d, the newest snapshot ends at %d: entries between them are missing", first, snapshot)
+		return fatal.Corrupt(s.file, "the log begins at %d, the newest snapshot ends at %d: entries between them are missing", first, snapshot)
 	}
 	var before uint64
 	for i := first; i <= last && last > 0; i++ {
@@ -314,7 +315,7 @@ func (s *store) verify(snapshot uint64) error {
 			return err
 		}
 		if l.Term < before || l.Term > term {
-			return corrupt(s.file, "entry %d has term %d, after %d and with %d as the newest", i, l.Term, before, term)
+			return fatal.Corrupt(s.file, "entry %d has term %d, after %d and with %d as the newest", i, l.Term, before, term)
 		}
 		before = l.Term
 		s.note(&l)

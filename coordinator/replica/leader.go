@@ -22,7 +22,7 @@ func (r *Replica) Leading() (term uint64, ok bool) {
 	r.lead.mu.Lock()
 	term = r.lead.leads
 	r.lead.mu.Unlock()
-	if term == 0 || r.latch.failed() != nil || r.raft.State() != raft.Leader || r.raft.CurrentTerm() != term {
+	if term == 0 || r.latch.Failed() != nil || r.raft.State() != raft.Leader || r.raft.CurrentTerm() != term {
 		return 0, false
 	}
 	return term, true
@@ -62,7 +62,7 @@ func (r *Replica) runLead(ctx context.Context) error {
 		case <-r.raft.LeaderCh(): // its value may be old: raft is asked below
 		}
 		r.setLead(0)
-		for r.raft.State() == raft.Leader && ctx.Err() == nil && r.latch.failed() == nil {
+		for r.raft.State() == raft.Leader && ctx.Err() == nil && r.latch.Failed() == nil {
 			term := r.raft.CurrentTerm()
 			if _, err := r.submit(ctx, entryCommands, nil, 0); err != nil {
 				select { // deposed or stopping, as the loop will find; or the queue is full

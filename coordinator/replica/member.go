@@ -15,6 +15,7 @@ import (
 	bolt "go.etcd.io/bbolt"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -98,7 +99,7 @@ func Rejoin(cfg Config) error {
 // create makes an empty member and lets fill write its first records.
 func create(cfg Config, fill func(*store) error) error {
 	const op = "create member"
-	s := &store{cluster: cfg.Cluster, member: cfg.Member, latch: newLatch(cfg.Log), file: "memory"}
+	s := &store{cluster: cfg.Cluster, member: cfg.Member, latch: fatal.NewLatch(cfg.Log, func() {}), file: "memory"}
 	if m := cfg.Memory; m != nil {
 		if m.made {
 			return fault.New(fault.Exists, op, "the memory holds a member already")
@@ -144,7 +145,7 @@ func readMember(dir string) (membership, error) {
 	}
 	var m membership
 	if err != nil || json.Unmarshal(raw, &m) != nil || m.Cluster == "" || m.Member == "" {
-		return membership{}, corrupt(path, "it does not name a member: %w", errors.Join(err, errors.New("bad content")))
+		return membership{}, fatal.Corrupt(path, "it does not name a member: %w", errors.Join(err, errors.New("bad content")))
 	}
 	return m, nil
 }
@@ -196,7 +197,7 @@ func openDisk(cfg Config) (*disk, error) {
 	d := &disk{path: filepath.Join(cfg.Dir, logFile), snapshots: filepath.Join(cfg.Dir, snapshotDir)}
 	f, err := os.Open(d.path)
 	if err != nil {
-		return nil, corrupt(d.path, "%w", err)
+		return nil, fatal.Corrupt(d.path, "%w", err)
 	}
 	err = errors.Join(lockFile(f), f.Chmod(0o600))
 	if err == nil {
@@ -207,7 +208,7 @@ func openDisk(cfg Config) (*disk, error) {
 		return nil, err
 	}
 	if d.bolt, err = openBolt(d.path); err != nil {
-		return nil, corrupt(d.path, "%w", err)
+		return nil, fatal.Corrupt(d.path, "%w", err)
 	}
 	return d, nil
 }
@@ -295,8 +296,8 @@ func (r *Replica) caughtUp(ctx context.Context, id string) error {
 		case <-time.After(r.cfg.Election): // without others nobody acknowledges anything
 		case <-ctx.Done():
 			return fault.New(fault.Timeout, "add coordinator", "%s has not caught up yet: it has %d of %d entries", id, a.match, r.raft.CommitIndex())
-		case <-r.latch.fired:
-			return fault.New(fault.Unavailable, "add coordinator", "%w", r.latch.failed())
+		case <-r.latch.Fired():
+			return fault.New(fault.Unavailable, "add coordinator", "%w", r.latch.Failed())
 		case <-r.ended:
 			return fault.New(fault.Unavailable, "add coordinator", "%w", errClosed)
 		}
@@ -324,7 +325,7 @@ func (r *Replica) RemoveServer(ctx context.Context, id string) error {
 }
 
 func (r *Replica) change(ctx context.Context, op string, call func(time.Duration) raft.IndexFuture) error {
-	if err := r.latch.failed(); err != nil {
+	if err := r.latch.Failed(); err != nil {
 		return fault.New(fault.Unavailable, op, "%w", err)
 	}
 	if r.raft.State() != raft.Leader {
@@ -349,8 +350,8 @@ func (r *Replica) change(ctx context.Context, op string, call func(time.Duration
 		return r.settle(ctx, index)
 	case <-ctx.Done():
 		return unknown(ctx.Err())
-	case <-r.latch.fired:
-		return unknown(r.latch.failed())
+	case <-r.latch.Fired():
+		return unknown(r.latch.Failed())
 	}
 }
 
@@ -372,7 +373,7 @@ func (r *Replica) settle(ctx context.Context, index uint64) error {
 			return nil // committed all the same
 		case <-ctx.Done():
 			return nil
-		case <-r.latch.fired:
+		case <-r.latch.Fired():
 			return nil
 		}
 	}

@@ -58,7 +58,7 @@ func (r *Replica) Propose(ctx context.Context, commands ...command.Command) ([]c
 // submit queues the content of an entry, or of a part of one, and waits for the answer of n results.
 func (r *Replica) submit(ctx context.Context, holds byte, data []byte, n int) (answer, error) {
 	const op = "propose"
-	if err := r.latch.failed(); err != nil {
+	if err := r.latch.Failed(); err != nil {
 		return answer{}, fault.New(fault.Unavailable, op, "%w", err)
 	}
 	if r.raft.State() != raft.Leader {
@@ -78,8 +78,8 @@ func (r *Replica) submit(ctx context.Context, holds byte, data []byte, n int) (a
 		return a, a.err
 	case <-ctx.Done():
 		gone = ctx.Err()
-	case <-r.latch.fired:
-		gone = r.latch.failed()
+	case <-r.latch.Fired():
+		gone = r.latch.Failed()
 	case <-r.ended:
 		gone = errClosed
 	}

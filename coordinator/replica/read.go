@@ -20,7 +20,7 @@ const maxReads = 16384
 // members answer. Calls that wait at the same time share one round of heartbeats.
 func (r *Replica) ReadIndex(ctx context.Context) (uint64, error) {
 	const op = "read"
-	if err := r.latch.failed(); err != nil {
+	if err := r.latch.Failed(); err != nil {
 		return 0, fault.New(fault.Unavailable, op, "%w", err)
 	}
 	if r.raft.State() != raft.Leader {
@@ -90,8 +90,8 @@ func (r *Replica) readRound(ctx context.Context) (uint64, error) {
 		case <-wake:
 		case <-ctx.Done():
 			return 0, r.readTimeout()
-		case <-r.latch.fired:
-			return 0, fault.New(fault.Unavailable, op, "%w", r.latch.failed())
+		case <-r.latch.Fired():
+			return 0, fault.New(fault.Unavailable, op, "%w", r.latch.Failed())
 		}
 	}
 	index := r.store.visible(r.raft.CommitIndex())
@@ -115,8 +115,8 @@ func (r *Replica) readRound(ctx context.Context) (uint64, error) {
 			r.raft.VerifyLeader()
 		case <-ctx.Done():
 			return 0, r.readTimeout()
-		case <-r.latch.fired:
-			return 0, fault.New(fault.Unavailable, op, "%w", r.latch.failed())
+		case <-r.latch.Fired():
+			return 0, fault.New(fault.Unavailable, op, "%w", r.latch.Failed())
 		}
 	}
 }
@@ -138,8 +138,8 @@ func (r *Replica) WaitApplied(ctx context.Context, index uint64) error {
 		case <-ctx.Done():
 			applied := r.fsm.index()
 			return fault.New(fault.Timeout, "wait for the log", "index %d is applied, %d is needed: %w", applied, index, ctx.Err())
-		case <-r.latch.fired:
-			return fault.New(fault.Unavailable, "wait for the log", "%w", r.latch.failed())
+		case <-r.latch.Fired():
+			return fault.New(fault.Unavailable, "wait for the log", "%w", r.latch.Failed())
 		case <-r.ended:
 			return fault.New(fault.Unavailable, "wait for the log", "%w", errClosed)
 		}

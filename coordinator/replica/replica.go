@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -24,7 +25,7 @@ const stopTimeout = 5 * time.Second
 type Replica struct {
 	cfg    Config
 	log    *slog.Logger
-	latch  *latch
+	latch  *fatal.Latch
 	store  *store
 	disk   *disk // nil in memory
 	snaps  *watchedSnapshots
@@ -64,13 +65,14 @@ func Open(cfg Config) (_ *Replica, err error) {
 		return nil, err
 	}
 	r := &Replica{
-		cfg: cfg, log: cfg.Log, latch: newLatch(cfg.Log),
+		cfg: cfg, log: cfg.Log,
 		queue: make(chan *proposal, maxWaiting), landed: make(chan struct{}, maxEntriesAhead), ahead: make(chan batch, maxEntriesAhead),
 		reads: make(chan chan readAnswer, maxReads), observed: make(chan raft.Observation, 16), ended: make(chan struct{}),
 		hungUp:  make(chan string, 1),
 		lead:    leadership{moved: make(chan struct{})},
 		ballots: newBallots(cfg.Member), ballotsMoved: make(chan struct{}, 1),
 	}
+	r.latch = fatal.NewLatch(cfg.Log, r.cutOff)
 	defer func() {
 		if err != nil {
 			r.release()
@@ -88,7 +90,6 @@ func Open(cfg Config) (_ *Replica, err error) {
 	if err := r.openTransport(); err != nil {
 		return nil, err
 	}
-	r.latch.close = r.trans.close
 	return r, r.start()
 }
 
@@ -163,8 +164,8 @@ func (r *Replica) start() (err error) {
 		if p := recover(); p != nil {
 			err = fault.New(fault.Internal, "start raft", "panic: %v", p)
 		}
-		if err != nil && r.latch.failed() != nil {
-			err = r.latch.err.Load().Err
+		if stop := (*fatal.Error)(nil); errors.As(r.latch.Failed(), &stop) && err != nil {
+			err = stop.Err
 		}
 	}()
 	logs, err := raft.NewLogCache(logCacheEntries, r.store)
@@ -189,7 +190,7 @@ func (r *Replica) start() (err error) {
 }
 
 // Run serves until the context ends, then stops in order: leadership is handed on, entries on their way are answered.
-// A *Fatal is returned at once, when this member must not go on: the process exits with its code.
+// A *fatal.Error is returned at once, when this member must not go on: the process exits with its code.
 func (r *Replica) Run(ctx context.Context) error {
 	defer close(r.ended)
 	loops, cancel := context.WithCancel(context.WithoutCancel(ctx))
@@ -213,9 +214,9 @@ func (r *Replica) Run(ctx context.Context) error {
 	}()
 	select {
 	case <-ctx.Done():
-	case <-r.latch.fired:
+	case <-r.latch.Fired():
 		r.raft.Shutdown() // not waited for: raft may hang in a store
-		return r.latch.failed()
+		return r.latch.Failed()
 	}
 	r.HandOn()
 	cancel()
@@ -229,10 +230,10 @@ func (r *Replica) Run(ctx context.Context) error {
 	select {
 	case err := <-stopped:
 		return err
-	case <-r.latch.fired:
-		return r.latch.failed()
+	case <-r.latch.Fired():
+		return r.latch.Failed()
 	case <-time.After(stopTimeout):
-		return r.latch.fail(fault.New(fault.Timeout, "stop coordinator", "it did not stop within %v", stopTimeout))
+		return r.latch.Fail(fault.New(fault.Timeout, "stop coordinator", "it did not stop within %v", stopTimeout))
 	}
 }
 
@@ -257,11 +258,16 @@ func (r *Replica) handOn() {
 	}
 }
 
-// release closes what Open opened, raft excepted.
-func (r *Replica) release() error {
+// cutOff takes the member off its peers, once there is a way to them.
+func (r *Replica) cutOff() {
 	if r.trans != nil {
 		r.trans.close()
 	}
+}
+
+// release closes what Open opened, raft excepted.
+func (r *Replica) release() error {
+	r.cutOff()
 	if r.stream != nil {
 		_ = r.stream.Close() // closed with the transport already
 		r.stream.wait()

@@ -17,6 +17,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -201,13 +202,13 @@ func TestLeaderEndedWhileItApplied(t *testing.T) {
 			t.Fatalf("it took %v: the test shows nothing", d)
 		}
 		stop()
-		must(t, lead.latch.failed())
+		must(t, lead.latch.Failed())
 	})
 }
 
 // TestUpload: what does not follow upon the parts before it changes nothing, and says so.
 func TestUpload(t *testing.T) {
-	source := newFSM(testCluster, "", newLatch(slog.New(slog.DiscardHandler)))
+	source := newFSM(testCluster, "", fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}))
 	source.state.Apply(1, initCommand())
 	var data bytes.Buffer
 	must(t, frozen{view: source.state.View(), applied: 1}.write(&data))
@@ -247,7 +248,7 @@ func TestUpload(t *testing.T) {
 		{"another hash", []entry{{5, 2, part(1, 0, data.Bytes())}, {6, 2, done(1, 1, [32]byte{})}}, false, true},
 	} {
 		logs := map[uint64]*raft.Log{}
-		f := newFSM(testCluster, "raft.db", newLatch(slog.New(slog.DiscardHandler)))
+		f := newFSM(testCluster, "raft.db", fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}))
 		f.state.Apply(1, initCommand())
 		f.entry = func(i uint64, l *raft.Log) error {
 			if logs[i] == nil {
@@ -267,7 +268,7 @@ func TestUpload(t *testing.T) {
 		if got := f.state.View().Cluster().Generation == 2; got != c.restored {
 			t.Errorf("%s: restored %v", c.name, got)
 		}
-		if err := f.latch.failed(); (err != nil) != c.stops {
+		if err := f.latch.Failed(); (err != nil) != c.stops {
 			t.Errorf("%s: the member stops: %v", c.name, err)
 		}
 		if last := c.entries[len(c.entries)-1].index; !c.stops && f.index() != last {

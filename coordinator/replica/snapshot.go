@@ -18,6 +18,8 @@ import (
 
 	"github.com/cespare/xxhash/v2"
 	"github.com/hashicorp/raft"
+
+	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 )
 
 // A snapshot is one file: the data, then its description as JSON, then a fixed end with the length and the hashes.
@@ -34,12 +36,12 @@ const (
 // no replacement, because the log behind it may be gone and the member would come back with a hole.
 type snapshots struct {
 	dir    string
-	latch  *latch
+	latch  *fatal.Latch
 	mu     sync.Mutex
 	opened int // temporary files made by this process: makes their names unique
 }
 
-func openSnapshots(dir string, l *latch) (*snapshots, error) {
+func openSnapshots(dir string, l *fatal.Latch) (*snapshots, error) {
 	if err := privateDir(dir); err != nil {
 		return nil, err
 	}
@@ -97,7 +99,7 @@ func (s *snapshots) Open(id string) (*raft.SnapshotMeta, io.ReadCloser, error) {
 	d := xxhash.New()
 	if _, err := io.Copy(d, io.NewSectionReader(f, 0, meta.Size)); err != nil || d.Sum64() != want {
 		f.Close()
-		return nil, nil, corrupt(s.path(id), "the data of the snapshot at index %d does not match its hash", meta.Index)
+		return nil, nil, fatal.Corrupt(s.path(id), "the data of the snapshot at index %d does not match its hash", meta.Index)
 	}
 	data := io.NewSectionReader(f, 0, meta.Size)
 	return meta, snapReader{bufio.NewReaderSize(data, 256<<10), f}, nil
@@ -113,12 +115,12 @@ func (s *snapshots) path(id string) string { return filepath.Join(s.dir, id+snap
 // read opens a snapshot and verifies its description; the answered hash is that of its data.
 func (s *snapshots) read(id string) (_ *os.File, _ *raft.SnapshotMeta, sum uint64, err error) {
 	if strings.ContainsAny(id, "/\\") {
-		return nil, nil, 0, corrupt(s.dir, "a snapshot named %q", id)
+		return nil, nil, 0, fatal.Corrupt(s.dir, "a snapshot named %q", id)
 	}
 	path := s.path(id)
 	f, err := os.Open(path)
 	if err != nil {
-		return nil, nil, 0, corrupt(path, "%w", err)
+		return nil, nil, 0, fatal.Corrupt(path, "%w", err)
 	}
 	defer func() {
 		if err != nil {
@@ -127,29 +129,29 @@ func (s *snapshots) read(id string) (_ *os.File, _ *raft.SnapshotMeta, sum uint6
 	}()
 	st, err := f.Stat()
 	if err != nil {
-		return nil, nil, 0, corrupt(path, "%w", err)
+		return nil, nil, 0, fatal.Corrupt(path, "%w", err)
 	}
 	end := make([]byte, snapEnd)
 	if st.Size() < int64(snapEnd) {
-		return nil, nil, 0, corrupt(path, "it is cut short")
+		return nil, nil, 0, fatal.Corrupt(path, "it is cut short")
 	}
 	if _, err := f.ReadAt(end, st.Size()-int64(snapEnd)); err != nil {
-		return nil, nil, 0, corrupt(path, "%w", err)
+		return nil, nil, 0, fatal.Corrupt(path, "%w", err)
 	}
 	n := binary.BigEndian.Uint64(end)
 	if string(end[24:]) != snapMagic || n > uint64(st.Size()-int64(snapEnd)) || n > 1<<20 {
-		return nil, nil, 0, corrupt(path, "it has no end mark")
+		return nil, nil, 0, fatal.Corrupt(path, "it has no end mark")
 	}
 	raw := make([]byte, n)
 	if _, err := f.ReadAt(raw, st.Size()-int64(snapEnd)-int64(n)); err != nil {
-		return nil, nil, 0, corrupt(path, "%w", err)
+		return nil, nil, 0, fatal.Corrupt(path, "%w", err)
 	}
 	meta := &raft.SnapshotMeta{}
 	if xxhash.Sum64(raw) != binary.BigEndian.Uint64(end[16:]) || json.Unmarshal(raw, meta) != nil {
-		return nil, nil, 0, corrupt(path, "its description does not match its checksum")
+		return nil, nil, 0, fatal.Corrupt(path, "its description does not match its checksum")
 	}
 	if meta.ID != id || meta.Size != st.Size()-int64(snapEnd)-int64(n) {
-		return nil, nil, 0, corrupt(path, "it describes snapshot %s of %d bytes", meta.ID, meta.Size)
+		return nil, nil, 0, fatal.Corrupt(path, "it describes snapshot %s of %d bytes", meta.ID, meta.Size)
 	}
 	return f, meta, binary.BigEndian.Uint64(end[8:]), nil
 }
@@ -157,7 +159,7 @@ func (s *snapshots) read(id string) (_ *os.File, _ *raft.SnapshotMeta, sum uint6
 // Create implements raft.SnapshotStore.
 func (s *snapshots) Create(version raft.SnapshotVersion, index, term uint64, configuration raft.Configuration,
 	configurationIndex uint64, _ raft.Transport) (raft.SnapshotSink, error) {
-	if err := s.latch.failed(); err != nil {
+	if err := s.latch.Failed(); err != nil {
 		return nil, err
 	}
 	s.mu.Lock()

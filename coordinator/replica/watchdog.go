@@ -36,7 +36,7 @@ func (r *Replica) runWatchdog(ctx context.Context) error {
 		default:
 			continue
 		}
-		return r.latch.fail(err.WithHelp("the disk under %s hangs, most likely: the other members go on, and this one reads all of it again when it starts", r.store.file))
+		return r.latch.Fail(err.WithHelp("the disk under %s hangs, most likely: the other members go on, and this one reads all of it again when it starts", r.store.file))
 	}
 }
 

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 )
 
 func TestWatch(t *testing.T) {
@@ -122,7 +123,7 @@ func TestLeaderEndedWhileAMemberJoined(t *testing.T) {
 		if s, _ := lead.server(m.name); s.Suffrage != raft.Voter {
 			t.Errorf("it is %+v", s)
 		}
-		must(t, lead.latch.failed())
+		must(t, lead.latch.Failed())
 		propose(t, lead, putMember(200))
 	})
 }
@@ -176,7 +177,7 @@ func TestLeaderEndedWhileAVoterGotASnapshot(t *testing.T) {
 		propose(t, lead, putMember(200))
 		stop()
 		for _, m := range []*member{lead, late} {
-			if err := m.latch.failed(); err != nil {
+			if err := m.latch.Failed(); err != nil {
 				t.Errorf("%s ended itself: %v", m.name, err)
 			}
 		}
@@ -202,8 +203,8 @@ func TestFollowerWithAHungDiskServedOn(t *testing.T) {
 		h.mu.Unlock()
 		start := time.Now()
 		propose(t, lead, putMember(1))
-		var fatal *Fatal
-		if err := <-bad.done; !errors.As(err, &fatal) || !strings.Contains(err.Error(), "a write to memory did not end") {
+		var stop *fatal.Error
+		if err := <-bad.done; !errors.As(err, &stop) || !strings.Contains(err.Error(), "a write to memory did not end") {
 			t.Fatalf("Run returned %v", err)
 		}
 		if d := time.Since(start); d < 3*time.Second || d > 4*time.Second {

@@ -17,6 +17,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/dispatch"
 	"github.com/farrier-project/farrier/coordinator/plan"
 	"github.com/farrier-project/farrier/coordinator/replica"
+	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/rpc"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/connlimit"
@@ -64,12 +65,12 @@ const heapSlack = 64 << 20
 
 // ExitCode is how the process ends after Run.
 func ExitCode(err error) int {
-	var fatal *replica.Fatal
+	var stop *fatal.Error
 	switch {
 	case err == nil || errors.Is(err, context.Canceled):
 		return ExitOK
-	case errors.As(err, &fatal):
-		return fatal.ExitCode
+	case errors.As(err, &stop):
+		return stop.ExitCode
 	case fault.Is(err, fault.Invalid):
 		return ExitUsage
 	default:
