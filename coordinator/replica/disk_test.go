@@ -333,16 +333,6 @@ func TestBootstrapOnce(t *testing.T) {
 	if _, err := openDisk(cfg); !fault.Is(err, fault.Busy) {
 		t.Errorf("opened twice: %v", err)
 	}
-	if err := Rejoin(cfg); !fault.Is(err, fault.Busy) {
-		t.Errorf("rejoin while it runs: %v", err)
-	}
-	must(t, d.close())
-	must(t, Rejoin(cfg))
-	s, d, err := openChecked(cfg)
-	must(t, err)
-	if last, _ := s.LastIndex(); last != 0 {
-		t.Errorf("%d entries are left after rejoin", last)
-	}
 	must(t, d.close())
 }
 

@@ -210,7 +210,8 @@ func TestCorruptFollower(t *testing.T) {
 		propose(t, lead, putMember(100))
 
 		must(t, lead.RemoveServer(t.Context(), bad.name))
-		must(t, Rejoin(bad.cfg))
+		bad.cfg.Memory = NewMemory()
+		must(t, Join(bad.cfg))
 		c.start(bad)
 		must(t, lead.AddVoter(t.Context(), bad.name, bad.addr))
 		index, err := lead.ReadIndex(t.Context())

@@ -68,34 +68,6 @@ func Join(cfg Config) error {
 	return create(cfg, func(*store) error { return nil })
 }
 
-// Rejoin throws this member's copy away and makes it empty again. The caller made sure that the cluster removed the
-// member: a member that forgot its vote while it still counts could help to elect two leaders. It is then added anew.
-func Rejoin(cfg Config) error {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return err
-	}
-	if cfg.Memory != nil {
-		*cfg.Memory = *NewMemory()
-		return Join(cfg)
-	}
-	path := filepath.Join(cfg.Dir, logFile)
-	if f, err := os.Open(path); err == nil {
-		err := lockFile(f)
-		f.Close()
-		if err != nil {
-			return err
-		}
-	}
-	// The member file goes first: without it, what is left is of no member.
-	for _, name := range []string{memberFile, logFile, snapshotDir} {
-		if err := os.RemoveAll(filepath.Join(cfg.Dir, name)); err != nil {
-			return fmt.Errorf("rejoin: %w", err)
-		}
-	}
-	return Join(cfg)
-}
-
 // create makes an empty member and lets fill write its first records.
 func create(cfg Config, fill func(*store) error) error {
 	const op = "create member"
