@@ -7,14 +7,12 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
-	raftboltdb "github.com/hashicorp/raft-boltdb/v2"
-	bolt "go.etcd.io/bbolt"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/boltfile"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -95,7 +93,7 @@ func create(cfg Config, fill func(*store) error) error {
 			return fmt.Errorf("%s: %w", op, err)
 		}
 	}
-	b, err := openBolt(path)
+	b, err := boltfile.Create(path)
 	if err != nil {
 		return fault.New(fault.Internal, op, "%w", err)
 	}
@@ -103,7 +101,7 @@ func create(cfg Config, fill func(*store) error) error {
 	if err := errors.Join(s.genesis(), fill(s), b.Close()); err != nil {
 		return err
 	}
-	if err := checkBoltFile(path); err != nil { // bbolt's first pages, read back before anything depends on them
+	if err := boltfile.Check(path); err != nil { // bbolt's first pages, read back before anything depends on them
 		return err
 	}
 	return writeMember(cfg.Dir, membership{Cluster: cfg.Cluster, Member: cfg.Member})
@@ -150,7 +148,7 @@ func writeMember(dir string, m membership) error {
 // disk is the open files of a member.
 type disk struct {
 	path, snapshots string
-	bolt            *raftboltdb.BoltStore
+	bolt            *boltfile.File
 }
 
 // openDisk opens a member's directory, after the log file was verified as a whole.
@@ -167,46 +165,13 @@ func openDisk(cfg Config) (*disk, error) {
 		return nil, err
 	}
 	d := &disk{path: filepath.Join(cfg.Dir, logFile), snapshots: filepath.Join(cfg.Dir, snapshotDir)}
-	f, err := os.Open(d.path)
-	if err != nil {
-		return nil, fatal.Corrupt(d.path, "%w", err)
-	}
-	err = errors.Join(lockFile(f), f.Chmod(0o600))
-	if err == nil {
-		err = checkBoltFile(d.path)
-	}
-	f.Close()
-	if err != nil {
+	if d.bolt, err = boltfile.Open(d.path); err != nil {
 		return nil, err
-	}
-	if d.bolt, err = openBolt(d.path); err != nil {
-		return nil, fatal.Corrupt(d.path, "%w", err)
 	}
 	return d, nil
 }
 
 func (d *disk) close() error { return d.bolt.Close() }
-
-// lockFile fails with fault.Busy when another process has the log open. The lock ends with the file.
-func lockFile(f *os.File) error {
-	if err := syscall.Flock(int(f.Fd()), syscall.LOCK_EX|syscall.LOCK_NB); err != nil {
-		return fault.New(fault.Busy, "open "+f.Name(), "another process uses it: %w", err).
-			WithHelp("stop the other coordinator first")
-	}
-	return nil
-}
-
-// openBolt opens the log. The freelist is not written: it would be rewritten as a whole in each commit after a burst.
-func openBolt(path string) (_ *raftboltdb.BoltStore, err error) {
-	defer func() {
-		if p := recover(); p != nil {
-			err = fmt.Errorf("bbolt: %v", p)
-		}
-	}()
-	return raftboltdb.New(raftboltdb.Options{Path: path, BoltOptions: &bolt.Options{
-		Timeout: time.Second, NoFreelistSync: true, FreelistType: bolt.FreelistMapType,
-	}})
-}
 
 // privateDir makes a directory that only this user can enter.
 func privateDir(dir string) error {

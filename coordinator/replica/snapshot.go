@@ -256,6 +256,30 @@ func (s *snapshots) reap() error {
 	return nil
 }
 
+// The log's pages are given back when in one look no more entries than these have come; ticks alone are 40.
+const (
+	pagesLook = 10 * time.Second
+	pagesRest = 200
+)
+
+// runPages gives the log's pages back whenever the log is at rest.
+func (r *Replica) runPages(ctx context.Context) {
+	t := time.NewTicker(pagesLook)
+	defer t.Stop()
+	last := r.raft.LastIndex()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-t.C:
+		}
+		was := last
+		if last = r.raft.LastIndex(); last-was <= pagesRest {
+			r.disk.bolt.ReturnPages()
+		}
+	}
+}
+
 // snapshotLook is how often the log's growth is looked at.
 const snapshotLook = 5 * time.Second
 

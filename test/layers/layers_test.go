@@ -51,6 +51,7 @@ var table = []rule{ // read-only
 	{"coordinator/state", []string{"coordinator/canon", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "coordinator/table", "pkg/fault", "pkg/step"}},
 	{"coordinator/plan", []string{"coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "coordinator/state", "pkg/fault", "pkg/step"}},
 	{"coordinator/replica", []string{"coordinator/command", "coordinator/replica/", "coordinator/state", "pkg/"}},
+	{"coordinator/replica/boltfile", []string{"coordinator/replica/fatal", "pkg/fault"}},
 	{"coordinator/replica/fatal", []string{"pkg/fault"}},
 	{"coordinator/dispatch", []string{"api/gen/", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/plan", "coordinator/state", "pkg/"}},
 	{"coordinator/rpc", []string{"api/gen/", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/plan", "coordinator/ring", "coordinator/state", "pkg/"}},
@@ -92,7 +93,7 @@ var table = []rule{ // read-only
 // only lists modules, with all that lies below them, that no other rooms may import than these, written as in rule.
 var only = map[string][]string{ // read-only
 	"github.com/hashicorp/raft":           {"coordinator/replica", "coordinator/replica/"},
-	"github.com/hashicorp/raft-boltdb/v2": {"coordinator/replica"},
+	"github.com/hashicorp/raft-boltdb/v2": {"coordinator/replica/boltfile"},
 	"github.com/pin/tftp/v3":              {"agent/tftp"},
 	"github.com/stmcginnis/gofish":        {"agent/bmc/redfish"},
 	"github.com/insomniacslk/dhcp":        {"agent/dhcp", "ramdisk-agent/pid1"}, // the ramdisk is a DHCP client

@@ -1,46 +1,24 @@
-package replica
+package boltfile
 
 import (
 	"bufio"
-	"context"
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 )
 
 // bbolt maps its file, and every page that it read or wrote stays resident: after an import the log takes as much memory
 // as it has bytes, though nobody reads it again. At rest the pages are given back.
-const (
-	pagesLook  = 10 * time.Second
-	pagesRest  = 200     // entries in one look; ticks alone are 40
-	pagesLeast = 4 << 20 // bytes that are resident; less is not worth it
-)
 
-// runPages gives the log's pages back whenever the log is at rest.
-func (r *Replica) runPages(ctx context.Context) {
-	t := time.NewTicker(pagesLook)
-	defer t.Stop()
-	last := r.raft.LastIndex()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-t.C:
-		}
-		was := last
-		if last = r.raft.LastIndex(); last-was <= pagesRest {
-			returnPages(r.store.file)
-		}
-	}
-}
+// pagesLeast is how many resident bytes of a mapping are worth it.
+const pagesLeast = 4 << 20
 
-// returnPages asks the kernel to reclaim the mapped pages of a file. The advice changes no memory, so that it does not
-// matter when bbolt maps anew meanwhile; a kernel that does not take it (before Linux 5.4) keeps the pages.
-func returnPages(path string) {
-	for _, m := range mappings(path) {
+// ReturnPages asks the kernel to reclaim the mapped pages of the file: for when it is at rest. The advice changes no memory, so
+// that it does not matter when bbolt maps anew meanwhile; a kernel that does not take it (before Linux 5.4) keeps the pages.
+func (f *File) ReturnPages() {
+	for _, m := range mappings(f.path) {
 		if m.resident >= pagesLeast {
 			_, _, _ = unix.Syscall(unix.SYS_MADVISE, m.start, m.size, unix.MADV_PAGEOUT)
 		}

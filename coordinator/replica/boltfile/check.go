@@ -1,4 +1,4 @@
-package replica
+package boltfile
 
 import (
 	"bytes"
@@ -16,29 +16,28 @@ import (
 // goroutine of bbolt's own or never end, and a damaged newer meta page silently brings the older state back, a
 // forgotten vote included. So the file's tree is walked here first. The layout is bbolt's (page.go, meta.go).
 const (
-	boltMagic      = 0xED0CDAED
-	boltVersion    = 2
-	boltHeader     = 16 // of a page: id, flags, count, overflow
-	boltElement    = 16 // of a branch or leaf element
-	boltMetaSize   = 64 // with its checksum, after the page header
-	boltBranch     = 0x01
-	boltLeaf       = 0x02
-	boltFreelist   = 0x10
-	boltSubBucket  = 0x01
-	boltNoFreelist = ^uint64(0)
-	boltMaxDepth   = 64
-	boltMaxBuckets = 64
+	magic      = 0xED0CDAED
+	version    = 2
+	header     = 16 // of a page: id, flags, count, overflow
+	element    = 16 // of a branch or leaf element
+	metaSize   = 64 // with its checksum, after the page header
+	branch     = 0x01
+	leaf       = 0x02
+	freelist   = 0x10
+	subBucket  = 0x01
+	noFreelist = ^uint64(0)
+	maxDepth   = 64
+	maxBuckets = 64
 )
 
-type boltMeta struct {
+type meta struct {
 	pageSize             uint32
 	root, freelist, high uint64
 	txid                 uint64
 }
 
-// checkBoltFile fails unless the file at rest is a whole bbolt database. Errors are fault.Corrupt. The file must
-// not be open.
-func checkBoltFile(path string) error {
+// Check fails unless the file at rest is a whole bbolt database. Errors are fault.Corrupt. The file must not be open.
+func Check(path string) error {
 	f, err := os.Open(path)
 	if err != nil {
 		return fatal.Corrupt(path, "%w", err)
@@ -48,49 +47,49 @@ func checkBoltFile(path string) error {
 	if err != nil {
 		return fatal.Corrupt(path, "%w", err)
 	}
-	w := &boltWalk{path: path, file: f, size: st.Size(), seen: map[uint64]bool{}}
+	w := &walk{path: path, file: f, size: st.Size(), seen: map[uint64]bool{}}
 	m, err := w.metas()
 	if err != nil {
 		return err
 	}
 	w.meta = m
 	w.seen[0], w.seen[1] = true, true
-	if m.freelist != boltNoFreelist {
+	if m.freelist != noFreelist {
 		if p, err := w.page(m.freelist, "freelist"); err != nil {
 			return err
-		} else if flags := binary.LittleEndian.Uint16(p[8:]); flags != boltFreelist {
+		} else if flags := binary.LittleEndian.Uint16(p[8:]); flags != freelist {
 			return fatal.Corrupt(path, "page %d is not the freelist (flags %#x)", m.freelist, flags)
 		}
 	}
 	return w.bucket(m.root, 0)
 }
 
-type boltWalk struct {
+type walk struct {
 	path    string
 	file    *os.File
 	size    int64
-	meta    boltMeta
+	meta    meta
 	seen    map[uint64]bool
 	buckets int
 }
 
 // metas reads both meta pages and answers the newer one.
-func (w *boltWalk) metas() (boltMeta, error) {
-	var m [2]boltMeta
+func (w *walk) metas() (meta, error) {
+	var m [2]meta
 	size := int64(os.Getpagesize())
 	for i := range m {
-		raw := make([]byte, boltHeader+boltMetaSize)
+		raw := make([]byte, header+metaSize)
 		if _, err := w.file.ReadAt(raw, int64(i)*size); err != nil {
-			return boltMeta{}, fatal.Corrupt(w.path, "meta page %d: %w", i, noEOF(err))
+			return meta{}, fatal.Corrupt(w.path, "meta page %d: %w", i, noEOF(err))
 		}
-		raw = raw[boltHeader:]
+		raw = raw[header:]
 		h := fnv.New64a()
-		h.Write(raw[:boltMetaSize-8])
+		h.Write(raw[:metaSize-8])
 		le := binary.LittleEndian
-		if le.Uint32(raw) != boltMagic || le.Uint32(raw[4:]) != boltVersion || le.Uint64(raw[56:]) != h.Sum64() {
-			return boltMeta{}, fatal.Corrupt(w.path, "meta page %d does not match its checksum: the last commit, a vote perhaps, may be lost", i)
+		if le.Uint32(raw) != magic || le.Uint32(raw[4:]) != version || le.Uint64(raw[56:]) != h.Sum64() {
+			return meta{}, fatal.Corrupt(w.path, "meta page %d does not match its checksum: the last commit, a vote perhaps, may be lost", i)
 		}
-		m[i] = boltMeta{pageSize: le.Uint32(raw[8:]), root: le.Uint64(raw[16:]), freelist: le.Uint64(raw[32:]), high: le.Uint64(raw[40:]), txid: le.Uint64(raw[48:])}
+		m[i] = meta{pageSize: le.Uint32(raw[8:]), root: le.Uint64(raw[16:]), freelist: le.Uint64(raw[32:]), high: le.Uint64(raw[40:]), txid: le.Uint64(raw[48:])}
 		if i == 0 {
 			size = int64(m[0].pageSize)
 		}
@@ -100,7 +99,7 @@ func (w *boltWalk) metas() (boltMeta, error) {
 		old, cur = cur, old
 	}
 	if cur.txid != old.txid+1 || cur.pageSize != old.pageSize {
-		return boltMeta{}, fatal.Corrupt(w.path, "the meta pages have transactions %d and %d, which are not adjacent", old.txid, cur.txid)
+		return meta{}, fatal.Corrupt(w.path, "the meta pages have transactions %d and %d, which are not adjacent", old.txid, cur.txid)
 	}
 	return cur, nil
 }
@@ -113,12 +112,12 @@ func noEOF(err error) error {
 }
 
 // page reads a page with its overflow, once.
-func (w *boltWalk) page(id uint64, what string) ([]byte, error) {
+func (w *walk) page(id uint64, what string) ([]byte, error) {
 	size := int64(w.meta.pageSize)
 	if id >= w.meta.high || id > uint64(w.size/size) {
 		return nil, fatal.Corrupt(w.path, "%s page %d is past the end (%d pages)", what, id, w.meta.high)
 	}
-	head := make([]byte, boltHeader)
+	head := make([]byte, header)
 	if _, err := w.file.ReadAt(head, int64(id)*size); err != nil {
 		return nil, fatal.Corrupt(w.path, "page %d: %w", id, noEOF(err))
 	}
@@ -142,23 +141,23 @@ func (w *boltWalk) page(id uint64, what string) ([]byte, error) {
 	return p, nil
 }
 
-func (w *boltWalk) bucket(root uint64, level int) error {
-	if w.buckets++; w.buckets > boltMaxBuckets || level > 4 {
+func (w *walk) bucket(root uint64, level int) error {
+	if w.buckets++; w.buckets > maxBuckets || level > 4 {
 		return fatal.Corrupt(w.path, "too many buckets")
 	}
 	return w.tree(root, nil, nil, 0, level)
 }
 
 // tree walks a page and what is below it. Its keys must be in [low, high); a nil bound is none.
-func (w *boltWalk) tree(id uint64, low, high []byte, depth, level int) error {
-	if depth > boltMaxDepth {
+func (w *walk) tree(id uint64, low, high []byte, depth, level int) error {
+	if depth > maxDepth {
 		return fatal.Corrupt(w.path, "page %d is too deep", id)
 	}
 	p, err := w.page(id, "tree")
 	if err != nil {
 		return err
 	}
-	if binary.LittleEndian.Uint16(p[8:]) != boltBranch {
+	if binary.LittleEndian.Uint16(p[8:]) != branch {
 		return w.leaf(id, p, low, high, level)
 	}
 	keys, ids, err := w.branch(id, p, low, high)
@@ -177,16 +176,16 @@ func (w *boltWalk) tree(id uint64, low, high []byte, depth, level int) error {
 	return nil
 }
 
-func (w *boltWalk) branch(id uint64, p, low, high []byte) (keys [][]byte, ids []uint64, err error) {
+func (w *walk) branch(id uint64, p, low, high []byte) (keys [][]byte, ids []uint64, err error) {
 	n := int(binary.LittleEndian.Uint16(p[10:]))
-	if n == 0 || boltHeader+n*boltElement > len(p) {
+	if n == 0 || header+n*element > len(p) {
 		return nil, nil, fatal.Corrupt(w.path, "branch page %d has %d elements", id, n)
 	}
 	for i := range n {
-		at := boltHeader + i*boltElement
+		at := header + i*element
 		pos, size := uint64(binary.LittleEndian.Uint32(p[at:])), uint64(binary.LittleEndian.Uint32(p[at+4:]))
 		from := uint64(at) + pos
-		if from+size > uint64(len(p)) || pos < uint64((n-i)*boltElement) {
+		if from+size > uint64(len(p)) || pos < uint64((n-i)*element) {
 			return nil, nil, fatal.Corrupt(w.path, "branch page %d, element %d is out of bounds", id, i)
 		}
 		keys = append(keys, p[from:from+size])
@@ -195,25 +194,25 @@ func (w *boltWalk) branch(id uint64, p, low, high []byte) (keys [][]byte, ids []
 	return keys, ids, w.sorted(id, keys, low, high)
 }
 
-func (w *boltWalk) leaf(id uint64, p, low, high []byte, level int) error {
-	if flags := binary.LittleEndian.Uint16(p[8:]); flags != boltLeaf {
+func (w *walk) leaf(id uint64, p, low, high []byte, level int) error {
+	if flags := binary.LittleEndian.Uint16(p[8:]); flags != leaf {
 		return fatal.Corrupt(w.path, "page %d is neither branch nor leaf (flags %#x)", id, flags)
 	}
 	n := int(binary.LittleEndian.Uint16(p[10:]))
-	if boltHeader+n*boltElement > len(p) {
+	if header+n*element > len(p) {
 		return fatal.Corrupt(w.path, "leaf page %d has %d elements", id, n)
 	}
 	var keys [][]byte
 	for i := range n {
-		at := boltHeader + i*boltElement
+		at := header + i*element
 		flags, pos := binary.LittleEndian.Uint32(p[at:]), uint64(binary.LittleEndian.Uint32(p[at+4:]))
 		ksize, vsize := uint64(binary.LittleEndian.Uint32(p[at+8:])), uint64(binary.LittleEndian.Uint32(p[at+12:]))
 		from := uint64(at) + pos
-		if from+ksize+vsize > uint64(len(p)) || pos < uint64((n-i)*boltElement) || flags > boltSubBucket {
+		if from+ksize+vsize > uint64(len(p)) || pos < uint64((n-i)*element) || flags > subBucket {
 			return fatal.Corrupt(w.path, "leaf page %d, element %d is out of bounds", id, i)
 		}
 		keys = append(keys, p[from:from+ksize])
-		if flags == boltSubBucket {
+		if flags == subBucket {
 			if err := w.sub(id, p[from+ksize:from+ksize+vsize], level); err != nil {
 				return err
 			}
@@ -223,20 +222,20 @@ func (w *boltWalk) leaf(id uint64, p, low, high []byte, level int) error {
 }
 
 // sub walks a bucket within a leaf: its root page, or the small page that follows its header.
-func (w *boltWalk) sub(id uint64, value []byte, level int) error {
+func (w *walk) sub(id uint64, value []byte, level int) error {
 	if len(value) < 16 {
 		return fatal.Corrupt(w.path, "leaf page %d has a cut bucket", id)
 	}
 	if root := binary.LittleEndian.Uint64(value); root != 0 {
 		return w.bucket(root, level+1)
 	}
-	if len(value) < 16+boltHeader {
+	if len(value) < 16+header {
 		return fatal.Corrupt(w.path, "leaf page %d has a cut bucket", id)
 	}
 	return w.leaf(id, value[16:], nil, nil, level+1)
 }
 
-func (w *boltWalk) sorted(id uint64, keys [][]byte, low, high []byte) error {
+func (w *walk) sorted(id uint64, keys [][]byte, low, high []byte) error {
 	ok := slices.IsSortedFunc(keys, bytes.Compare)
 	for i := 1; i < len(keys) && ok; i++ {
 		ok = !bytes.Equal(keys[i-1], keys[i])

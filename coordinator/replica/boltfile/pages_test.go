@@ -1,4 +1,4 @@
-package replica
+package boltfile
 
 import (
 	"os"
@@ -44,7 +44,7 @@ func TestReturnPages(t *testing.T) {
 	if len(before) != 1 || before[0].size != uintptr(len(content)) || before[0].resident != len(content) {
 		t.Fatalf("the mapping is %+v", before)
 	}
-	returnPages(path)
+	(&File{path: path}).ReturnPages()
 	if after := mappings(path); len(after) != 1 || after[0].resident > before[0].resident {
 		t.Errorf("the mapping is %+v, it was %+v", after, before)
 	}
