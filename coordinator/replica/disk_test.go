@@ -17,6 +17,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
+	"github.com/farrier-project/farrier/coordinator/replica/logstore"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -26,13 +27,14 @@ func diskConfig(t *testing.T) Config {
 }
 
 // openChecked opens a member's log as Open does, up to raft.
-func openChecked(cfg Config) (*store, *disk, error) {
+func openChecked(cfg Config) (*logstore.Store, *disk, error) {
 	d, err := openDisk(cfg)
 	if err != nil {
 		return nil, nil, err
 	}
-	s := &store{cluster: cfg.Cluster, member: cfg.Member, latch: fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}), file: d.path, logs: d.bolt, stable: d.bolt}
-	if err := s.verify(0); err != nil {
+	s := logstore.New(logstore.Options{Cluster: cfg.Cluster, Member: cfg.Member, Latch: fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}),
+		File: d.path, Logs: d.bolt, Stable: d.bolt})
+	if err := s.Verify(0); err != nil {
 		return nil, nil, errors.Join(err, d.close())
 	}
 	return s, d, nil
@@ -45,7 +47,7 @@ func fillLog(t *testing.T, cfg Config, last uint64) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := s.SetUint64(keyTerm, 3); err != nil {
+	if err := s.SetTerm(3); err != nil {
 		t.Fatal(err)
 	}
 	for i := uint64(3); i <= last; i += 50 {
@@ -121,12 +123,12 @@ func checkAdvice(t *testing.T, err error, path string) {
 	}
 }
 
-func checkWhole(t *testing.T, s *store, last uint64, at int) {
+func checkWhole(t *testing.T, s *logstore.Store, last uint64, at int) {
 	t.Helper()
 	if got, err := s.LastIndex(); err != nil || got != last {
 		t.Fatalf("flip at %d: silent loss: last index %d, %v", at, got, err)
 	}
-	if got, err := s.GetUint64(keyTerm); err != nil || got != 3 {
+	if got, err := s.GetUint64([]byte("CurrentTerm")); err != nil || got != 3 {
 		t.Fatalf("flip at %d: silent change of the term to %d, %v", at, got, err)
 	}
 	for i := uint64(3); i <= last; i++ {
@@ -180,82 +182,6 @@ func TestTruncationsAndSwappedPages(t *testing.T) {
 	}
 }
 
-func TestVerifyRefuses(t *testing.T) {
-	for _, c := range []struct {
-		name     string
-		snapshot uint64
-		break_   func(t *testing.T, s *store)
-		want     string
-	}{
-		{"a gap", 0, func(t *testing.T, s *store) { must(t, s.logs.DeleteRange(7, 7)) }, "entry 7 is missing"},
-		{"a lost start", 0, func(t *testing.T, s *store) { must(t, s.logs.DeleteRange(1, 4)) }, "begins at 5"},
-		{"a gap behind the snapshot", 3, func(t *testing.T, s *store) { must(t, s.logs.DeleteRange(1, 4)) }, "begins at 5"},
-		{"an entry in another's place", 0, func(t *testing.T, s *store) {
-			var l raft.Log
-			must(t, s.logs.GetLog(5, &l))
-			l.Index = 6
-			must(t, s.logs.StoreLog(&l))
-		}, "entry 6"},
-		{"an entry of another member", 0, func(t *testing.T, s *store) {
-			o := &store{cluster: s.cluster, member: "c2", logs: s.logs, stable: s.stable, latch: s.latch}
-			must(t, o.StoreLog(&raft.Log{Index: 5, Term: 2, Type: raft.LogCommand, Data: entryData(5)}))
-		}, "entry 5"},
-		{"an entry past the term", 0, func(t *testing.T, s *store) {
-			must(t, s.StoreLog(&raft.Log{Index: 11, Term: 9, Type: raft.LogCommand}))
-		}, "entry 11 has term 9"},
-		{"a term that goes back", 0, func(t *testing.T, s *store) {
-			must(t, s.StoreLog(&raft.Log{Index: 11, Term: 1, Type: raft.LogCommand}))
-		}, "entry 11 has term 1"},
-		{"a changed term", 0, func(t *testing.T, s *store) { must(t, s.stable.Set(keyTerm, make([]byte, 16))) }, "CurrentTerm"},
-		{"an older vote under the term's key", 0, func(t *testing.T, s *store) {
-			v, err := s.stable.Get(keyVoteTerm)
-			must(t, err)
-			must(t, s.stable.Set(keyTerm, v))
-		}, "CurrentTerm"},
-	} {
-		t.Run(c.name, func(t *testing.T) {
-			m := raft.NewInmemStore()
-			s := &store{cluster: "c", member: "c1", file: "memory", logs: m, stable: m, latch: fatal.NewLatch(slog.New(slog.DiscardHandler), func() {})}
-			must(t, s.genesis())
-			must(t, s.SetUint64(keyTerm, 3))
-			for i := uint64(1); i <= 10; i++ {
-				must(t, s.StoreLog(&raft.Log{Index: i, Term: 2, Type: raft.LogCommand, Data: entryData(i)}))
-			}
-			c.break_(t, s)
-			err := s.verify(c.snapshot)
-			if !fault.Is(err, fault.Corrupt) || !strings.Contains(err.Error(), c.want) {
-				t.Fatalf("got %v, want corrupt with %q", err, c.want)
-			}
-		})
-	}
-}
-
-func TestVerifyWantsTermAndVote(t *testing.T) {
-	m := raft.NewInmemStore()
-	s := &store{cluster: "c", member: "c1", file: "memory", logs: m, stable: m, latch: fatal.NewLatch(slog.New(slog.DiscardHandler), func() {})}
-	must(t, s.SetUint64(keyTerm, 3))
-	if err := s.verify(0); !fault.Is(err, fault.Corrupt) || !strings.Contains(err.Error(), "vote") {
-		t.Fatalf("got %v", err)
-	}
-}
-
-// TestGapBehindASnapshot: an installed or restored snapshot leaves a gap before its index, which is sound.
-func TestGapBehindASnapshot(t *testing.T) {
-	m := raft.NewInmemStore()
-	s := &store{cluster: "c", member: "c1", file: "memory", logs: m, stable: m, latch: fatal.NewLatch(slog.New(slog.DiscardHandler), func() {})}
-	must(t, s.genesis())
-	must(t, s.SetUint64(keyTerm, 3))
-	for _, i := range []uint64{1, 2, 3, 8, 9} {
-		must(t, s.StoreLog(&raft.Log{Index: i, Term: 2, Type: raft.LogCommand}))
-	}
-	if err := s.verify(7); err != nil {
-		t.Fatal(err)
-	}
-	if err := s.GetLog(5, &raft.Log{}); !errors.Is(err, raft.ErrLogNotFound) || s.latch.Failed() != nil {
-		t.Fatalf("an entry that the snapshot covers: %v", err)
-	}
-}
-
 func must(t testing.TB, err error) {
 	t.Helper()
 	if err != nil {
@@ -286,30 +212,6 @@ func (f *failing) StoreLogs(l []*raft.Log) error {
 		return f.err
 	}
 	return f.LogStore.StoreLogs(l)
-}
-
-func TestFirstDiskErrorLatches(t *testing.T) {
-	m := raft.NewInmemStore()
-	f := &failing{LogStore: m, StableStore: m}
-	closed := 0
-	s := &store{cluster: "c", member: "c1", file: "raft.db", logs: f, stable: f, latch: fatal.NewLatch(slog.New(slog.DiscardHandler), func() { closed++ })}
-	must(t, s.genesis())
-	f.fail(errors.New("no space left on device"))
-	if err := s.StoreLog(&raft.Log{Index: 1}); err == nil {
-		t.Fatal("the error is lost")
-	}
-	f.fail(nil) // the disk is back: nobody may believe it
-	for name, err := range map[string]error{
-		"StoreLogs": s.StoreLogs([]*raft.Log{{Index: 2}}), "Set": s.Set([]byte("k"), nil), "DeleteRange": s.DeleteRange(1, 1), "GetLog": s.GetLog(1, &raft.Log{}),
-	} {
-		var stop *fatal.Error
-		if !errors.As(err, &stop) || stop.ExitCode != 70 || !strings.Contains(err.Error(), "no space left") {
-			t.Errorf("%s after the error: %v", name, err)
-		}
-	}
-	if closed != 1 {
-		t.Errorf("the transport was closed %d times", closed)
-	}
 }
 
 func TestBootstrapOnce(t *testing.T) {

@@ -14,6 +14,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/boltfile"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
+	"github.com/farrier-project/farrier/coordinator/replica/logstore"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -47,7 +48,7 @@ func Bootstrap(cfg Config, first command.Command) error {
 	if err != nil {
 		return err
 	}
-	return create(cfg, func(s *store) error {
+	return create(cfg, func(s *logstore.Store, _ *fatal.Latch) error {
 		conf := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(cfg.Member), Address: raft.ServerAddress(cfg.Advertise)}}}
 		if err := raft.BootstrapCluster(cfg.raft(), s, s, raft.NewDiscardSnapshotStore(), nil, conf); err != nil {
 			return fault.New(fault.Internal, op, "%w", err)
@@ -63,20 +64,22 @@ func Join(cfg Config) error {
 	if err != nil {
 		return err
 	}
-	return create(cfg, func(*store) error { return nil })
+	return create(cfg, func(*logstore.Store, *fatal.Latch) error { return nil })
 }
 
 // create makes an empty member and lets fill write its first records.
-func create(cfg Config, fill func(*store) error) error {
+func create(cfg Config, fill func(*logstore.Store, *fatal.Latch) error) error {
 	const op = "create member"
-	s := &store{cluster: cfg.Cluster, member: cfg.Member, latch: fatal.NewLatch(cfg.Log, func() {}), file: "memory"}
+	latch := fatal.NewLatch(cfg.Log, func() {})
+	o := logstore.Options{Cluster: cfg.Cluster, Member: cfg.Member, Latch: latch, File: "memory"}
 	if m := cfg.Memory; m != nil {
 		if m.made {
 			return fault.New(fault.Exists, op, "the memory holds a member already")
 		}
-		s.logs, s.stable = m.Logs, m.Stable
+		o.Logs, o.Stable = m.Logs, m.Stable
 		m.made = true
-		return errors.Join(s.genesis(), fill(s))
+		s := logstore.New(o)
+		return errors.Join(s.Init(), fill(s, latch))
 	}
 	if err := privateDir(cfg.Dir); err != nil {
 		return err
@@ -97,8 +100,9 @@ func create(cfg Config, fill func(*store) error) error {
 	if err != nil {
 		return fault.New(fault.Internal, op, "%w", err)
 	}
-	s.logs, s.stable, s.file = b, b, path
-	if err := errors.Join(s.genesis(), fill(s), b.Close()); err != nil {
+	o.Logs, o.Stable, o.File = b, b, path
+	s := logstore.New(o)
+	if err := errors.Join(s.Init(), fill(s, latch), b.Close()); err != nil {
 		return err
 	}
 	if err := boltfile.Check(path); err != nil { // bbolt's first pages, read back before anything depends on them

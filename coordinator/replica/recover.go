@@ -12,6 +12,8 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/fatal"
+	"github.com/farrier-project/farrier/coordinator/replica/logstore"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -72,12 +74,12 @@ func Recover(cfg Config, l *Lost, more ...command.Body) error {
 			return fault.Wrap(op, res.Err)
 		}
 	}
-	return create(cfg, func(s *store) error {
+	return create(cfg, func(s *logstore.Store, latch *fatal.Latch) error {
 		const term = 1
-		if err := s.SetUint64(keyTerm, term); err != nil {
+		if err := s.SetTerm(term); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
-		snaps, err := openSnapshots(filepath.Join(cfg.Dir, snapshotDir), s.latch)
+		snaps, err := openSnapshots(filepath.Join(cfg.Dir, snapshotDir), latch)
 		if err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}

@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
+	"github.com/farrier-project/farrier/coordinator/replica/logstore"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -26,7 +27,7 @@ type Replica struct {
 	cfg    Config
 	log    *slog.Logger
 	latch  *fatal.Latch
-	store  *store
+	store  *logstore.Store
 	disk   *disk // nil in memory
 	snaps  *watchedSnapshots
 	fsm    *fsm
@@ -81,7 +82,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 	if err := r.openStores(); err != nil {
 		return nil, err
 	}
-	r.fsm = newFSM(cfg.Cluster, r.store.file, r.latch)
+	r.fsm = newFSM(cfg.Cluster, r.store.File(), r.latch)
 	r.fsm.settled, r.fsm.entry = r.wakeAll, r.store.GetLog
 	r.fsm.checked = func(c checkpoint) {
 		r.ballots.put(cfg.Member, hashMessage{c})
@@ -95,24 +96,25 @@ func Open(cfg Config) (_ *Replica, err error) {
 
 // openStores opens and verifies log, stable store and snapshots.
 func (r *Replica) openStores() error {
-	r.store = &store{cluster: r.cfg.Cluster, member: r.cfg.Member, latch: r.latch, file: "memory"}
+	o := logstore.Options{Cluster: r.cfg.Cluster, Member: r.cfg.Member, Latch: r.latch, File: "memory"}
 	var snaps raft.SnapshotStore
 	if m := r.cfg.Memory; m != nil {
 		if !m.made {
 			return noMember("memory")
 		}
-		r.store.logs, r.store.stable, snaps = m.Logs, m.Stable, m.Snapshots
+		o.Logs, o.Stable, snaps = m.Logs, m.Stable, m.Snapshots
 	} else {
 		d, err := openDisk(r.cfg)
 		if err != nil {
 			return err
 		}
 		r.disk = d
-		r.store.logs, r.store.stable, r.store.file = d.bolt, d.bolt, d.path
+		o.Logs, o.Stable, o.File = d.bolt, d.bolt, d.path
 		if snaps, err = openSnapshots(d.snapshots, r.latch); err != nil {
 			return err
 		}
 	}
+	r.store = logstore.New(o)
 	list, err := snaps.List()
 	if err != nil {
 		return err
@@ -122,11 +124,10 @@ func (r *Replica) openStores() error {
 		newest = list[0].Index
 	}
 	r.snaps = &watchedSnapshots{SnapshotStore: snaps, taken: func(i uint64, size int64, took time.Duration) {
-		r.store.floor.Store(max(i, r.store.floor.Load()))
-		r.store.grown.Store(0)
+		r.store.SnapshotTaken(i)
 		r.log.Info("a snapshot was written", "index", i, "bytes", size, "took", took, "pause", time.Duration(r.fsm.paused.Load()))
 	}}
-	return r.store.verify(newest)
+	return r.store.Verify(newest)
 }
 
 func (r *Replica) openTransport() error {
@@ -176,7 +177,7 @@ func (r *Replica) start() (err error) {
 	if err != nil {
 		return fault.Wrap("start raft", errors.Join(r.snaps.failed, r.fsm.failed, err))
 	}
-	r.store.running.Store(true)
+	r.store.RaftRuns()
 	r.snaps.started.Store(true)
 	r.raft.RegisterObserver(raft.NewObserver(r.observed, false, func(o *raft.Observation) bool {
 		switch o.Data.(type) {
@@ -319,7 +320,7 @@ func (r *Replica) Stats() Stats {
 	leader, _, _ := r.Leader()
 	return Stats{
 		Member: r.cfg.Member, Role: lower(r.raft.State()), Leader: leader, Term: r.raft.CurrentTerm(), Last: r.raft.LastIndex(),
-		Committed: r.raft.CommitIndex(), Applied: applied, Snapshot: r.store.floor.Load(), Waiting: len(r.queue),
+		Committed: r.raft.CommitIndex(), Applied: applied, Snapshot: r.store.Floor(), Waiting: len(r.queue),
 		Differs: r.differs.Load(), Servers: r.Servers(),
 	}
 }

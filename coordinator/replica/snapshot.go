@@ -301,7 +301,7 @@ func (r *Replica) runSnapshots(ctx context.Context) {
 		was := last
 		last = r.raft.LastIndex()
 		r.keepBehind(last)
-		if !r.snapshotDue(r.store.grown.Load(), last-was <= snapshotRest) {
+		if !r.snapshotDue(r.store.Grown(), last-was <= snapshotRest) {
 			continue
 		}
 		taken := make(chan error, 1)
@@ -324,7 +324,7 @@ const leastTrailing = 64
 // and 10,240 entries of an import are gigabytes, all of which the next start checks.
 func (r *Replica) keepBehind(last uint64) {
 	rc := r.raft.ReloadableConfig()
-	n := trailing(r.cfg, r.store.grown.Load(), last-min(r.store.floor.Load(), last))
+	n := trailing(r.cfg, r.store.Grown(), last-min(r.store.Floor(), last))
 	if n == rc.TrailingLogs {
 		return
 	}

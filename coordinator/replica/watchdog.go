@@ -2,7 +2,6 @@ package replica
 
 import (
 	"context"
-	"sync"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -30,13 +29,13 @@ func (r *Replica) runWatchdog(ctx context.Context) error {
 		var err *fault.Error
 		switch {
 		case w.hung >= looks:
-			err = fault.New(fault.Unavailable, "watch the log", "a write to %s did not end for %v", r.store.file, r.cfg.Watchdog)
+			err = fault.New(fault.Unavailable, "watch the log", "a write to %s did not end for %v", r.store.File(), r.cfg.Watchdog)
 		case w.stuck >= looks:
 			err = fault.New(fault.Unavailable, "watch the log", "nothing was committed for %v after index %d, which a majority is past", r.cfg.Watchdog, w.commit)
 		default:
 			continue
 		}
-		return r.latch.Fail(err.WithHelp("the disk under %s hangs, most likely: the other members go on, and this one reads all of it again when it starts", r.store.file))
+		return r.latch.Fail(err.WithHelp("the disk under %s hangs, most likely: the other members go on, and this one reads all of it again when it starts", r.store.File()))
 	}
 }
 
@@ -50,9 +49,9 @@ type sight struct {
 // sight looks. A leader whose entry few others have waits for them, be it that they are gone or that they are sent a
 // snapshot: that is no fault of its disk. Nor is an entry that takes long to apply.
 func (r *Replica) sight() sight {
-	s := sight{write: r.store.writes.oldest(), commit: r.raft.CommitIndex()}
+	s := sight{write: r.store.OldestWrite(), commit: r.raft.CommitIndex()}
 	last := r.raft.LastIndex()
-	s.due = r.raft.State() == raft.Leader && last > s.commit && r.fsm.index() >= r.store.visible(s.commit) &&
+	s.due = r.raft.State() == raft.Leader && last > s.commit && r.fsm.index() >= r.store.Visible(s.commit) &&
 		r.trans.stored(r.voters(), raft.ServerID(r.cfg.Member), r.raft.CurrentTerm(), last)
 	return s
 }
@@ -76,41 +75,4 @@ func (w *watch) look(now sight) {
 	} else {
 		w.stuck++
 	}
-}
-
-// underway numbers the calls that have begun and not ended. It is safe for concurrent use.
-type underway struct {
-	mu   sync.Mutex
-	last uint64
-	open map[uint64]bool
-}
-
-// begin begins a call; the answered function ends it.
-func (u *underway) begin() (end func()) {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	if u.open == nil {
-		u.open = map[uint64]bool{}
-	}
-	u.last++
-	n := u.last
-	u.open[n] = true
-	return func() {
-		u.mu.Lock()
-		defer u.mu.Unlock()
-		delete(u.open, n)
-	}
-}
-
-// oldest is the call that began first; 0 when there is none.
-func (u *underway) oldest() uint64 {
-	u.mu.Lock()
-	defer u.mu.Unlock()
-	var first uint64
-	for n := range u.open {
-		if first == 0 || n < first {
-			first = n
-		}
-	}
-	return first
 }
