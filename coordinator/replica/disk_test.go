@@ -18,6 +18,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/logstore"
+	"github.com/farrier-project/farrier/coordinator/replica/snapshot"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -256,9 +257,11 @@ func TestFilesArePrivate(t *testing.T) {
 	must(t, os.Chmod(filepath.Join(cfg.Dir, logFile), 0o644))
 	_, d, err := openChecked(cfg)
 	must(t, err)
-	snaps, err := openSnapshots(d.snapshots, fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}))
+	snaps, err := snapshot.Open(d.snapshots, fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}))
 	must(t, err)
-	writeSnapshot(t, snaps, 5, "data")
+	k, err := snaps.Create(1, 5, 2, raft.Configuration{}, 1, nil)
+	must(t, err)
+	must(t, k.Close())
 	must(t, d.close())
 	must(t, filepath.Walk(cfg.Dir, func(path string, st os.FileInfo, err error) error {
 		want := os.FileMode(0o600)
@@ -270,56 +273,4 @@ func TestFilesArePrivate(t *testing.T) {
 		}
 		return err
 	}))
-}
-
-func writeSnapshot(t *testing.T, s *snapshots, index uint64, data string) string {
-	t.Helper()
-	k, err := s.Create(1, index, 2, raft.Configuration{}, 1, nil)
-	must(t, err)
-	_, err = k.Write([]byte(data))
-	must(t, err)
-	must(t, k.Close())
-	return k.ID()
-}
-
-func TestSnapshotStore(t *testing.T) {
-	dir := filepath.Join(t.TempDir(), "snapshots")
-	s, err := openSnapshots(dir, fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}))
-	must(t, err)
-	for i := uint64(1); i <= 4; i++ {
-		writeSnapshot(t, s, i*100, strings.Repeat("state", int(i)*50))
-	}
-	cancelled, err := s.Create(1, 900, 2, raft.Configuration{}, 1, nil)
-	must(t, err)
-	must(t, cancelled.Cancel())
-	list, err := s.List()
-	must(t, err)
-	if len(list) != 1 || list[0].Index != 400 {
-		t.Fatalf("the list is %v, want only the newest", list)
-	}
-	files, err := os.ReadDir(dir)
-	must(t, err)
-	if len(files) != snapRetain {
-		t.Errorf("%d files are kept, want %d", len(files), snapRetain)
-	}
-	path := s.path(list[0].ID)
-	whole, err := os.ReadFile(path)
-	must(t, err)
-	for at := 0; at < len(whole); at += 1 + at%3 { // never another state, never an older snapshot
-		bad := bytes.Clone(whole)
-		bad[at] ^= 0x10
-		must(t, os.WriteFile(path, bad, 0o600))
-		list, err := s.List()
-		if err == nil {
-			_, _, err = s.Open(list[0].ID)
-		}
-		if err == nil {
-			t.Fatalf("byte %d of %d changed: the snapshot opens", at, len(whole))
-		}
-		checkAdvice(t, err, path)
-	}
-	must(t, os.WriteFile(path, whole[:len(whole)-1], 0o600))
-	if _, err := s.List(); !fault.Is(err, fault.Corrupt) {
-		t.Errorf("cut short: %v", err)
-	}
 }

@@ -471,48 +471,8 @@ func TestVerdict(t *testing.T) {
 	}
 }
 
-// TestSnapshotDue: an import of a large site wrote every node four times, and a member that was killed at rest had a
-// quarter of the state to apply when it came back.
-func TestSnapshotDue(t *testing.T) {
-	const mib = 1 << 20
-	for _, c := range []struct {
-		grown, newest int64
-		rest, want    bool
-	}{
-		{31 * mib, 0, false, false},
-		{32 * mib, 0, false, true},
-		{32 * mib, 40 * mib, false, true},
-		{40 * mib, 200 * mib, false, false},
-		{100 * mib, 200 * mib, false, true},
-		{7 * mib, 200 * mib, true, false},
-		{8 * mib, 200 * mib, true, true},
-		{0, 0, true, false},
-	} {
-		r := &Replica{cfg: Config{SnapshotBytes: 32 * mib}, snaps: &watchedSnapshots{SnapshotStore: newestOf(c.newest)}}
-		if got := r.snapshotDue(c.grown, c.rest); got != c.want {
-			t.Errorf("%d MiB grown, the newest has %d MiB, at rest %v: %v", c.grown/mib, c.newest/mib, c.rest, got)
-		}
-	}
-}
-
 // TestTheLogKeptGigabytes: 10,240 entries stay behind a snapshot, and in an import each has half a megabyte.
 func TestTheLogKeptGigabytes(t *testing.T) {
-	cfg := Config{SnapshotBytes: 32 << 20, TrailingLogs: 10240}
-	for _, c := range []struct {
-		size    int64
-		entries uint64
-		want    uint64
-	}{
-		{0, 0, 10240},
-		{100 << 10, 1000, 10240},       // ticks
-		{320 << 20, 100_000, 10_000},   // 3 KiB each
-		{80 << 20, 160, leastTrailing}, // an import
-		{32 << 20, 1, leastTrailing},
-	} {
-		if got := trailing(cfg, c.size, c.entries); got != c.want {
-			t.Errorf("%d entries of %d bytes in all: %d stay, not %d", c.entries, c.size, got, c.want)
-		}
-	}
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 3, func(cfg *Config) { cfg.SnapshotBytes = 4000 })
 		defer c.close()
@@ -527,20 +487,4 @@ func TestTheLogKeptGigabytes(t *testing.T) {
 			t.Errorf("%d entries stay behind the snapshot at %d", kept, lead.Stats().Snapshot)
 		}
 	})
-}
-
-// newestOf is a store whose newest snapshot has that many bytes; 0 is none.
-type newestOf int64
-
-func (n newestOf) List() ([]*raft.SnapshotMeta, error) {
-	if n == 0 {
-		return nil, nil
-	}
-	return []*raft.SnapshotMeta{{Size: int64(n)}}, nil
-}
-
-func (newestOf) Open(string) (*raft.SnapshotMeta, io.ReadCloser, error) { return nil, nil, io.EOF }
-
-func (newestOf) Create(raft.SnapshotVersion, uint64, uint64, raft.Configuration, uint64, raft.Transport) (raft.SnapshotSink, error) {
-	return nil, io.EOF
 }

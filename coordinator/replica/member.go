@@ -165,10 +165,10 @@ func openDisk(cfg Config) (*disk, error) {
 		return nil, fault.New(fault.Invalid, "open replica", "%s holds member %s of cluster %s, not %s of %s",
 			cfg.Dir, got.Member, got.Cluster, want.Member, want.Cluster)
 	}
-	if err := privateDir(cfg.Dir); err != nil {
+	d := &disk{path: filepath.Join(cfg.Dir, logFile), snapshots: filepath.Join(cfg.Dir, snapshotDir)}
+	if err := errors.Join(privateDir(cfg.Dir), privateDir(d.snapshots)); err != nil {
 		return nil, err
 	}
-	d := &disk{path: filepath.Join(cfg.Dir, logFile), snapshots: filepath.Join(cfg.Dir, snapshotDir)}
 	if d.bolt, err = boltfile.Open(d.path); err != nil {
 		return nil, err
 	}
@@ -342,4 +342,12 @@ func (r *Replica) Servers() []Server {
 		out = append(out, m)
 	}
 	return out
+}
+
+func syncDir(dir string) error {
+	d, err := os.Open(dir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(d.Sync(), d.Close())
 }

@@ -14,6 +14,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/logstore"
+	"github.com/farrier-project/farrier/coordinator/replica/snapshot"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -79,7 +80,11 @@ func Recover(cfg Config, l *Lost, more ...command.Body) error {
 		if err := s.SetTerm(term); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
-		snaps, err := openSnapshots(filepath.Join(cfg.Dir, snapshotDir), latch)
+		dir := filepath.Join(cfg.Dir, snapshotDir)
+		if err := privateDir(dir); err != nil {
+			return err
+		}
+		snaps, err := snapshot.Open(dir, latch)
 		if err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}

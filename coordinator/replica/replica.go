@@ -14,6 +14,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/logstore"
+	"github.com/farrier-project/farrier/coordinator/replica/snapshot"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -29,7 +30,7 @@ type Replica struct {
 	latch  *fatal.Latch
 	store  *logstore.Store
 	disk   *disk // nil in memory
-	snaps  *watchedSnapshots
+	snaps  *snapshot.Watched
 	fsm    *fsm
 	trans  *transport
 	stream *stream // nil in memory
@@ -110,7 +111,7 @@ func (r *Replica) openStores() error {
 		}
 		r.disk = d
 		o.Logs, o.Stable, o.File = d.bolt, d.bolt, d.path
-		if snaps, err = openSnapshots(d.snapshots, r.latch); err != nil {
+		if snaps, err = snapshot.Open(d.snapshots, r.latch); err != nil {
 			return err
 		}
 	}
@@ -123,10 +124,10 @@ func (r *Replica) openStores() error {
 	if len(list) > 0 {
 		newest = list[0].Index
 	}
-	r.snaps = &watchedSnapshots{SnapshotStore: snaps, taken: func(i uint64, size int64, took time.Duration) {
-		r.store.SnapshotTaken(i)
-		r.log.Info("a snapshot was written", "index", i, "bytes", size, "took", took, "pause", time.Duration(r.fsm.paused.Load()))
-	}}
+	r.snaps = snapshot.Watch(snaps, func(t snapshot.Taken) {
+		r.store.SnapshotTaken(t.Index)
+		r.log.Info("a snapshot was written", "index", t.Index, "bytes", t.Bytes, "took", t.Took, "pause", time.Duration(r.fsm.paused.Load()))
+	})
 	return r.store.Verify(newest)
 }
 
@@ -175,10 +176,10 @@ func (r *Replica) start() (err error) {
 	}
 	r.raft, err = raft.NewRaft(r.cfg.raft(), r.fsm, logs, r.store, r.snaps, r.trans)
 	if err != nil {
-		return fault.Wrap("start raft", errors.Join(r.snaps.failed, r.fsm.failed, err))
+		return fault.Wrap("start raft", errors.Join(r.snaps.Failed(), r.fsm.failed, err))
 	}
 	r.store.RaftRuns()
-	r.snaps.started.Store(true)
+	r.snaps.RaftRuns()
 	r.raft.RegisterObserver(raft.NewObserver(r.observed, false, func(o *raft.Observation) bool {
 		switch o.Data.(type) {
 		case raft.LeaderObservation, raft.RaftState:
