@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/replica/ballot"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -123,7 +124,7 @@ func (c Config) raft() *raft.Config {
 // peers carries messages of this room beside raft's own.
 type peers interface {
 	// send delivers a message to the member at the Raft address; it may be lost.
-	send(ctx context.Context, address string, m hashMessage) error
+	send(ctx context.Context, address string, m ballot.Message) error
 }
 
 var errClosed = errors.New("the transport is closed")

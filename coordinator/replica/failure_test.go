@@ -442,35 +442,6 @@ func TestMinorityStops(t *testing.T) {
 	})
 }
 
-func TestVerdict(t *testing.T) {
-	h := func(b byte) hashMessage { return hashMessage{{index: 1000, hash: [16]byte{b}}} }
-	for _, c := range []struct {
-		name              string
-		said              map[string]byte
-		voters            []string
-		minority, differs bool
-	}{
-		{"all alike", map[string]byte{"a": 1, "b": 1, "c": 1}, []string{"a", "b", "c"}, false, false},
-		{"alone", map[string]byte{"a": 1}, []string{"a", "b", "c"}, false, false},
-		{"in the minority", map[string]byte{"a": 1, "b": 2, "c": 2}, []string{"a", "b", "c"}, true, true},
-		{"in the majority", map[string]byte{"a": 1, "b": 1, "c": 2}, []string{"a", "b", "c"}, false, true},
-		{"one against one", map[string]byte{"a": 1, "b": 2}, []string{"a", "b", "c"}, false, true},
-		{"three ways", map[string]byte{"a": 1, "b": 2, "c": 3}, []string{"a", "b", "c"}, false, true},
-		{"two of five", map[string]byte{"a": 1, "b": 2, "c": 2}, []string{"a", "b", "c", "d", "e"}, false, true},
-		{"three of five", map[string]byte{"a": 1, "b": 2, "c": 2, "d": 2}, []string{"a", "b", "c", "d", "e"}, true, true},
-		{"outvoted by one that has no vote", map[string]byte{"a": 1, "b": 2, "x": 2}, []string{"a", "b", "c"}, false, true},
-	} {
-		b := newBallots("a")
-		for m, v := range c.said {
-			b.put(m, h(v))
-		}
-		minority, differ := b.verdict(c.voters)
-		if minority != 0 != c.minority || differ != 0 != c.differs {
-			t.Errorf("%s: minority at %d, differ at %d", c.name, minority, differ)
-		}
-	}
-}
-
 // TestTheLogKeptGigabytes: 10,240 entries stay behind a snapshot, and in an import each has half a megabyte.
 func TestTheLogKeptGigabytes(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

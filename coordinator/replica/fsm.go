@@ -13,6 +13,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/ballot"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -26,7 +27,7 @@ type fsm struct {
 	failed  error  // of the last Restore: raft keeps it to itself when it starts
 	file    string // of the log, for messages
 	settled func() // told after each batch
-	checked func(checkpoint)
+	checked func(ballot.Checkpoint)
 	paused  atomic.Int64                          // nanoseconds for which the last snapshot kept the next entry waiting
 	entry   func(index uint64, l *raft.Log) error // reads the log
 	revoked func()                                // told after the roster of certificates changed
@@ -42,7 +43,7 @@ type fsm struct {
 }
 
 func newFSM(cluster, file string, l *fatal.Latch) *fsm {
-	f := &fsm{cluster: cluster, latch: l, state: state.New(), file: file, settled: func() {}, checked: func(checkpoint) {}, revoked: func() {}, moved: make(chan struct{})}
+	f := &fsm{cluster: cluster, latch: l, state: state.New(), file: file, settled: func() {}, checked: func(ballot.Checkpoint) {}, revoked: func() {}, moved: make(chan struct{})}
 	return f
 }
 
@@ -57,7 +58,7 @@ func (f *fsm) ApplyBatch(logs []*raft.Log) []any {
 	}
 	for i, l := range logs {
 		if at := (l.Index - 1) / HashEvery * HashEvery; at > 0 && f.applied <= at { // the first entry past the multiple
-			f.checked(checkpoint{index: at, hash: f.state.Hash()}) // only this goroutine changes applied and state
+			f.checked(ballot.Checkpoint{Index: at, Hash: f.state.Hash()}) // only this goroutine changes applied and state
 		}
 		results, err := f.apply(l)
 		if err != nil {

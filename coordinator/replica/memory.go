@@ -6,6 +6,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/farrier-project/farrier/coordinator/replica/ballot"
 )
 
 // Memory stands in for a data directory, so that clusters run in testing/synctest. It outlives the Replica that uses it,
@@ -112,7 +114,7 @@ type post struct {
 	address, member string
 }
 
-func (p post) send(_ context.Context, address string, m hashMessage) error {
+func (p post) send(_ context.Context, address string, m ballot.Message) error {
 	n := p.network
 	n.mu.Lock()
 	to, cut := n.members[address], n.cut[[2]string{p.address, address}]

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 	"golang.org/x/sync/errgroup"
 
+	"github.com/farrier-project/farrier/coordinator/replica/ballot"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/logstore"
 	"github.com/farrier-project/farrier/coordinator/replica/snapshot"
@@ -52,7 +53,7 @@ type Replica struct {
 	}
 
 	ready        atomic.Bool // raft may be asked
-	ballots      *ballots
+	ballots      *ballot.Box
 	ballotsMoved chan struct{}
 	hashSent     uint64 // of runHashes
 	differs      atomic.Uint64
@@ -72,7 +73,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 		reads: make(chan chan readAnswer, maxReads), observed: make(chan raft.Observation, 16), ended: make(chan struct{}),
 		hungUp:  make(chan string, 1),
 		lead:    leadership{moved: make(chan struct{})},
-		ballots: newBallots(cfg.Member), ballotsMoved: make(chan struct{}, 1),
+		ballots: ballot.New(cfg.Member), ballotsMoved: make(chan struct{}, 1),
 	}
 	r.latch = fatal.NewLatch(cfg.Log, r.cutOff)
 	defer func() {
@@ -85,8 +86,8 @@ func Open(cfg Config) (_ *Replica, err error) {
 	}
 	r.fsm = newFSM(cfg.Cluster, r.store.File(), r.latch)
 	r.fsm.settled, r.fsm.entry = r.wakeAll, r.store.GetLog
-	r.fsm.checked = func(c checkpoint) {
-		r.ballots.put(cfg.Member, hashMessage{c})
+	r.fsm.checked = func(c ballot.Checkpoint) {
+		r.ballots.Put(cfg.Member, ballot.Message{c})
 		poke(r.ballotsMoved)
 	}
 	if err := r.openTransport(); err != nil {
@@ -144,7 +145,7 @@ func (r *Replica) openTransport() error {
 		if name := r.cfg.Identity.Peer().Name; name != r.cfg.Member {
 			return fault.New(fault.Invalid, "open replica", "the certificate is of %q, the member is %q", name, r.cfg.Member)
 		}
-		r.stream = newStream(r.cfg.Listener, r.cfg.Advertise, r.cfg.Identity, r.log, func(member string, m hashMessage) {
+		r.stream = newStream(r.cfg.Listener, r.cfg.Advertise, r.cfg.Identity, r.log, func(member string, m ballot.Message) {
 			if r.ready.Load() {
 				r.heard(member, m)
 			}

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/replica/ballot"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -35,7 +36,7 @@ type stream struct {
 	server   *tls.Config
 	client   *tls.Config
 	log      *slog.Logger
-	hashes   func(member string, m hashMessage)
+	hashes   func(member string, m ballot.Message)
 	hungUp   func(member string)
 	record   func(key [32]byte) *state.Certificate // of the roster
 
@@ -56,7 +57,7 @@ func (a streamAddr) String() string { return string(a) }
 
 // newStream serves the listener until Close. hashes is called for each side message, hungUp for each raft connection that a
 // member ended; neither may block. record finds a key in the roster, or is nil.
-func newStream(l net.Listener, advertise string, id *identity.Store, log *slog.Logger, hashes func(string, hashMessage), hungUp func(string), record func([32]byte) *state.Certificate) *stream {
+func newStream(l net.Listener, advertise string, id *identity.Store, log *slog.Logger, hashes func(string, ballot.Message), hungUp func(string), record func([32]byte) *state.Certificate) *stream {
 	if advertise == "" {
 		advertise = l.Addr().String()
 	}
@@ -127,7 +128,7 @@ func (s *stream) admit(raw net.Conn) {
 		}
 	case protoHash:
 		_ = c.SetDeadline(time.Now().Add(hashTimeout)) // a connection that cannot take a deadline fails at the read
-		if m, err := readHashes(c); err == nil {
+		if m, err := ballot.Read(c); err == nil {
 			s.hashes(p.Name, m)
 		}
 	}
@@ -203,7 +204,7 @@ func (s *stream) dial(ctx context.Context, address, proto string) (net.Conn, err
 }
 
 // send implements peers.
-func (s *stream) send(ctx context.Context, address string, m hashMessage) error {
+func (s *stream) send(ctx context.Context, address string, m ballot.Message) error {
 	ctx, cancel := context.WithTimeout(ctx, hashTimeout)
 	defer cancel()
 	c, err := s.dial(ctx, address, protoHash)
@@ -211,6 +212,6 @@ func (s *stream) send(ctx context.Context, address string, m hashMessage) error 
 		return err
 	}
 	_ = c.SetDeadline(time.Now().Add(hashTimeout)) // as above
-	_, err = c.Write(m.encode())
+	_, err = c.Write(m.Encode())
 	return errors.Join(err, c.Close())
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/ballot"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -146,10 +147,10 @@ func TestRaftPortRefuses(t *testing.T) {
 	own := issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: "c1"})
 	type delivery struct {
 		member  string
-		message hashMessage
+		message ballot.Message
 	}
 	heard := make(chan delivery, 8)
-	s := newStream(listen(t), "", own, slog.New(slog.NewTextHandler(t.Output(), nil)), func(member string, m hashMessage) { heard <- delivery{member, m} }, func(string) {}, func([32]byte) *state.Certificate { return nil })
+	s := newStream(listen(t), "", own, slog.New(slog.NewTextHandler(t.Output(), nil)), func(member string, m ballot.Message) { heard <- delivery{member, m} }, func(string) {}, func([32]byte) *state.Certificate { return nil })
 	accepted := make(chan net.Conn, 8)
 	go func() {
 		for {
@@ -178,7 +179,7 @@ func TestRaftPortRefuses(t *testing.T) {
 				continue
 			}
 			// In TLS 1.3 the refusal comes with the first read.
-			_, err = c.Write(hashMessage{{index: 1}}.encode())
+			_, err = c.Write(ballot.Message{{Index: 1}}.Encode())
 			if err == nil {
 				_, err = c.Read(make([]byte, 1))
 			}
@@ -189,8 +190,8 @@ func TestRaftPortRefuses(t *testing.T) {
 		}
 	}
 	// A coordinator gets in, and its side messages arrive under the name in its certificate: the first to arrive at all.
-	must(t, s.send(t.Context(), s.Addr().String(), hashMessage{{index: 77, hash: [16]byte{7}}}))
-	if d := <-heard; d.member != "c1" || len(d.message) != 1 || d.message[0].index != 77 || d.message[0].hash != [16]byte{7} {
+	must(t, s.send(t.Context(), s.Addr().String(), ballot.Message{{Index: 77, Hash: [16]byte{7}}}))
+	if d := <-heard; d.member != "c1" || len(d.message) != 1 || d.message[0].Index != 77 || d.message[0].Hash != [16]byte{7} {
 		t.Errorf("heard %+v", d)
 	}
 	c, err := s.dial(t.Context(), s.Addr().String(), protoRaft)
