@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/transport"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -38,14 +39,14 @@ type member struct {
 // cluster is members in one process. It is used within a synctest bubble.
 type cluster struct {
 	t       *testing.T
-	net     *Network
+	net     *transport.Network
 	members []*member
 }
 
 // newCluster starts n members and waits until all are voters.
 func newCluster(t *testing.T, n int, change func(*Config)) *cluster {
 	t.Helper()
-	c := &cluster{t: t, net: NewNetwork(200 * time.Millisecond)}
+	c := &cluster{t: t, net: transport.NewNetwork(200 * time.Millisecond)}
 	for i := range n {
 		m := &member{name: fmt.Sprintf("c%d", i+1), addr: fmt.Sprintf("addr-%d", i+1)}
 		m.cfg = Config{Cluster: testCluster, Member: m.name, Advertise: m.addr, Memory: NewMemory(), Network: c.net, Clock: clock.NewMonotonic(),

@@ -9,7 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/farrier-project/farrier/coordinator/replica/ballot"
+	"github.com/farrier-project/farrier/coordinator/replica/transport"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -67,8 +67,8 @@ type Config struct {
 
 	// Memory and Network replace files and sockets, so that a cluster runs in one process and in testing/synctest.
 	Memory  *Memory
-	Network *Network
-	// Transport replaces the network's transport. Send replaces the side messages' sender.
+	Network *transport.Network
+	// Transport replaces the network's transport.
 	Transport raft.Transport
 }
 
@@ -121,10 +121,10 @@ func (c Config) raft() *raft.Config {
 	return rc
 }
 
-// peers carries messages of this room beside raft's own.
-type peers interface {
-	// send delivers a message to the member at the Raft address; it may be lost.
-	send(ctx context.Context, address string, m ballot.Message) error
+// sender carries messages of this room beside raft's own.
+type sender interface {
+	// Send delivers a message to the member at the Raft address; it may be lost.
+	Send(ctx context.Context, address string, message []byte) error
 }
 
-var errClosed = errors.New("the transport is closed")
+var errEnded = errors.New("this coordinator has stopped")

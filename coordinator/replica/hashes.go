@@ -2,6 +2,7 @@ package replica
 
 import (
 	"context"
+	"io"
 	"sync"
 
 	"github.com/hashicorp/raft"
@@ -32,7 +33,7 @@ func (r *Replica) runHashes(ctx context.Context) error {
 				continue
 			}
 			wg.Go(func() {
-				if err := r.peers.send(ctx, string(s.Address), own); err != nil {
+				if err := r.side.Send(ctx, string(s.Address), own.Encode()); err != nil {
 					r.log.Debug("state hash not delivered", "member", s.ID, "err", err)
 				}
 			})
@@ -59,7 +60,14 @@ func (r *Replica) judge() error {
 }
 
 // heard takes a message of another member.
-func (r *Replica) heard(member string, m ballot.Message) {
+func (r *Replica) heard(member string, message io.Reader) {
+	if !r.ready.Load() {
+		return
+	}
+	m, err := ballot.Read(message)
+	if err != nil {
+		return // it was cut off: there will be others
+	}
 	known := false
 	for _, s := range r.servers() {
 		known = known || string(s.ID) == member

@@ -198,7 +198,7 @@ func (r *Replica) AddVoter(ctx context.Context, id, address string) error {
 	const op = "add coordinator"
 	now, there := r.server(id)
 	if !there {
-		r.trans.forget(raft.ServerID(id)) // it may have been a member before, with another log
+		r.trans.Forget(raft.ServerID(id)) // it may have been a member before, with another log
 	}
 	if !there || now.Suffrage != raft.Voter && string(now.Address) != address {
 		err := r.change(ctx, op, func(t time.Duration) raft.IndexFuture {
@@ -222,25 +222,25 @@ func (r *Replica) AddVoter(ctx context.Context, id, address string) error {
 // takes no longer (Raft dissertation, section 4.2.1).
 func (r *Replica) caughtUp(ctx context.Context, id string) error {
 	for {
-		a, moved := r.trans.newest(raft.ServerID(id))
+		a, moved := r.trans.Newest(raft.ServerID(id))
 		_, there := r.server(id)
 		switch {
 		case r.raft.State() != raft.Leader:
 			return r.notLeader("add coordinator")
 		case !there:
 			return fault.New(fault.IllegalState, "add coordinator", "%s was removed meanwhile", id)
-		case a.term == r.raft.CurrentTerm() && time.Since(a.level) <= r.cfg.Election:
+		case a.Term == r.raft.CurrentTerm() && time.Since(a.Level) <= r.cfg.Election:
 			return nil
 		}
 		select {
 		case <-moved:
 		case <-time.After(r.cfg.Election): // without others nobody acknowledges anything
 		case <-ctx.Done():
-			return fault.New(fault.Timeout, "add coordinator", "%s has not caught up yet: it has %d of %d entries", id, a.match, r.raft.CommitIndex())
+			return fault.New(fault.Timeout, "add coordinator", "%s has not caught up yet: it has %d of %d entries", id, a.Match, r.raft.CommitIndex())
 		case <-r.latch.Fired():
 			return fault.New(fault.Unavailable, "add coordinator", "%w", r.latch.Failed())
 		case <-r.ended:
-			return fault.New(fault.Unavailable, "add coordinator", "%w", errClosed)
+			return fault.New(fault.Unavailable, "add coordinator", "%w", errEnded)
 		}
 	}
 }
@@ -303,7 +303,7 @@ func (r *Replica) settle(ctx context.Context, index uint64) error {
 	limit := time.NewTimer(readWait * r.cfg.Election)
 	defer limit.Stop()
 	for {
-		ok, wait := r.trans.matched(r.voters(), raft.ServerID(r.cfg.Member), r.raft.CurrentTerm(), index)
+		ok, wait := r.trans.Matched(r.voters(), r.raft.CurrentTerm(), index)
 		if ok {
 			return nil
 		}
@@ -329,13 +329,13 @@ func (r *Replica) Servers() []Server {
 	commit := r.raft.CommitIndex()
 	var out []Server
 	for _, s := range r.servers() {
-		a, _ := r.trans.newest(s.ID)
-		m := Server{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter, Contact: a.at}
+		a, _ := r.trans.Newest(s.ID)
+		m := Server{ID: string(s.ID), Address: string(s.Address), Voter: s.Suffrage == raft.Voter, Contact: a.At}
 		if leading && m.ID != r.cfg.Member {
 			m.Silent = min(time.Since(m.Contact), time.Since(since))
-			m.Lag = min(time.Since(a.level), time.Since(since))
-			if a.term == term {
-				m.Match = a.match
+			m.Lag = min(time.Since(a.Level), time.Since(since))
+			if a.Term == term {
+				m.Match = a.Match
 			}
 			m.Behind = commit - min(m.Match, commit)
 		}

@@ -81,7 +81,7 @@ func (r *Replica) submit(ctx context.Context, holds byte, data []byte, n int) (a
 	case <-r.latch.Fired():
 		gone = r.latch.Failed()
 	case <-r.ended:
-		gone = errClosed
+		gone = errEnded
 	}
 	if p.fate.CompareAndSwap(fateWaiting, fateLeft) {
 		return answer{}, fault.New(fault.Timeout, op, "it was not appended: %w", gone)
@@ -196,7 +196,7 @@ func (r *Replica) runAnswers() {
 		results, _ := b.future.Response().([]command.Result)
 		for _, p := range b.proposals {
 			if len(results) < p.n { // the state machine stopped
-				p.done <- answer{err: unknown(errClosed)}
+				p.done <- answer{err: unknown(errEnded)}
 				continue
 			}
 			p.done <- answer{results: results[:p.n:p.n], index: b.future.Index()}

