@@ -15,6 +15,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -255,7 +256,7 @@ func TestUnknownCommandStopsTheMember(t *testing.T) {
 		m := c.leader()
 		before := m.View().Hash()
 		newer := []byte{0x0a, 0x06, 0x4a, 0x04, 0xc2, 0xbb, 0x01, 0x00} // a body with an unknown command
-		go func() { m.submit(context.Background(), entryCommands, newer, 1) }()
+		go func() { m.submit(context.Background(), entry.Commands, newer, 1) }()
 		err := <-m.done
 		var e *fault.Error
 		if !errors.As(err, &e) || e.Kind != fault.Version || !strings.Contains(err.Error(), "apply entry") || e.Help == "" {

@@ -14,6 +14,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/ballot"
+	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -29,7 +30,7 @@ type fsm struct {
 	settled func() // told after each batch
 	checked func(ballot.Checkpoint)
 	paused  atomic.Int64                          // nanoseconds for which the last snapshot kept the next entry waiting
-	entry   func(index uint64, l *raft.Log) error // reads the log
+	getLog  func(index uint64, l *raft.Log) error // reads the log
 	revoked func()                                // told after the roster of certificates changed
 	roster  uint64                                // the one that was told of
 	upload  *upload                               // of an archive; nil without one
@@ -90,16 +91,16 @@ func (f *fsm) apply(l *raft.Log) (any, error) {
 }
 
 func (f *fsm) applyEntry(l *raft.Log) ([]command.Result, error) {
-	holds, content, err := openEntry(f.cluster, l.Data)
+	holds, content, err := entry.Open(f.cluster, l.Data)
 	if err != nil {
 		return nil, err
 	}
 	f.upload = f.upload.at(l)
 	switch holds {
-	case entryPart:
+	case entry.Part:
 		result, err := f.takePart(l, content)
 		return []command.Result{result}, err
-	case entryRestore:
+	case entry.Restore:
 		result, err := f.restore(l, content)
 		return []command.Result{result}, err
 	}

@@ -7,6 +7,8 @@ import (
 	"time"
 
 	"github.com/hashicorp/raft"
+
+	"github.com/farrier-project/farrier/coordinator/replica/entry"
 )
 
 // leadership is what this member knows of its own. leads is the term whose barrier was applied here, at since.
@@ -64,7 +66,7 @@ func (r *Replica) runLead(ctx context.Context) error {
 		r.setLead(0)
 		for r.raft.State() == raft.Leader && ctx.Err() == nil && r.latch.Failed() == nil {
 			term := r.raft.CurrentTerm()
-			if _, err := r.submit(ctx, entryCommands, nil, 0); err != nil {
+			if _, err := r.submit(ctx, entry.Commands, nil, 0); err != nil {
 				select { // deposed or stopping, as the loop will find; or the queue is full
 				case <-time.After(r.cfg.Election / 20):
 				case <-ctx.Done():

@@ -13,6 +13,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/boltfile"
+	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/logstore"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -53,7 +54,7 @@ func Bootstrap(cfg Config, first command.Command) error {
 		if err := raft.BootstrapCluster(cfg.raft(), s, s, raft.NewDiscardSnapshotStore(), nil, conf); err != nil {
 			return fault.New(fault.Internal, op, "%w", err)
 		}
-		return s.StoreLog(&raft.Log{Index: 2, Term: 1, Type: raft.LogCommand, Data: sealEntry(cfg.Cluster, entryCommands, data)})
+		return s.StoreLog(&raft.Log{Index: 2, Term: 1, Type: raft.LogCommand, Data: entry.Seal(cfg.Cluster, entry.Commands, data)})
 	})
 }
 

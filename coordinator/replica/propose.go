@@ -8,12 +8,13 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
 // proposal is the encoded commands of one Propose, which share an entry, or the content of an entry of another kind.
 type proposal struct {
-	holds byte
+	holds entry.Kind
 	data  []byte
 	n     int // results
 	done  chan answer
@@ -51,12 +52,12 @@ func (r *Replica) Propose(ctx context.Context, commands ...command.Command) ([]c
 	if len(data) > maxPropose {
 		return nil, fault.New(fault.TooLarge, "propose", "%d bytes, the bound is %d", len(data), maxPropose)
 	}
-	a, err := r.submit(ctx, entryCommands, data, len(commands))
+	a, err := r.submit(ctx, entry.Commands, data, len(commands))
 	return a.results, err
 }
 
 // submit queues the content of an entry, or of a part of one, and waits for the answer of n results.
-func (r *Replica) submit(ctx context.Context, holds byte, data []byte, n int) (answer, error) {
+func (r *Replica) submit(ctx context.Context, holds entry.Kind, data []byte, n int) (answer, error) {
 	const op = "propose"
 	if err := r.latch.Failed(); err != nil {
 		return answer{}, fault.New(fault.Unavailable, op, "%w", err)
@@ -151,7 +152,7 @@ func (e *packing) fill(queue <-chan *proposal) {
 // add takes a proposal into the entry, or keeps it for the one after. The entry is not full.
 func (e *packing) add(p *proposal) {
 	if e.size > 0 && e.size+len(p.data) > maxEntryBytes ||
-		len(e.proposals) > 0 && (p.holds != entryCommands || e.proposals[0].holds != entryCommands) {
+		len(e.proposals) > 0 && (p.holds != entry.Commands || e.proposals[0].holds != entry.Commands) {
 		e.held = p
 		return
 	}
@@ -176,7 +177,7 @@ func (r *Replica) send(proposals []*proposal) (b batch) {
 		}
 	}
 	if len(parts) > 0 {
-		b.future = r.raft.Apply(sealEntry(r.cfg.Cluster, b.proposals[0].holds, parts...), 0)
+		b.future = r.raft.Apply(entry.Seal(r.cfg.Cluster, b.proposals[0].holds, parts...), 0)
 	}
 	return b
 }

@@ -3,6 +3,8 @@ package replica
 import (
 	"slices"
 	"testing"
+
+	"github.com/farrier-project/farrier/coordinator/replica/entry"
 )
 
 // TestPacking: proposals share an entry in their order, up to its bound; an entry of another kind has one to itself.
@@ -12,10 +14,10 @@ func TestPacking(t *testing.T) {
 		in   []*proposal
 		want []int // proposals of each entry
 	}{
-		"all fit":        {[]*proposal{{holds: entryCommands, data: small}, {holds: entryCommands, data: half}, {holds: entryCommands, data: small}}, []int{3}},
-		"two halves":     {[]*proposal{{holds: entryCommands, data: half}, {holds: entryCommands, data: half}, {holds: entryCommands, data: small}}, []int{1, 2}},
-		"larger than it": {[]*proposal{{holds: entryCommands, data: small}, {holds: entryCommands, data: whole}, {holds: entryCommands, data: small}}, []int{1, 1, 1}},
-		"an archive":     {[]*proposal{{holds: entryCommands, data: small}, {holds: entryPart, data: small}, {holds: entryPart, data: small}, {holds: entryCommands, data: small}}, []int{1, 1, 1, 1}},
+		"all fit":        {[]*proposal{{holds: entry.Commands, data: small}, {holds: entry.Commands, data: half}, {holds: entry.Commands, data: small}}, []int{3}},
+		"two halves":     {[]*proposal{{holds: entry.Commands, data: half}, {holds: entry.Commands, data: half}, {holds: entry.Commands, data: small}}, []int{1, 2}},
+		"larger than it": {[]*proposal{{holds: entry.Commands, data: small}, {holds: entry.Commands, data: whole}, {holds: entry.Commands, data: small}}, []int{1, 1, 1}},
+		"an archive":     {[]*proposal{{holds: entry.Commands, data: small}, {holds: entry.Part, data: small}, {holds: entry.Part, data: small}, {holds: entry.Commands, data: small}}, []int{1, 1, 1, 1}},
 	} {
 		queue := make(chan *proposal, len(c.in))
 		for _, p := range c.in {

@@ -88,7 +88,7 @@ func Open(cfg Config) (_ *Replica, err error) {
 		return nil, err
 	}
 	r.fsm = newFSM(cfg.Cluster, r.store.File(), r.latch)
-	r.fsm.settled, r.fsm.entry = r.wakeAll, r.store.GetLog
+	r.fsm.settled, r.fsm.getLog = r.wakeAll, r.store.GetLog
 	r.fsm.checked = func(c ballot.Checkpoint) {
 		r.ballots.Put(cfg.Member, ballot.Message{c})
 		poke(r.ballotsMoved)

@@ -16,6 +16,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -99,7 +100,7 @@ func (f *fsm) restore(l *raft.Log, content []byte) (command.Result, error) {
 		return cutUpload(), nil
 	}
 	f.upload = nil
-	parts := &partReader{entry: f.entry, cluster: f.cluster, at: u.first, end: applied, sum: sha256.New()}
+	parts := &partReader{getLog: f.getLog, cluster: f.cluster, at: u.first, end: applied, sum: sha256.New()}
 	copy(parts.next[:], u.id[:])
 	s, _, err := thaw(bufio.NewReaderSize(parts, partBytes))
 	if err == nil {
@@ -129,7 +130,7 @@ func (f *fsm) restore(l *raft.Log, content []byte) (command.Result, error) {
 
 // partReader reads the bytes of an upload's parts back from the log.
 type partReader struct {
-	entry   func(index uint64, l *raft.Log) error
+	getLog  func(index uint64, l *raft.Log) error
 	cluster string
 	next    [partHeader]byte // with what the next part begins
 	at, end uint64           // indexes: the next, the last
@@ -144,18 +145,18 @@ func (p *partReader) Read(b []byte) (int, error) {
 			return 0, io.EOF
 		}
 		var l raft.Log
-		if err := p.entry(p.at, &l); err != nil {
+		if err := p.getLog(p.at, &l); err != nil {
 			return 0, fmt.Errorf("entry %d: %w", p.at, err)
 		}
 		p.at++
 		if l.Type != raft.LogCommand {
 			continue
 		}
-		holds, content, err := openEntry(p.cluster, l.Data)
+		holds, content, err := entry.Open(p.cluster, l.Data)
 		if err != nil {
 			return 0, fmt.Errorf("entry %d: %w", l.Index, err)
 		}
-		if holds == entryPart && bytes.HasPrefix(content, p.next[:]) {
+		if holds == entry.Part && bytes.HasPrefix(content, p.next[:]) {
 			binary.BigEndian.PutUint32(p.next[uploadID:], binary.BigEndian.Uint32(p.next[uploadID:])+1)
 			p.rest = content[partHeader:]
 			p.sum.Write(p.rest)
@@ -206,7 +207,7 @@ func (r *Replica) RestoreSnapshot(ctx context.Context, in io.Reader) (Archive, e
 	if err != nil {
 		return Archive{}, err
 	}
-	answer, err := r.submit(ctx, entryRestore, append(append(head, sum...), raise...), 1)
+	answer, err := r.submit(ctx, entry.Restore, append(append(head, sum...), raise...), 1)
 	if err == nil {
 		err = answer.results[0].Err
 	}
@@ -233,7 +234,7 @@ func (r *Replica) sendParts(ctx context.Context, id []byte, in io.Reader) (parts
 		binary.BigEndian.PutUint32(part[uploadID:], parts)
 		part = part[:partHeader+n]
 		h.Write(part[partHeader:])
-		answer, err := r.submit(ctx, entryPart, part, 1)
+		answer, err := r.submit(ctx, entry.Part, part, 1)
 		if err == nil {
 			err = answer.results[0].Err
 		}

@@ -17,6 +17,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -93,9 +94,9 @@ func alike(t *testing.T, c *cluster) {
 // turn, and stopped.
 func TestLeaderThatDiedWithinARestoreWasWedged(t *testing.T) {
 	for what, at := range map[string]func(l *raft.Log, n int) bool{
-		"first part":  func(l *raft.Log, n int) bool { return l.Data[0] == entryPart && n == 1 },
-		"second part": func(l *raft.Log, n int) bool { return l.Data[0] == entryPart && n == 2 },
-		"last entry":  func(l *raft.Log, n int) bool { return l.Data[0] == entryRestore },
+		"first part":  func(l *raft.Log, n int) bool { return entry.Kind(l.Data[0]) == entry.Part && n == 1 },
+		"second part": func(l *raft.Log, n int) bool { return entry.Kind(l.Data[0]) == entry.Part && n == 2 },
+		"last entry":  func(l *raft.Log, n int) bool { return entry.Kind(l.Data[0]) == entry.Restore },
 	} {
 		synctest.Test(t, func(t *testing.T) {
 			c := newCluster(t, 3, tap)
@@ -154,7 +155,7 @@ func TestRestoreUnderTrafficWasMissed(t *testing.T) {
 		lead := c.leader()
 		archive := manyParts(t, lead)
 		tapOf(lead).on(func(l *raft.Log) {
-			if l.Data[0] == entryPart {
+			if entry.Kind(l.Data[0]) == entry.Part {
 				go lead.Propose(context.Background(), command.Command{Header: header("x"), Body: putMember(int(l.Index))})
 			}
 		})
@@ -191,7 +192,7 @@ func TestLeaderEndedWhileItApplied(t *testing.T) {
 		archive := manyParts(t, lead)
 		stop := traffic(t, lead)
 		tapOf(lead).on(func(l *raft.Log) {
-			if l.Data[0] == entryRestore {
+			if entry.Kind(l.Data[0]) == entry.Restore {
 				tapOf(lead).reads.Store(int64(500 * time.Millisecond)) // each of the parts that it reads back
 			}
 		})
@@ -217,40 +218,40 @@ func TestUpload(t *testing.T) {
 	must(t, err)
 	part := func(id byte, n uint32, b []byte) []byte {
 		head := binary.BigEndian.AppendUint32(bytes.Repeat([]byte{id}, uploadID), n)
-		return sealEntry(testCluster, entryPart, head, b)
+		return entry.Seal(testCluster, entry.Part, head, b)
 	}
 	done := func(id byte, n uint32, sum [32]byte) []byte {
 		head := binary.BigEndian.AppendUint32(bytes.Repeat([]byte{id}, uploadID), n)
-		return sealEntry(testCluster, entryRestore, head, sum[:], raise)
+		return entry.Seal(testCluster, entry.Restore, head, sum[:], raise)
 	}
-	barrier := sealEntry(testCluster, entryCommands)
+	barrier := entry.Seal(testCluster, entry.Commands)
 	half := data.Len() / 2
 	one, two := data.Bytes()[:half], data.Bytes()[half:]
-	type entry struct {
+	type logged struct {
 		index, term uint64
 		data        []byte
 	}
 	for _, c := range []struct {
 		name     string
-		entries  []entry
+		entries  []logged
 		restored bool
 		stops    bool
 	}{
-		{"in order", []entry{{5, 2, part(1, 0, one)}, {6, 2, barrier}, {9, 2, part(1, 1, two)}, {10, 2, done(1, 2, sum)}}, true, false},
-		{"a part is missing", []entry{{5, 2, part(1, 0, one)}, {6, 2, done(1, 2, sum)}}, false, false},
-		{"a part comes twice", []entry{{5, 2, part(1, 0, one)}, {6, 2, part(1, 1, two)}, {7, 2, part(1, 1, two)}, {8, 2, done(1, 2, sum)}}, true, false},
-		{"another leader came between", []entry{{5, 2, part(1, 0, one)}, {6, 3, barrier}, {7, 3, part(1, 1, two)}, {8, 3, done(1, 2, sum)}}, false, false},
-		{"another restore came between", []entry{{5, 2, part(1, 0, one)}, {6, 2, part(2, 0, one)}, {7, 2, part(1, 1, two)}, {8, 2, done(1, 2, sum)}}, false, false},
-		{"it was given up", []entry{{5, 2, part(1, 0, one)}, {6 + uploadGap, 2, part(1, 1, two)}, {7 + uploadGap, 2, done(1, 2, sum)}}, false, false},
-		{"nothing was sent", []entry{{5, 2, done(1, 0, sum)}}, false, false},
-		{"twice", []entry{{5, 2, part(1, 0, data.Bytes())}, {6, 2, done(1, 1, sum)}, {7, 2, done(1, 1, sum)}}, true, false},
-		{"the parts are damaged", []entry{{5, 2, part(1, 0, one)}, {6, 2, part(1, 1, one)}, {7, 2, done(1, 2, sum)}}, false, true},
-		{"another hash", []entry{{5, 2, part(1, 0, data.Bytes())}, {6, 2, done(1, 1, [32]byte{})}}, false, true},
+		{"in order", []logged{{5, 2, part(1, 0, one)}, {6, 2, barrier}, {9, 2, part(1, 1, two)}, {10, 2, done(1, 2, sum)}}, true, false},
+		{"a part is missing", []logged{{5, 2, part(1, 0, one)}, {6, 2, done(1, 2, sum)}}, false, false},
+		{"a part comes twice", []logged{{5, 2, part(1, 0, one)}, {6, 2, part(1, 1, two)}, {7, 2, part(1, 1, two)}, {8, 2, done(1, 2, sum)}}, true, false},
+		{"another leader came between", []logged{{5, 2, part(1, 0, one)}, {6, 3, barrier}, {7, 3, part(1, 1, two)}, {8, 3, done(1, 2, sum)}}, false, false},
+		{"another restore came between", []logged{{5, 2, part(1, 0, one)}, {6, 2, part(2, 0, one)}, {7, 2, part(1, 1, two)}, {8, 2, done(1, 2, sum)}}, false, false},
+		{"it was given up", []logged{{5, 2, part(1, 0, one)}, {6 + uploadGap, 2, part(1, 1, two)}, {7 + uploadGap, 2, done(1, 2, sum)}}, false, false},
+		{"nothing was sent", []logged{{5, 2, done(1, 0, sum)}}, false, false},
+		{"twice", []logged{{5, 2, part(1, 0, data.Bytes())}, {6, 2, done(1, 1, sum)}, {7, 2, done(1, 1, sum)}}, true, false},
+		{"the parts are damaged", []logged{{5, 2, part(1, 0, one)}, {6, 2, part(1, 1, one)}, {7, 2, done(1, 2, sum)}}, false, true},
+		{"another hash", []logged{{5, 2, part(1, 0, data.Bytes())}, {6, 2, done(1, 1, [32]byte{})}}, false, true},
 	} {
 		logs := map[uint64]*raft.Log{}
 		f := newFSM(testCluster, "raft.db", fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}))
 		f.state.Apply(1, initCommand())
-		f.entry = func(i uint64, l *raft.Log) error {
+		f.getLog = func(i uint64, l *raft.Log) error {
 			if logs[i] == nil {
 				*l = raft.Log{Index: i, Type: raft.LogNoop}
 				return nil

@@ -53,6 +53,7 @@ var table = []rule{ // read-only
 	{"coordinator/replica", []string{"coordinator/command", "coordinator/replica/", "coordinator/state", "pkg/"}},
 	{"coordinator/replica/ballot", nil},
 	{"coordinator/replica/boltfile", []string{"coordinator/replica/fatal", "pkg/fault"}},
+	{"coordinator/replica/entry", []string{"pkg/fault"}},
 	{"coordinator/replica/fatal", []string{"pkg/fault"}},
 	{"coordinator/replica/logstore", []string{"coordinator/replica/fatal", "pkg/fault"}},
 	{"coordinator/replica/snapshot", []string{"coordinator/replica/fatal"}},
@@ -117,7 +118,7 @@ func owners(path string) (module string, rooms []string) {
 // pure rooms do no I/O, read no clock, draw no randomness, start no goroutine and log nothing.
 var pure = []string{ // read-only
 	"coordinator/canon", "coordinator/table", "coordinator/lifecycle", "coordinator/lock", "coordinator/ring", "coordinator/flow", "coordinator/node", "coordinator/command",
-	"coordinator/state", "coordinator/plan", "agent/boot", "agent/bootenv", "agent/lease", "agent/work", "ramdisk-agent/work",
+	"coordinator/state", "coordinator/plan", "coordinator/replica/entry", "agent/boot", "agent/bootenv", "agent/lease", "agent/work", "ramdisk-agent/work",
 }
 
 type pkg struct {
