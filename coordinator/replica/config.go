@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/transport"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -33,8 +34,6 @@ const (
 	DefaultElection = 500 * time.Millisecond
 	LANElection     = 300 * time.Millisecond // profile "lan"
 	DefaultWatchdog = 3 * time.Second
-
-	defaultMaxArchive = 8 << 30 // bytes
 )
 
 // Config says which member this is and where it keeps its files.
@@ -95,7 +94,7 @@ func (c Config) withDefaults() (Config, error) {
 		c.TrailingLogs = 10240
 	}
 	if c.MaxArchive == 0 {
-		c.MaxArchive = defaultMaxArchive
+		c.MaxArchive = archive.DefaultMax
 	}
 	if c.Clock == nil {
 		c.Clock = clock.System{}

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"strings"
 	"sync"
 	"testing"
@@ -15,6 +14,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -339,16 +339,16 @@ func TestArchive(t *testing.T) {
 		defer c.close()
 		lead := c.leader()
 		propose(t, lead, marker("1"))
-		var archive bytes.Buffer
-		a, err := lead.SaveSnapshot(t.Context(), &archive)
+		var saved bytes.Buffer
+		a, err := lead.SaveSnapshot(t.Context(), &saved)
 		must(t, err)
 		if a.Cluster != testCluster || a.Index == 0 {
-			t.Errorf("the archive says %+v", a)
+			t.Errorf("the saved says %+v", a)
 		}
 		propose(t, lead, marker("2"))
 		generation := lead.View().Cluster().Generation
 		for round := range 2 { // the second time, the archive is older than the cluster
-			if _, err := lead.RestoreSnapshot(t.Context(), bytes.NewReader(archive.Bytes())); err != nil {
+			if _, err := lead.RestoreSnapshot(t.Context(), bytes.NewReader(saved.Bytes())); err != nil {
 				t.Fatal(err)
 			}
 			now := lead.View().Cluster().Generation
@@ -369,23 +369,8 @@ func TestArchive(t *testing.T) {
 				t.Errorf("%s: nodes 1, 2, 3 present: %v, %v, %v", m.name, one, two, three)
 			}
 		}
-		if _, err := c.others(lead)[0].RestoreSnapshot(t.Context(), bytes.NewReader(archive.Bytes())); !fault.Is(err, fault.NotLeader) {
+		if _, err := c.others(lead)[0].RestoreSnapshot(t.Context(), bytes.NewReader(saved.Bytes())); !fault.Is(err, fault.NotLeader) {
 			t.Errorf("on a follower: %v", err)
-		}
-
-		hash := lead.View().Hash()
-		for at := range archive.Len() {
-			bad := bytes.Clone(archive.Bytes())
-			bad[at] ^= 4
-			if _, _, err := readArchive(t.Context(), bytes.NewReader(bad), 1<<20, io.Discard); !fault.Is(err, fault.Corrupt) && !fault.Is(err, fault.TooLarge) {
-				t.Fatalf("byte %d of %d changed: %v", at, archive.Len(), err)
-			}
-		}
-		if _, _, err := readArchive(t.Context(), bytes.NewReader(archive.Bytes()), 100, io.Discard); !fault.Is(err, fault.TooLarge) {
-			t.Errorf("over the bound: %v", err)
-		}
-		if lead.View().Hash() != hash {
-			t.Error("a refused archive changed the state")
 		}
 	})
 }
@@ -396,12 +381,10 @@ func TestArchiveOfAnotherCluster(t *testing.T) {
 		defer c.close()
 		s := state.New()
 		s.Apply(1, command.Command{Header: command.Header{Cluster: "other", Level: 1}, Body: command.InitCluster{ClusterID: "other", Settings: command.DefaultSettings()}})
-		other := &Replica{cfg: c.members[0].cfg, fsm: newFSM("other", "", nil)}
-		other.fsm.publish(s, 1)
-		var archive bytes.Buffer
-		_, err := other.SaveSnapshot(t.Context(), &archive)
+		var saved bytes.Buffer
+		_, err := archive.Write(t.Context(), &saved, archive.Image{View: s.View(), Applied: 1}, time.Now())
 		must(t, err)
-		if _, err := c.leader().RestoreSnapshot(t.Context(), &archive); !fault.Is(err, fault.Invalid) {
+		if _, err := c.leader().RestoreSnapshot(t.Context(), &saved); !fault.Is(err, fault.Invalid) {
 			t.Fatalf("got %v", err)
 		}
 	})

@@ -1,8 +1,6 @@
 package replica
 
 import (
-	"bytes"
-	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -13,6 +11,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/ballot"
 	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
@@ -176,9 +175,6 @@ func (f *fsm) reached(index uint64) (ok bool, wait <-chan struct{}) {
 	return false, f.moved
 }
 
-// snapHeader leads a snapshot's data: the index applied and the hash of the state.
-const snapHeader = 8 + 16
-
 // Snapshot implements raft.FSM: it keeps a view, which is a pointer. There is none while an archive's parts come in: they
 // must stay in the log.
 func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
@@ -191,53 +187,26 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	start := time.Now()
 	v, applied := f.newest()
 	f.paused.Store(int64(time.Since(start)))
-	return frozen{view: v, applied: applied}, nil
+	return frozen{archive.Image{View: v, Applied: applied}}, nil
 }
 
 // frozen is a state to be written.
-type frozen struct {
-	view    *state.View
-	applied uint64
-}
+type frozen struct{ archive.Image }
 
 // Persist implements raft.FSMSnapshot.
 func (z frozen) Persist(sink raft.SnapshotSink) error {
-	if err := z.write(sink); err != nil {
+	if err := z.Write(sink); err != nil {
 		return errors.Join(fmt.Errorf("write snapshot: %w", err), sink.Cancel())
 	}
 	return sink.Close()
 }
 
-func (z frozen) write(w io.Writer) error {
-	h := z.view.Hash()
-	if _, err := w.Write(append(binary.BigEndian.AppendUint64(nil, z.applied), h[:]...)); err != nil {
-		return err
-	}
-	return z.view.WriteSnapshot(w)
-}
-
 // Release implements raft.FSMSnapshot.
 func (frozen) Release() {}
 
-// thaw reads what frozen.write wrote. Errors are fault.Corrupt.
-func thaw(r io.Reader) (*state.State, uint64, error) {
-	var head [snapHeader]byte
-	if _, err := io.ReadFull(r, head[:]); err != nil {
-		return nil, 0, fault.New(fault.Corrupt, "read snapshot", "%w", err)
-	}
-	s, err := state.ReadSnapshot(r)
-	if err != nil {
-		return nil, 0, err
-	}
-	if h := s.Hash(); !bytes.Equal(h[:], head[8:]) {
-		return nil, 0, fault.New(fault.Corrupt, "read snapshot", "its state has hash %x, it was written with %x", h, head[8:])
-	}
-	return s, binary.BigEndian.Uint64(head[:]), nil
-}
-
 // Restore implements raft.FSM. The old state stays until the new one is whole.
 func (f *fsm) Restore(rc io.ReadCloser) error {
-	s, applied, err := thaw(rc)
+	s, applied, err := archive.ReadImage(rc)
 	if err != nil {
 		f.failed = err
 		return err

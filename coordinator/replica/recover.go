@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/logstore"
 	"github.com/farrier-project/farrier/coordinator/replica/snapshot"
@@ -28,7 +29,7 @@ const (
 
 // Lost is what an archive holds of a cluster whose members are all lost. It is verified as a whole.
 type Lost struct {
-	Archive
+	archive.Header
 	state *state.State
 }
 
@@ -36,13 +37,13 @@ type Lost struct {
 // fault.TooLarge.
 func ReadLost(ctx context.Context, in io.Reader, limit int64) (*Lost, error) {
 	if limit == 0 {
-		limit = defaultMaxArchive
+		limit = archive.DefaultMax
 	}
-	a, s, err := readArchive(ctx, in, limit, io.Discard)
+	a, s, err := archive.Read(ctx, in, limit, io.Discard)
 	if err != nil {
 		return nil, err
 	}
-	return &Lost{Archive: a, state: s}, nil
+	return &Lost{Header: a, state: s}, nil
 }
 
 // View is the state in the archive.
@@ -94,7 +95,7 @@ func Recover(cfg Config, l *Lost, more ...command.Body) error {
 			return fmt.Errorf("%s: %w", op, err)
 		}
 		w := bufio.NewWriterSize(sink, 256<<10)
-		if err := errors.Join((frozen{view: l.View(), applied: index}).write(w), w.Flush()); err != nil {
+		if err := errors.Join((archive.Image{View: l.View(), Applied: index}).Write(w), w.Flush()); err != nil {
 			return errors.Join(fmt.Errorf("%s: %w", op, err), sink.Cancel())
 		}
 		return sink.Close()

@@ -11,11 +11,11 @@ import (
 	"fmt"
 	"hash"
 	"io"
-	"os"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -102,7 +102,7 @@ func (f *fsm) restore(l *raft.Log, content []byte) (command.Result, error) {
 	f.upload = nil
 	parts := &partReader{getLog: f.getLog, cluster: f.cluster, at: u.first, end: applied, sum: sha256.New()}
 	copy(parts.next[:], u.id[:])
-	s, _, err := thaw(bufio.NewReaderSize(parts, partBytes))
+	s, _, err := archive.ReadImage(bufio.NewReaderSize(parts, partBytes))
 	if err == nil {
 		_, err = io.Copy(io.Discard, parts)
 	}
@@ -167,52 +167,59 @@ func (p *partReader) Read(b []byte) (int, error) {
 	return n, nil
 }
 
+// SaveSnapshot writes an archive of the state after the newest entry applied here to w. For all that was committed so far, wait
+// for ReadIndex first.
+func (r *Replica) SaveSnapshot(ctx context.Context, w io.Writer) (archive.Header, error) {
+	v, applied := r.fsm.newest()
+	return archive.Write(ctx, w, archive.Image{View: v, Applied: applied}, r.cfg.Clock.Now())
+}
+
 // RestoreSnapshot replaces the state of the whole cluster by an archive's, but for who belongs to it (state.KeepMembership). On
 // the leader only. The archive is verified as a whole before anything changes, and must be of this cluster. The restored state
 // has a higher generation than both the archive and the state that it replaces, in the same step: all sessions end, and no lock
 // token is ever used again. With fault.UnknownOutcome it may have happened; after any other error it has not.
-func (r *Replica) RestoreSnapshot(ctx context.Context, in io.Reader) (Archive, error) {
+func (r *Replica) RestoreSnapshot(ctx context.Context, in io.Reader) (archive.Header, error) {
 	const op = "restore snapshot"
 	if _, ok := r.Leading(); !ok {
-		return Archive{}, r.notLeader(op)
+		return archive.Header{}, r.notLeader(op)
 	}
-	spool, err := r.spool()
+	spool, err := archive.NewSpool(r.cfg.Dir)
 	if err != nil {
-		return Archive{}, fmt.Errorf("%s: %w", op, err)
+		return archive.Header{}, fmt.Errorf("%s: %w", op, err)
 	}
-	defer spool.close()
-	a, s, err := readArchive(ctx, in, r.cfg.MaxArchive, spool)
-	if spool.failed != nil {
-		return Archive{}, fmt.Errorf("%s: %w", op, spool.failed)
+	defer spool.Close()
+	a, s, err := archive.Read(ctx, in, r.cfg.MaxArchive, spool)
+	if spool.Failed() != nil {
+		return archive.Header{}, fmt.Errorf("%s: %w", op, spool.Failed())
 	}
 	if err != nil {
-		return Archive{}, err
+		return archive.Header{}, err
 	}
 	if id := s.View().Cluster().ID; a.Cluster != r.cfg.Cluster || id != r.cfg.Cluster {
-		return Archive{}, fault.New(fault.Invalid, op, "the archive is of cluster %q, this is %q", a.Cluster, r.cfg.Cluster).
+		return archive.Header{}, fault.New(fault.Invalid, op, "the archive is of cluster %q, this is %q", a.Cluster, r.cfg.Cluster).
 			WithHelp("a cluster whose coordinators are all lost is made anew by `farrier-coordinator init --from-archive FILE --key-file KEYS`")
 	}
 	head := make([]byte, partHeader)
 	rand.Read(head[:uploadID]) // never fails: crypto/rand ends the process instead
-	verified, err := spool.rewind()
+	verified, err := spool.Rewind()
 	if err != nil {
-		return Archive{}, fmt.Errorf("%s: %w", op, err)
+		return archive.Header{}, fmt.Errorf("%s: %w", op, err)
 	}
 	parts, sum, err := r.sendParts(ctx, head[:uploadID], verified)
 	if err != nil {
-		return Archive{}, notRestored(err)
+		return archive.Header{}, notRestored(err)
 	}
 	binary.BigEndian.PutUint32(head[uploadID:], parts)
 	raise, err := command.Encode(r.newGeneration())
 	if err != nil {
-		return Archive{}, err
+		return archive.Header{}, err
 	}
 	answer, err := r.submit(ctx, entry.Restore, append(append(head, sum...), raise...), 1)
 	if err == nil {
 		err = answer.results[0].Err
 	}
 	if err != nil {
-		return Archive{}, fault.Wrap(op, err)
+		return archive.Header{}, fault.Wrap(op, err)
 	}
 	r.log.Warn("the state was restored from an archive", "index", a.Index, "generation", r.View().Cluster().Generation)
 	return a, nil
@@ -261,50 +268,4 @@ func (r *Replica) newGeneration() command.Command {
 	}
 	rand.Read(c.Header.Seed[:]) // as above
 	return c
-}
-
-// spool holds what was read of an archive until all of it is verified. It belongs to one goroutine.
-type spool struct {
-	file   *os.File // nil in memory
-	memory bytes.Buffer
-	failed error // of a Write
-}
-
-func (r *Replica) spool() (*spool, error) {
-	if r.disk == nil {
-		return &spool{}, nil
-	}
-	f, err := os.CreateTemp(r.cfg.Dir, "restore-*.tmp") // 0600
-	if err != nil {
-		return nil, err
-	}
-	if err := os.Remove(f.Name()); err != nil { // it ends with the process, however that ends
-		return nil, errors.Join(err, f.Close())
-	}
-	return &spool{file: f}, nil
-}
-
-// Write implements io.Writer.
-func (s *spool) Write(p []byte) (n int, err error) {
-	if s.file == nil {
-		return s.memory.Write(p)
-	}
-	n, err = s.file.Write(p)
-	s.failed = errors.Join(s.failed, err)
-	return n, err
-}
-
-// rewind ends the writing; what was written is read.
-func (s *spool) rewind() (io.Reader, error) {
-	if s.file == nil {
-		return &s.memory, nil
-	}
-	_, err := s.file.Seek(0, io.SeekStart)
-	return s.file, err
-}
-
-func (s *spool) close() {
-	if s.file != nil {
-		s.file.Close() // nobody needs it any more
-	}
 }

@@ -17,6 +17,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -30,13 +31,13 @@ func manyParts(t *testing.T, m *member) []byte {
 		b.Member.APIAddress = strings.Repeat("a", partBytes/100)
 		propose(t, m, b)
 	}
-	var archive bytes.Buffer
-	_, err := m.SaveSnapshot(t.Context(), &archive)
+	var saved bytes.Buffer
+	_, err := m.SaveSnapshot(t.Context(), &saved)
 	must(t, err)
-	if archive.Len() < 3*partBytes {
-		t.Fatalf("the archive has %d bytes: the test shows nothing", archive.Len())
+	if saved.Len() < 3*partBytes {
+		t.Fatalf("the archive has %d bytes: the test shows nothing", saved.Len())
 	}
-	return archive.Bytes()
+	return saved.Bytes()
 }
 
 // tapped is a store that tells of the entries that it is about to store, and takes a time to read one.
@@ -102,7 +103,7 @@ func TestLeaderThatDiedWithinARestoreWasWedged(t *testing.T) {
 			c := newCluster(t, 3, tap)
 			defer c.close()
 			old := c.leader()
-			archive := manyParts(t, old)
+			saved := manyParts(t, old)
 			propose(t, old, marker("marker"))
 			generation := old.View().Cluster().Generation
 			n := 0
@@ -111,7 +112,7 @@ func TestLeaderThatDiedWithinARestoreWasWedged(t *testing.T) {
 					c.net.Isolate(old.addr)
 				}
 			})
-			_, err := old.RestoreSnapshot(t.Context(), bytes.NewReader(archive))
+			_, err := old.RestoreSnapshot(t.Context(), bytes.NewReader(saved))
 			if want := what == "last entry"; err == nil || fault.Is(err, fault.UnknownOutcome) != want {
 				t.Errorf("%s: got %v", what, err)
 			}
@@ -128,7 +129,7 @@ func TestLeaderThatDiedWithinARestoreWasWedged(t *testing.T) {
 			if _, ok := old.View().Node("marker"); !ok {
 				t.Errorf("%s: what came after the archive is gone", what)
 			}
-			_, err = c.leader().RestoreSnapshot(t.Context(), bytes.NewReader(archive))
+			_, err = c.leader().RestoreSnapshot(t.Context(), bytes.NewReader(saved))
 			must(t, err)
 			alike(t, c)
 			for _, m := range c.members { // the log holds the archive: it is applied again
@@ -153,14 +154,14 @@ func TestRestoreUnderTrafficWasMissed(t *testing.T) {
 		c := newCluster(t, 3, tap)
 		defer c.close()
 		lead := c.leader()
-		archive := manyParts(t, lead)
+		saved := manyParts(t, lead)
 		tapOf(lead).on(func(l *raft.Log) {
 			if entry.Kind(l.Data[0]) == entry.Part {
 				go lead.Propose(context.Background(), command.Command{Header: header("x"), Body: putMember(int(l.Index))})
 			}
 		})
 		before := lead.View().Position()
-		_, err := lead.RestoreSnapshot(t.Context(), bytes.NewReader(archive))
+		_, err := lead.RestoreSnapshot(t.Context(), bytes.NewReader(saved))
 		must(t, err)
 		v := lead.View()
 		if v.Index() <= before.Index+4 {
@@ -189,7 +190,7 @@ func TestLeaderEndedWhileItApplied(t *testing.T) {
 		})
 		defer c.close()
 		lead := c.leader()
-		archive := manyParts(t, lead)
+		saved := manyParts(t, lead)
 		stop := traffic(t, lead)
 		tapOf(lead).on(func(l *raft.Log) {
 			if entry.Kind(l.Data[0]) == entry.Restore {
@@ -197,7 +198,7 @@ func TestLeaderEndedWhileItApplied(t *testing.T) {
 			}
 		})
 		began := time.Now()
-		_, err := lead.RestoreSnapshot(t.Context(), bytes.NewReader(archive))
+		_, err := lead.RestoreSnapshot(t.Context(), bytes.NewReader(saved))
 		must(t, err)
 		if d := time.Since(began); d < 2*time.Second {
 			t.Fatalf("it took %v: the test shows nothing", d)
@@ -212,7 +213,7 @@ func TestUpload(t *testing.T) {
 	source := newFSM(testCluster, "", fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}))
 	source.state.Apply(1, initCommand())
 	var data bytes.Buffer
-	must(t, frozen{view: source.state.View(), applied: 1}.write(&data))
+	must(t, archive.Image{View: source.state.View(), Applied: 1}.Write(&data))
 	sum := sha256.Sum256(data.Bytes())
 	raise, err := command.Encode(command.Command{Header: header("x"), Body: command.NewGeneration{Reason: "test"}})
 	must(t, err)

@@ -51,6 +51,7 @@ var table = []rule{ // read-only
 	{"coordinator/state", []string{"coordinator/canon", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "coordinator/table", "pkg/fault", "pkg/step"}},
 	{"coordinator/plan", []string{"coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "coordinator/state", "pkg/fault", "pkg/step"}},
 	{"coordinator/replica", []string{"coordinator/command", "coordinator/replica/", "coordinator/state", "pkg/"}},
+	{"coordinator/replica/archive", []string{"coordinator/state", "pkg/fault"}},
 	{"coordinator/replica/ballot", nil},
 	{"coordinator/replica/boltfile", []string{"coordinator/replica/fatal", "pkg/fault"}},
 	{"coordinator/replica/entry", []string{"pkg/fault"}},

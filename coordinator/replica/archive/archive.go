@@ -1,4 +1,4 @@
-package replica
+package archive
 
 import (
 	"bufio"
@@ -17,17 +17,17 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// An archive is a user's snapshot: a magic line, a header as JSON with its length before it, the state in chunks with
-// their lengths before them, a zero length, and the SHA-256 of all before it. Secrets in it are sealed; the key is not
-// part of it.
 const (
-	archiveMagic = "farrier archive 1\n"
-	archiveChunk = 64 << 10
-	maxHeader    = 64 << 10
+	magic     = "farrier archive 1\n"
+	chunk     = 64 << 10
+	maxHeader = 64 << 10
 )
 
-// Archive describes a user's snapshot.
-type Archive struct {
+// DefaultMax is how large an archive may be, in bytes, where nobody says otherwise.
+const DefaultMax = 8 << 30
+
+// Header describes an archive.
+type Header struct {
 	Cluster    string    `json:"cluster"`
 	Index      uint64    `json:"index"`
 	Generation uint16    `json:"generation"`
@@ -35,32 +35,30 @@ type Archive struct {
 	At         time.Time `json:"at"` // for people
 }
 
-// SaveSnapshot writes the state after the newest entry applied here to w. For all that was committed so far, wait for
-// ReadIndex first.
-func (r *Replica) SaveSnapshot(ctx context.Context, w io.Writer) (Archive, error) {
-	v, applied := r.fsm.newest()
-	c := v.Cluster()
-	a := Archive{Cluster: c.ID, Index: applied, Generation: c.Generation, Level: c.Level, At: r.cfg.Clock.Now().UTC()}
+// Write writes an archive of the image to w, until ctx ends.
+func Write(ctx context.Context, w io.Writer, z Image, at time.Time) (Header, error) {
+	c := z.View.Cluster()
+	a := Header{Cluster: c.ID, Index: z.Applied, Generation: c.Generation, Level: c.Level, At: at.UTC()}
 	head, err := json.Marshal(a)
 	if err != nil {
-		return Archive{}, err
+		return Header{}, err
 	}
 	sum := sha256.New()
 	out := io.MultiWriter(w, sum)
-	lead := append([]byte(archiveMagic), binary.BigEndian.AppendUint32(nil, uint32(len(head)))...)
+	lead := append([]byte(magic), binary.BigEndian.AppendUint32(nil, uint32(len(head)))...)
 	if _, err := out.Write(append(lead, head...)); err != nil {
-		return Archive{}, fmt.Errorf("write archive: %w", err)
+		return Header{}, fmt.Errorf("write archive: %w", err)
 	}
-	buffered := bufio.NewWriterSize(chunker{ctx, out}, archiveChunk)
-	err = (frozen{view: v, applied: applied}).write(buffered)
+	buffered := bufio.NewWriterSize(chunker{ctx, out}, chunk)
+	err = z.Write(buffered)
 	if err = errors.Join(err, buffered.Flush()); err != nil {
-		return Archive{}, fmt.Errorf("write archive: %w", err)
+		return Header{}, fmt.Errorf("write archive: %w", err)
 	}
 	if _, err := out.Write(make([]byte, 4)); err != nil {
-		return Archive{}, fmt.Errorf("write archive: %w", err)
+		return Header{}, fmt.Errorf("write archive: %w", err)
 	}
 	if _, err := w.Write(sum.Sum(nil)); err != nil {
-		return Archive{}, fmt.Errorf("write archive: %w", err)
+		return Header{}, fmt.Errorf("write archive: %w", err)
 	}
 	return a, nil
 }
@@ -76,7 +74,7 @@ func (c chunker) Write(p []byte) (int, error) {
 		if err := c.ctx.Err(); err != nil {
 			return n, err
 		}
-		part := p[n:min(len(p), n+archiveChunk)]
+		part := p[n:min(len(p), n+chunk)]
 		if _, err := c.out.Write(binary.BigEndian.AppendUint32(nil, uint32(len(part)))); err != nil {
 			return n, err
 		}
@@ -88,20 +86,20 @@ func (c chunker) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// readArchive reads and verifies an archive of at most limit bytes, and copies its state, as frozen wrote it.
-// Errors are fault.Corrupt and fault.TooLarge.
-func readArchive(ctx context.Context, in io.Reader, limit int64, copied io.Writer) (Archive, *state.State, error) {
+// Read reads and verifies an archive of at most limit bytes, and copies its image as it is to copied. Errors are
+// fault.Corrupt and fault.TooLarge.
+func Read(ctx context.Context, in io.Reader, limit int64, copied io.Writer) (Header, *state.State, error) {
 	src := &io.LimitedReader{R: in, N: limit}
-	bad := func(format string, args ...any) (Archive, *state.State, error) {
+	bad := func(format string, args ...any) (Header, *state.State, error) {
 		if src.N <= 0 {
-			return Archive{}, nil, fault.New(fault.TooLarge, "read archive", "it has more than %d bytes", limit)
+			return Header{}, nil, fault.New(fault.TooLarge, "read archive", "it has more than %d bytes", limit)
 		}
-		return Archive{}, nil, fault.New(fault.Corrupt, "read archive", format, args...).WithHelp("take another archive: this one is damaged or not whole")
+		return Header{}, nil, fault.New(fault.Corrupt, "read archive", format, args...).WithHelp("take another archive: this one is damaged or not whole")
 	}
 	sum := sha256.New()
 	t := io.TeeReader(src, sum)
-	magic := make([]byte, len(archiveMagic))
-	if _, err := io.ReadFull(t, magic); err != nil || string(magic) != archiveMagic {
+	first := make([]byte, len(magic))
+	if _, err := io.ReadFull(t, first); err != nil || string(first) != magic {
 		return bad("it is not an archive")
 	}
 	var n [4]byte
@@ -109,12 +107,12 @@ func readArchive(ctx context.Context, in io.Reader, limit int64, copied io.Write
 		return bad("it has no header")
 	}
 	head := make([]byte, binary.BigEndian.Uint32(n[:]))
-	var a Archive
+	var a Header
 	if _, err := io.ReadFull(t, head); err != nil || json.Unmarshal(head, &a) != nil {
 		return bad("its header cannot be read")
 	}
 	chunks := io.TeeReader(&unchunker{ctx: ctx, in: t}, copied)
-	s, _, err := thaw(bufio.NewReaderSize(chunks, archiveChunk))
+	s, _, err := ReadImage(bufio.NewReaderSize(chunks, chunk))
 	if err == nil {
 		_, err = io.Copy(io.Discard, chunks) // to the end mark
 	}
@@ -162,7 +160,7 @@ func (u *unchunker) Read(p []byte) (int, error) {
 			u.end = true
 			return 0, io.EOF
 		}
-		if u.left > archiveChunk {
+		if u.left > chunk {
 			return 0, fmt.Errorf("a chunk of %d bytes", u.left)
 		}
 	}
