@@ -18,7 +18,6 @@ import (
 
 // Bounds of the group commit: what can be on its way at once, so that raft's heartbeats are never starved.
 const (
-	maxEntryBytes   = 256 << 10 // an entry is closed above this; a single proposal may be larger
 	maxPropose      = 512 << 10 // bytes of one Propose
 	maxEntriesAhead = 4         // entries on their way; one that is not full goes alone
 	maxWaiting      = 8192      // proposals that wait for an entry

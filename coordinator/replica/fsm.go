@@ -15,6 +15,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/replica/ballot"
 	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
+	"github.com/farrier-project/farrier/coordinator/replica/upload"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -32,7 +33,7 @@ type fsm struct {
 	getLog  func(index uint64, l *raft.Log) error // reads the log
 	revoked func()                                // told after the roster of certificates changed
 	roster  uint64                                // the one that was told of
-	upload  *upload                               // of an archive; nil without one
+	uploads upload.Receiver
 
 	mu      sync.Mutex
 	state   *state.State
@@ -94,11 +95,15 @@ func (f *fsm) applyEntry(l *raft.Log) ([]command.Result, error) {
 	if err != nil {
 		return nil, err
 	}
-	f.upload = f.upload.at(l)
+	f.uploads.See(l)
 	switch holds {
 	case entry.Part:
-		result, err := f.takePart(l, content)
-		return []command.Result{result}, err
+		refusal, err := f.uploads.Part(l, content)
+		if err != nil {
+			return nil, err
+		}
+		f.place(f.state, l.Index) // only this goroutine changes it
+		return []command.Result{{Err: refusal}}, nil
 	case entry.Restore:
 		result, err := f.restore(l, content)
 		return []command.Result{result}, err
@@ -116,6 +121,35 @@ func (f *fsm) applyEntry(l *raft.Log) ([]command.Result, error) {
 	}
 	f.applied = l.Index
 	return results, nil
+}
+
+// restore puts the uploaded state in place, under a generation above its own and that of the state it replaces. A refusal
+// changes nothing; an error means that the log is damaged here.
+func (f *fsm) restore(l *raft.Log, content []byte) (command.Result, error) {
+	whole, refusal, err := f.uploads.Last(content)
+	if err != nil {
+		return command.Result{}, err
+	}
+	if refusal != nil {
+		f.place(f.state, l.Index)
+		return command.Result{Err: refusal}, nil
+	}
+	now, applied := f.newest()
+	s, err := whole.State(f.cluster, applied, f.getLog)
+	if err != nil {
+		return command.Result{}, err
+	}
+	s.KeepMembership(f.state)
+	floor := max(now.Cluster().Generation, s.View().Cluster().Generation)
+	for s.View().Cluster().Generation <= floor {
+		whole.Raise.Header.Level = s.View().Cluster().Level
+		if res := s.Apply(l.Index, whole.Raise); res.Err != nil { // no generation is left
+			f.place(f.state, l.Index)
+			return res, nil
+		}
+	}
+	f.place(s, l.Index)
+	return command.Result{}, nil
 }
 
 // place puts a state in place, as that after the entry.
@@ -181,7 +215,7 @@ func (f *fsm) Snapshot() (raft.FSMSnapshot, error) {
 	if err := f.latch.Failed(); err != nil {
 		return nil, err
 	}
-	if f.upload != nil {
+	if f.uploads.Open() {
 		return nil, raft.ErrNothingNewToSnapshot // which raft passes over in silence, and looks again later
 	}
 	start := time.Now()
@@ -215,7 +249,7 @@ func (f *fsm) Restore(rc io.ReadCloser) error {
 		f.failed = fault.New(fault.Corrupt, "restore snapshot", "it is of cluster %q, this is %q", id, f.cluster)
 		return f.failed
 	}
-	f.upload = nil // snapshots are of moments without one
+	f.uploads.Reset() // snapshots are of moments without one
 	f.publish(s, applied)
 	return nil
 }

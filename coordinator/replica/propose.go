@@ -151,7 +151,7 @@ func (e *packing) fill(queue <-chan *proposal) {
 
 // add takes a proposal into the entry, or keeps it for the one after. The entry is not full.
 func (e *packing) add(p *proposal) {
-	if e.size > 0 && e.size+len(p.data) > maxEntryBytes ||
+	if e.size > 0 && e.size+len(p.data) > entry.Full ||
 		len(e.proposals) > 0 && (p.holds != entry.Commands || e.proposals[0].holds != entry.Commands) {
 		e.held = p
 		return

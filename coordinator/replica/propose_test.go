@@ -9,7 +9,7 @@ import (
 
 // TestPacking: proposals share an entry in their order, up to its bound; an entry of another kind has one to itself.
 func TestPacking(t *testing.T) {
-	small, half, whole := make([]byte, 10), make([]byte, maxEntryBytes/2+1), make([]byte, maxPropose)
+	small, half, whole := make([]byte, 10), make([]byte, entry.Full/2+1), make([]byte, maxPropose)
 	for name, c := range map[string]struct {
 		in   []*proposal
 		want []int // proposals of each entry

@@ -20,6 +20,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
+	"github.com/farrier-project/farrier/coordinator/replica/upload"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -28,13 +29,13 @@ func manyParts(t *testing.T, m *member) []byte {
 	t.Helper()
 	for i := range 400 {
 		b := putMember(i).(command.PutMember)
-		b.Member.APIAddress = strings.Repeat("a", partBytes/100)
+		b.Member.APIAddress = strings.Repeat("a", upload.PartBytes/100)
 		propose(t, m, b)
 	}
 	var saved bytes.Buffer
 	_, err := m.SaveSnapshot(t.Context(), &saved)
 	must(t, err)
-	if saved.Len() < 3*partBytes {
+	if saved.Len() < 3*upload.PartBytes {
 		t.Fatalf("the archive has %d bytes: the test shows nothing", saved.Len())
 	}
 	return saved.Bytes()
@@ -218,11 +219,11 @@ func TestUpload(t *testing.T) {
 	raise, err := command.Encode(command.Command{Header: header("x"), Body: command.NewGeneration{Reason: "test"}})
 	must(t, err)
 	part := func(id byte, n uint32, b []byte) []byte {
-		head := binary.BigEndian.AppendUint32(bytes.Repeat([]byte{id}, uploadID), n)
+		head := binary.BigEndian.AppendUint32(bytes.Repeat([]byte{id}, 16), n)
 		return entry.Seal(testCluster, entry.Part, head, b)
 	}
 	done := func(id byte, n uint32, sum [32]byte) []byte {
-		head := binary.BigEndian.AppendUint32(bytes.Repeat([]byte{id}, uploadID), n)
+		head := binary.BigEndian.AppendUint32(bytes.Repeat([]byte{id}, 16), n)
 		return entry.Seal(testCluster, entry.Restore, head, sum[:], raise)
 	}
 	barrier := entry.Seal(testCluster, entry.Commands)
@@ -243,7 +244,7 @@ func TestUpload(t *testing.T) {
 		{"a part comes twice", []logged{{5, 2, part(1, 0, one)}, {6, 2, part(1, 1, two)}, {7, 2, part(1, 1, two)}, {8, 2, done(1, 2, sum)}}, true, false},
 		{"another leader came between", []logged{{5, 2, part(1, 0, one)}, {6, 3, barrier}, {7, 3, part(1, 1, two)}, {8, 3, done(1, 2, sum)}}, false, false},
 		{"another restore came between", []logged{{5, 2, part(1, 0, one)}, {6, 2, part(2, 0, one)}, {7, 2, part(1, 1, two)}, {8, 2, done(1, 2, sum)}}, false, false},
-		{"it was given up", []logged{{5, 2, part(1, 0, one)}, {6 + uploadGap, 2, part(1, 1, two)}, {7 + uploadGap, 2, done(1, 2, sum)}}, false, false},
+		{"it was given up", []logged{{5, 2, part(1, 0, one)}, {6 + 4096, 2, part(1, 1, two)}, {7 + 4096, 2, done(1, 2, sum)}}, false, false},
 		{"nothing was sent", []logged{{5, 2, done(1, 0, sum)}}, false, false},
 		{"twice", []logged{{5, 2, part(1, 0, data.Bytes())}, {6, 2, done(1, 1, sum)}, {7, 2, done(1, 1, sum)}}, true, false},
 		{"the parts are damaged", []logged{{5, 2, part(1, 0, one)}, {6, 2, part(1, 1, one)}, {7, 2, done(1, 2, sum)}}, false, true},
@@ -263,7 +264,7 @@ func TestUpload(t *testing.T) {
 		for _, e := range c.entries {
 			logs[e.index] = &raft.Log{Index: e.index, Term: e.term, Type: raft.LogCommand, Data: e.data}
 			f.Apply(logs[e.index])
-			if _, err := f.Snapshot(); f.upload != nil && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
+			if _, err := f.Snapshot(); f.uploads.Open() && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
 				t.Errorf("%s: a snapshot between the parts: %v", c.name, err)
 			}
 		}

@@ -59,6 +59,7 @@ var table = []rule{ // read-only
 	{"coordinator/replica/logstore", []string{"coordinator/replica/fatal", "pkg/fault"}},
 	{"coordinator/replica/snapshot", []string{"coordinator/replica/fatal"}},
 	{"coordinator/replica/transport", []string{"pkg/identity"}},
+	{"coordinator/replica/upload", []string{"coordinator/command", "coordinator/replica/archive", "coordinator/replica/entry", "coordinator/state", "pkg/fault"}},
 	{"coordinator/dispatch", []string{"api/gen/", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/plan", "coordinator/state", "pkg/"}},
 	{"coordinator/rpc", []string{"api/gen/", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/plan", "coordinator/ring", "coordinator/state", "pkg/"}},
 	{"coordinator/config", []string{"pkg/"}},

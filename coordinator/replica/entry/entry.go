@@ -19,6 +19,9 @@ const (
 
 const header = 1 + 8
 
+// Full is the bytes of content above which an entry is closed. Only one that cannot be divided has more.
+const Full = 256 << 10
+
 func sum(cluster string, k Kind, content []byte) uint64 {
 	var d xxhash.Digest
 	d.Reset()
