@@ -25,9 +25,6 @@ const (
 	logCacheEntries = 16
 )
 
-// HashEvery is the number of log entries between comparisons of the members' states.
-const HashEvery = 1000
-
 // Defaults of Config.
 const (
 	DefaultElection = 500 * time.Millisecond

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -17,6 +18,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
+	"github.com/farrier-project/farrier/coordinator/replica/machine"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -390,31 +392,52 @@ func TestArchiveOfAnotherCluster(t *testing.T) {
 	})
 }
 
-// TestMinorityStops gives one member another state behind the log's back.
+// ray is a transport that once puts another command in place of one that it sends to a member.
+type ray struct {
+	*raft.InmemTransport
+	to   atomic.Pointer[raft.ServerID]
+	data []byte
+}
+
+func (y *ray) AppendEntries(id raft.ServerID, target raft.ServerAddress, req *raft.AppendEntriesRequest, resp *raft.AppendEntriesResponse) error {
+	if to := y.to.Load(); to != nil && *to == id && len(req.Entries) == 1 && req.Entries[0].Type == raft.LogCommand && y.to.CompareAndSwap(to, nil) {
+		l, changed := *req.Entries[0], *req
+		l.Data = y.data
+		changed.Entries = []*raft.Log{&l}
+		req = &changed
+	}
+	return y.InmemTransport.AppendEntries(id, target, req, resp)
+}
+
+// TestMinorityStops: one member is sent another entry than the rest have.
 func TestMinorityStops(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
-		c := newCluster(t, 3, nil)
+		wrongCommand, err := command.Encode(command.Command{Header: header("a cosmic ray"), Body: putMember(666)})
+		must(t, err)
+		rays := map[string]*ray{}
+		c := newCluster(t, 3, func(cfg *Config) {
+			y := &ray{InmemTransport: cfg.Network.Transport(cfg.Advertise), data: entry.Seal(testCluster, entry.Commands, wrongCommand)}
+			rays[cfg.Member], cfg.Transport = y, y
+		})
 		defer c.close()
 		lead := c.leader()
 		wrong := c.others(lead)[0]
-		index, err := lead.ReadIndex(t.Context())
-		must(t, err)
-		must(t, wrong.WaitApplied(t.Context(), index))
-		synctest.Wait() // nothing is being applied now
-		if res := wrong.fsm.state.Apply(index, command.Command{Header: header("a cosmic ray"), Body: putMember(666)}); res.Err != nil {
-			t.Fatal(res.Err)
-		}
-		for i := 0; lead.Stats().Committed < HashEvery+5; i++ {
+		id := raft.ServerID(wrong.name)
+		rays[lead.name].to.Store(&id)
+		for i := 0; lead.Stats().Committed < machine.HashEvery+5; i++ {
 			if _, err := lead.Propose(t.Context(), command.Command{Header: header("x"), Body: putMember(i % 50)}); err != nil {
 				t.Fatal(err)
 			}
+		}
+		if rays[lead.name].to.Load() != nil {
+			t.Fatal("all members were sent the same: the test shows nothing")
 		}
 		select {
 		case err = <-wrong.done:
 		case <-time.After(time.Minute):
 			t.Fatal("the member that differs goes on")
 		}
-		if !fault.Is(err, fault.Corrupt) || !strings.Contains(err.Error(), fmt.Sprintf("index %d", HashEvery)) {
+		if !fault.Is(err, fault.Corrupt) || !strings.Contains(err.Error(), fmt.Sprintf("index %d", machine.HashEvery)) {
 			t.Fatalf("the member that differs: %v", err)
 		}
 		for _, m := range c.others(wrong) {

@@ -59,6 +59,12 @@ func (r *Replica) judge() error {
 	return nil
 }
 
+// checked is told what hash this member's state has at an index.
+func (r *Replica) checked(c ballot.Checkpoint) {
+	r.ballots.Put(r.cfg.Member, ballot.Message{c})
+	poke(r.ballotsMoved)
+}
+
 // heard takes a message of another member.
 func (r *Replica) heard(member string, message io.Reader) {
 	if !r.ready.Load() {

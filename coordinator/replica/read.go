@@ -129,14 +129,14 @@ func (r *Replica) readTimeout() error {
 // WaitApplied returns once the index is applied here, so that View holds it. It fails with fault.Timeout.
 func (r *Replica) WaitApplied(ctx context.Context, index uint64) error {
 	for {
-		ok, wait := r.fsm.reached(index)
+		ok, wait := r.machine.Reached(index)
 		if ok {
 			return nil
 		}
 		select {
 		case <-wait:
 		case <-ctx.Done():
-			applied := r.fsm.index()
+			applied := r.machine.Index()
 			return fault.New(fault.Timeout, "wait for the log", "index %d is applied, %d is needed: %w", applied, index, ctx.Err())
 		case <-r.latch.Fired():
 			return fault.New(fault.Unavailable, "wait for the log", "%w", r.latch.Failed())

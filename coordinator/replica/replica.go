@@ -15,6 +15,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/replica/ballot"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/logstore"
+	"github.com/farrier-project/farrier/coordinator/replica/machine"
 	"github.com/farrier-project/farrier/coordinator/replica/snapshot"
 	"github.com/farrier-project/farrier/coordinator/replica/transport"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -28,18 +29,18 @@ const stopTimeout = 5 * time.Second
 // Replica is one member of the cluster. Its methods are safe for concurrent use once Open returned; Run must be called,
 // once, for anything to be answered.
 type Replica struct {
-	cfg   Config
-	log   *slog.Logger
-	latch *fatal.Latch
-	store *logstore.Store
-	disk  *disk // nil in memory
-	snaps *snapshot.Watched
-	fsm   *fsm
-	trans *transport.Transport
-	port  *transport.Port // nil in memory
-	line  *transport.Line // nil on sockets
-	side  sender
-	raft  *raft.Raft
+	cfg     Config
+	log     *slog.Logger
+	latch   *fatal.Latch
+	store   *logstore.Store
+	disk    *disk // nil in memory
+	snaps   *snapshot.Watched
+	machine *machine.Machine
+	trans   *transport.Transport
+	port    *transport.Port // nil in memory
+	line    *transport.Line // nil on sockets
+	side    sender
+	raft    *raft.Raft
 
 	queue    chan *proposal
 	landed   chan struct{} // an entry is not on its way any more
@@ -87,12 +88,10 @@ func Open(cfg Config) (_ *Replica, err error) {
 	if err := r.openStores(); err != nil {
 		return nil, err
 	}
-	r.fsm = newFSM(cfg.Cluster, r.store.File(), r.latch)
-	r.fsm.settled, r.fsm.getLog = r.wakeAll, r.store.GetLog
-	r.fsm.checked = func(c ballot.Checkpoint) {
-		r.ballots.Put(cfg.Member, ballot.Message{c})
-		poke(r.ballotsMoved)
-	}
+	r.machine = machine.New(machine.Options{
+		Cluster: cfg.Cluster, File: r.store.File(), Latch: r.latch, GetLog: r.store.GetLog,
+		Applied: r.wakeAll, Checked: r.checked, Roster: r.rosterMoved,
+	})
 	if err := r.openTransport(); err != nil {
 		return nil, err
 	}
@@ -130,7 +129,7 @@ func (r *Replica) openStores() error {
 	}
 	r.snaps = snapshot.Watch(snaps, func(t snapshot.Taken) {
 		r.store.SnapshotTaken(t.Index)
-		r.log.Info("a snapshot was written", "index", t.Index, "bytes", t.Bytes, "took", t.Took, "pause", time.Duration(r.fsm.paused.Load()))
+		r.log.Info("a snapshot was written", "index", t.Index, "bytes", t.Bytes, "took", t.Took, "pause", r.machine.Paused())
 	})
 	return r.store.Verify(newest)
 }
@@ -154,7 +153,6 @@ func (r *Replica) openTransport() error {
 			Listener: r.cfg.Listener, Advertise: r.cfg.Advertise, Identity: r.cfg.Identity, Log: r.log,
 			Heard: r.heard, HungUp: r.callerEnded, Refuse: r.revoked,
 		})
-		r.fsm.revoked = r.port.CutRefused
 		r.side, r.trans = r.port, transport.New(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
 			Stream: r.port, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 10 * time.Second, Logger: newHclog(r.log),
 		}), self)
@@ -173,6 +171,13 @@ func (r *Replica) revoked(p identity.Peer) error {
 	return nil
 }
 
+// rosterMoved is told that keys were certified or taken back.
+func (r *Replica) rosterMoved() {
+	if r.port != nil {
+		r.port.CutRefused()
+	}
+}
+
 // start starts raft. raft panics on what it cannot read.
 func (r *Replica) start() (err error) {
 	defer func() {
@@ -187,9 +192,9 @@ func (r *Replica) start() (err error) {
 	if err != nil {
 		return err
 	}
-	r.raft, err = raft.NewRaft(r.cfg.raft(), r.fsm, logs, r.store, r.snaps, r.trans)
+	r.raft, err = raft.NewRaft(r.cfg.raft(), r.machine, logs, r.store, r.snaps, r.trans)
 	if err != nil {
-		return fault.Wrap("start raft", errors.Join(r.snaps.Failed(), r.fsm.failed, err))
+		return fault.Wrap("start raft", errors.Join(r.snaps.Failed(), r.machine.Failed(), err))
 	}
 	r.store.RaftRuns()
 	r.snaps.RaftRuns()
@@ -298,7 +303,7 @@ func (r *Replica) release() error {
 
 // View is the state after the newest entry applied here.
 func (r *Replica) View() *state.View {
-	v, _ := r.fsm.newest()
+	v, _ := r.machine.Newest()
 	return v
 }
 
@@ -330,7 +335,7 @@ type Server struct {
 
 // Stats answers where the member stands.
 func (r *Replica) Stats() Stats {
-	applied := r.fsm.index()
+	applied := r.machine.Index()
 	leader, _, _ := r.Leader()
 	return Stats{
 		Member: r.cfg.Member, Role: lower(r.raft.State()), Leader: leader, Term: r.raft.CurrentTerm(), Last: r.raft.LastIndex(),

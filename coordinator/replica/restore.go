@@ -16,7 +16,7 @@ import (
 // SaveSnapshot writes an archive of the state after the newest entry applied here to w. For all that was committed so far, wait
 // for ReadIndex first.
 func (r *Replica) SaveSnapshot(ctx context.Context, w io.Writer) (archive.Header, error) {
-	v, applied := r.fsm.newest()
+	v, applied := r.machine.Newest()
 	return archive.Write(ctx, w, archive.Image{View: v, Applied: applied}, r.cfg.Clock.Now())
 }
 

@@ -3,10 +3,6 @@ package replica
 import (
 	"bytes"
 	"context"
-	"crypto/sha256"
-	"encoding/binary"
-	"errors"
-	"log/slog"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -17,9 +13,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
-	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/entry"
-	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/upload"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -207,75 +201,4 @@ func TestLeaderEndedWhileItApplied(t *testing.T) {
 		stop()
 		must(t, lead.latch.Failed())
 	})
-}
-
-// TestUpload: what does not follow upon the parts before it changes nothing, and says so.
-func TestUpload(t *testing.T) {
-	source := newFSM(testCluster, "", fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}))
-	source.state.Apply(1, initCommand())
-	var data bytes.Buffer
-	must(t, archive.Image{View: source.state.View(), Applied: 1}.Write(&data))
-	sum := sha256.Sum256(data.Bytes())
-	raise, err := command.Encode(command.Command{Header: header("x"), Body: command.NewGeneration{Reason: "test"}})
-	must(t, err)
-	part := func(id byte, n uint32, b []byte) []byte {
-		head := binary.BigEndian.AppendUint32(bytes.Repeat([]byte{id}, 16), n)
-		return entry.Seal(testCluster, entry.Part, head, b)
-	}
-	done := func(id byte, n uint32, sum [32]byte) []byte {
-		head := binary.BigEndian.AppendUint32(bytes.Repeat([]byte{id}, 16), n)
-		return entry.Seal(testCluster, entry.Restore, head, sum[:], raise)
-	}
-	barrier := entry.Seal(testCluster, entry.Commands)
-	half := data.Len() / 2
-	one, two := data.Bytes()[:half], data.Bytes()[half:]
-	type logged struct {
-		index, term uint64
-		data        []byte
-	}
-	for _, c := range []struct {
-		name     string
-		entries  []logged
-		restored bool
-		stops    bool
-	}{
-		{"in order", []logged{{5, 2, part(1, 0, one)}, {6, 2, barrier}, {9, 2, part(1, 1, two)}, {10, 2, done(1, 2, sum)}}, true, false},
-		{"a part is missing", []logged{{5, 2, part(1, 0, one)}, {6, 2, done(1, 2, sum)}}, false, false},
-		{"a part comes twice", []logged{{5, 2, part(1, 0, one)}, {6, 2, part(1, 1, two)}, {7, 2, part(1, 1, two)}, {8, 2, done(1, 2, sum)}}, true, false},
-		{"another leader came between", []logged{{5, 2, part(1, 0, one)}, {6, 3, barrier}, {7, 3, part(1, 1, two)}, {8, 3, done(1, 2, sum)}}, false, false},
-		{"another restore came between", []logged{{5, 2, part(1, 0, one)}, {6, 2, part(2, 0, one)}, {7, 2, part(1, 1, two)}, {8, 2, done(1, 2, sum)}}, false, false},
-		{"it was given up", []logged{{5, 2, part(1, 0, one)}, {6 + 4096, 2, part(1, 1, two)}, {7 + 4096, 2, done(1, 2, sum)}}, false, false},
-		{"nothing was sent", []logged{{5, 2, done(1, 0, sum)}}, false, false},
-		{"twice", []logged{{5, 2, part(1, 0, data.Bytes())}, {6, 2, done(1, 1, sum)}, {7, 2, done(1, 1, sum)}}, true, false},
-		{"the parts are damaged", []logged{{5, 2, part(1, 0, one)}, {6, 2, part(1, 1, one)}, {7, 2, done(1, 2, sum)}}, false, true},
-		{"another hash", []logged{{5, 2, part(1, 0, data.Bytes())}, {6, 2, done(1, 1, [32]byte{})}}, false, true},
-	} {
-		logs := map[uint64]*raft.Log{}
-		f := newFSM(testCluster, "raft.db", fatal.NewLatch(slog.New(slog.DiscardHandler), func() {}))
-		f.state.Apply(1, initCommand())
-		f.getLog = func(i uint64, l *raft.Log) error {
-			if logs[i] == nil {
-				*l = raft.Log{Index: i, Type: raft.LogNoop}
-				return nil
-			}
-			*l = *logs[i]
-			return nil
-		}
-		for _, e := range c.entries {
-			logs[e.index] = &raft.Log{Index: e.index, Term: e.term, Type: raft.LogCommand, Data: e.data}
-			f.Apply(logs[e.index])
-			if _, err := f.Snapshot(); f.uploads.Open() && !errors.Is(err, raft.ErrNothingNewToSnapshot) {
-				t.Errorf("%s: a snapshot between the parts: %v", c.name, err)
-			}
-		}
-		if got := f.state.View().Cluster().Generation == 2; got != c.restored {
-			t.Errorf("%s: restored %v", c.name, got)
-		}
-		if err := f.latch.Failed(); (err != nil) != c.stops {
-			t.Errorf("%s: the member stops: %v", c.name, err)
-		}
-		if last := c.entries[len(c.entries)-1].index; !c.stops && f.index() != last {
-			t.Errorf("%s: applied %d, not %d", c.name, f.index(), last)
-		}
-	}
 }

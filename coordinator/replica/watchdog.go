@@ -51,7 +51,7 @@ type sight struct {
 func (r *Replica) sight() sight {
 	s := sight{write: r.store.OldestWrite(), commit: r.raft.CommitIndex()}
 	last := r.raft.LastIndex()
-	s.due = r.raft.State() == raft.Leader && last > s.commit && r.fsm.index() >= r.store.Visible(s.commit) &&
+	s.due = r.raft.State() == raft.Leader && last > s.commit && r.machine.Index() >= r.store.Visible(s.commit) &&
 		r.trans.Stored(r.voters(), r.raft.CurrentTerm(), last)
 	return s
 }

@@ -57,6 +57,7 @@ var table = []rule{ // read-only
 	{"coordinator/replica/entry", []string{"pkg/fault"}},
 	{"coordinator/replica/fatal", []string{"pkg/fault"}},
 	{"coordinator/replica/logstore", []string{"coordinator/replica/fatal", "pkg/fault"}},
+	{"coordinator/replica/machine", []string{"coordinator/command", "coordinator/replica/archive", "coordinator/replica/ballot", "coordinator/replica/entry", "coordinator/replica/fatal", "coordinator/replica/upload", "coordinator/state", "pkg/fault"}},
 	{"coordinator/replica/snapshot", []string{"coordinator/replica/fatal"}},
 	{"coordinator/replica/transport", []string{"pkg/identity"}},
 	{"coordinator/replica/upload", []string{"coordinator/command", "coordinator/replica/archive", "coordinator/replica/entry", "coordinator/state", "pkg/fault"}},
