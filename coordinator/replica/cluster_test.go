@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/coordinator/replica/transport"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -49,7 +50,7 @@ func newCluster(t *testing.T, n int, change func(*Config)) *cluster {
 	c := &cluster{t: t, net: transport.NewNetwork(200 * time.Millisecond)}
 	for i := range n {
 		m := &member{name: fmt.Sprintf("c%d", i+1), addr: fmt.Sprintf("addr-%d", i+1)}
-		m.cfg = Config{Cluster: testCluster, Member: m.name, Advertise: m.addr, Memory: NewMemory(), Network: c.net, Clock: clock.NewMonotonic(),
+		m.cfg = Config{Place: home.Place{Cluster: testCluster, Member: m.name, Memory: home.NewMemory()}, Advertise: m.addr, Network: c.net, Clock: clock.NewMonotonic(),
 			Log: slog.New(slog.NewTextHandler(t.Output(), &slog.HandlerOptions{Level: slog.LevelDebug})).With("member", m.name)}
 		if change != nil {
 			change(&m.cfg)

@@ -10,9 +10,9 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
+	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/coordinator/replica/transport"
 	"github.com/farrier-project/farrier/pkg/clock"
-	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
@@ -34,9 +34,7 @@ const (
 
 // Config says which member this is and where it keeps its files.
 type Config struct {
-	Cluster string // cluster id
-	Member  string // this member's name, as in its certificate; never used for another machine
-	Dir     string // data directory, 0700; made by Bootstrap or Join
+	home.Place // made by Bootstrap, Recover or Join
 
 	// Advertise is where the other members reach this one's Raft port. Default: the listener's address.
 	Advertise string
@@ -60,19 +58,15 @@ type Config struct {
 	Clock clock.Clock
 	Log   *slog.Logger
 
-	// Memory and Network replace files and sockets, so that a cluster runs in one process and in testing/synctest.
-	Memory  *Memory
+	// Network replaces sockets, as Place.Memory replaces files, so that a cluster runs in one process and in testing/synctest.
 	Network *transport.Network
 	// Transport replaces the network's transport.
 	Transport raft.Transport
 }
 
 func (c Config) withDefaults() (Config, error) {
-	if c.Cluster == "" || c.Member == "" {
-		return c, fault.New(fault.Invalid, "open replica", "cluster and member must be named")
-	}
-	if (c.Memory == nil) == (c.Dir == "") {
-		return c, fault.New(fault.Invalid, "open replica", "one of a data directory and a memory store is needed")
+	if err := c.Place.Validate(); err != nil {
+		return c, err
 	}
 	if c.Election == 0 {
 		c.Election = DefaultElection

@@ -18,6 +18,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
+	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/coordinator/replica/machine"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -213,7 +214,7 @@ func TestCorruptFollower(t *testing.T) {
 		propose(t, lead, putMember(100))
 
 		must(t, lead.RemoveServer(t.Context(), bad.name))
-		bad.cfg.Memory = NewMemory()
+		bad.cfg.Memory = home.NewMemory()
 		must(t, Join(bad.cfg))
 		c.start(bad)
 		must(t, lead.AddVoter(t.Context(), bad.name, bad.addr))
@@ -242,7 +243,7 @@ func TestCorruptEntryFoundWhileRunning(t *testing.T) {
 		got := make(chan error, 1)
 		go func() { // raft's goroutine would end here
 			defer close(got)
-			got <- m.store.GetLog(5, &raft.Log{})
+			got <- m.home.Log.GetLog(5, &raft.Log{})
 		}()
 		if err, answered := <-got; answered {
 			t.Fatalf("the caller went on with %v", err)
@@ -459,7 +460,7 @@ func TestTheLogKeptGigabytes(t *testing.T) {
 			propose(t, lead, putMember(i))
 		}
 		time.Sleep(3 * snapshotLook) // of the bubble's clock
-		first, err := lead.store.FirstIndex()
+		first, err := lead.home.Log.FirstIndex()
 		must(t, err)
 		if kept := lead.raft.LastIndex() - first; lead.Stats().Snapshot == 0 || kept > 500 {
 			t.Errorf("%d entries stay behind the snapshot at %d", kept, lead.Stats().Snapshot)

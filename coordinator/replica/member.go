@@ -2,36 +2,17 @@ package replica
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
-	"os"
-	"path/filepath"
 	"time"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
-	"github.com/farrier-project/farrier/coordinator/replica/boltfile"
 	"github.com/farrier-project/farrier/coordinator/replica/entry"
-	"github.com/farrier-project/farrier/coordinator/replica/fatal"
-	"github.com/farrier-project/farrier/coordinator/replica/logstore"
+	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
-
-// Files of a data directory. The member file is written last: a directory without it holds no member.
-const (
-	memberFile  = "member.json"
-	logFile     = "raft.db"
-	snapshotDir = "snapshots"
-)
-
-// membership is what the member file holds: whose log this is. It keeps a directory from being used for another
-// cluster or member, and a cluster from being made twice.
-type membership struct {
-	Cluster string `json:"cluster"`
-	Member  string `json:"member"`
-}
 
 // Bootstrap makes the first member of a new cluster, once: a directory that holds a member is refused with fault.Exists.
 // first is the InitCluster command; the member leads and applies it when it is opened. cfg.Advertise must be set.
@@ -49,144 +30,19 @@ func Bootstrap(cfg Config, first command.Command) error {
 	if err != nil {
 		return err
 	}
-	return create(cfg, func(s *logstore.Store, _ *fatal.Latch) error {
+	return home.Create(cfg.Place, func(h *home.Home) error {
 		conf := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(cfg.Member), Address: raft.ServerAddress(cfg.Advertise)}}}
-		if err := raft.BootstrapCluster(cfg.raft(), s, s, raft.NewDiscardSnapshotStore(), nil, conf); err != nil {
+		if err := raft.BootstrapCluster(cfg.raft(), h.Log, h.Log, raft.NewDiscardSnapshotStore(), nil, conf); err != nil {
 			return fault.New(fault.Internal, op, "%w", err)
 		}
-		return s.StoreLog(&raft.Log{Index: 2, Term: 1, Type: raft.LogCommand, Data: entry.Seal(cfg.Cluster, entry.Commands, data)})
+		return h.Log.StoreLog(&raft.Log{Index: 2, Term: 1, Type: raft.LogCommand, Data: entry.Seal(cfg.Cluster, entry.Commands, data)})
 	})
 }
 
 // Join makes an empty member, which the leader then adds with AddVoter. It is refused with fault.Exists when the
 // directory holds a member.
 func Join(cfg Config) error {
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return err
-	}
-	return create(cfg, func(*logstore.Store, *fatal.Latch) error { return nil })
-}
-
-// create makes an empty member and lets fill write its first records.
-func create(cfg Config, fill func(*logstore.Store, *fatal.Latch) error) error {
-	const op = "create member"
-	latch := fatal.NewLatch(cfg.Log, func() {})
-	o := logstore.Options{Cluster: cfg.Cluster, Member: cfg.Member, Latch: latch, File: "memory"}
-	if m := cfg.Memory; m != nil {
-		if m.made {
-			return fault.New(fault.Exists, op, "the memory holds a member already")
-		}
-		o.Logs, o.Stable = m.Logs, m.Stable
-		m.made = true
-		s := logstore.New(o)
-		return errors.Join(s.Init(), fill(s, latch))
-	}
-	if err := privateDir(cfg.Dir); err != nil {
-		return err
-	}
-	if got, err := readMember(cfg.Dir); err == nil {
-		return fault.New(fault.Exists, op, "%s holds member %s of cluster %s", cfg.Dir, got.Member, got.Cluster).
-			WithHelp("start it with `farrier-coordinator run`; another cluster needs another data directory")
-	} else if !fault.Is(err, fault.NotFound) {
-		return err
-	}
-	path := filepath.Join(cfg.Dir, logFile)
-	for _, left := range []string{path, filepath.Join(cfg.Dir, snapshotDir)} { // of an attempt that did not reach its end
-		if err := os.RemoveAll(left); err != nil {
-			return fmt.Errorf("%s: %w", op, err)
-		}
-	}
-	b, err := boltfile.Create(path)
-	if err != nil {
-		return fault.New(fault.Internal, op, "%w", err)
-	}
-	o.Logs, o.Stable, o.File = b, b, path
-	s := logstore.New(o)
-	if err := errors.Join(s.Init(), fill(s, latch), b.Close()); err != nil {
-		return err
-	}
-	if err := boltfile.Check(path); err != nil { // bbolt's first pages, read back before anything depends on them
-		return err
-	}
-	return writeMember(cfg.Dir, membership{Cluster: cfg.Cluster, Member: cfg.Member})
-}
-
-func readMember(dir string) (membership, error) {
-	path := filepath.Join(dir, memberFile)
-	raw, err := os.ReadFile(path)
-	if errors.Is(err, os.ErrNotExist) {
-		return membership{}, noMember(dir)
-	}
-	var m membership
-	if err != nil || json.Unmarshal(raw, &m) != nil || m.Cluster == "" || m.Member == "" {
-		return membership{}, fatal.Corrupt(path, "it does not name a member: %w", errors.Join(err, errors.New("bad content")))
-	}
-	return m, nil
-}
-
-func noMember(where string) *fault.Error {
-	return fault.New(fault.NotFound, "open replica", "%s holds no member of a cluster", where).
-		WithHelp("make a new cluster with `farrier-coordinator init`, or join one with `farrier-coordinator join TOKEN`")
-}
-
-func writeMember(dir string, m membership) error {
-	raw, err := json.Marshal(m)
-	if err != nil {
-		return err
-	}
-	path := filepath.Join(dir, memberFile)
-	f, err := os.OpenFile(path+".tmp", os.O_CREATE|os.O_TRUNC|os.O_WRONLY, 0o600)
-	if err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	_, err = f.Write(append(raw, '\n'))
-	if err := errors.Join(err, f.Sync(), f.Close()); err != nil {
-		return fmt.Errorf("write %s: %w", path, err)
-	}
-	if err := os.Rename(path+".tmp", path); err != nil {
-		return err
-	}
-	return syncDir(dir)
-}
-
-// disk is the open files of a member.
-type disk struct {
-	path, snapshots string
-	bolt            *boltfile.File
-}
-
-// openDisk opens a member's directory, after the log file was verified as a whole.
-func openDisk(cfg Config) (*disk, error) {
-	got, err := readMember(cfg.Dir)
-	if err != nil {
-		return nil, err
-	}
-	if want := (membership{Cluster: cfg.Cluster, Member: cfg.Member}); got != want {
-		return nil, fault.New(fault.Invalid, "open replica", "%s holds member %s of cluster %s, not %s of %s",
-			cfg.Dir, got.Member, got.Cluster, want.Member, want.Cluster)
-	}
-	d := &disk{path: filepath.Join(cfg.Dir, logFile), snapshots: filepath.Join(cfg.Dir, snapshotDir)}
-	if err := errors.Join(privateDir(cfg.Dir), privateDir(d.snapshots)); err != nil {
-		return nil, err
-	}
-	if d.bolt, err = boltfile.Open(d.path); err != nil {
-		return nil, err
-	}
-	return d, nil
-}
-
-func (d *disk) close() error { return d.bolt.Close() }
-
-// privateDir makes a directory that only this user can enter.
-func privateDir(dir string) error {
-	if err := os.MkdirAll(dir, 0o700); err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	}
-	if err := os.Chmod(dir, 0o700); err != nil {
-		return fmt.Errorf("data directory: %w", err)
-	}
-	return nil
+	return home.Create(cfg.Place, nil)
 }
 
 // AddVoter makes a voter of a member, or changes its address. On the leader only; it returns once the change is
@@ -343,12 +199,4 @@ func (r *Replica) Servers() []Server {
 		out = append(out, m)
 	}
 	return out
-}
-
-func syncDir(dir string) error {
-	d, err := os.Open(dir)
-	if err != nil {
-		return err
-	}
-	return errors.Join(d.Sync(), d.Close())
 }

@@ -94,7 +94,7 @@ func (r *Replica) readRound(ctx context.Context) (uint64, error) {
 			return 0, fault.New(fault.Unavailable, op, "%w", r.latch.Failed())
 		}
 	}
-	index := r.store.Visible(r.raft.CommitIndex())
+	index := r.home.Log.Visible(r.raft.CommitIndex())
 	since := r.trans.Mark()
 	nudge := time.NewTicker(r.cfg.Election / 10)
 	defer nudge.Stop()

@@ -7,15 +7,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"path/filepath"
 
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
-	"github.com/farrier-project/farrier/coordinator/replica/fatal"
-	"github.com/farrier-project/farrier/coordinator/replica/logstore"
-	"github.com/farrier-project/farrier/coordinator/replica/snapshot"
+	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -76,21 +73,13 @@ func Recover(cfg Config, l *Lost, more ...command.Body) error {
 			return fault.Wrap(op, res.Err)
 		}
 	}
-	return create(cfg, func(s *logstore.Store, latch *fatal.Latch) error {
+	return home.Create(cfg.Place, func(h *home.Home) error {
 		const term = 1
-		if err := s.SetTerm(term); err != nil {
-			return fmt.Errorf("%s: %w", op, err)
-		}
-		dir := filepath.Join(cfg.Dir, snapshotDir)
-		if err := privateDir(dir); err != nil {
-			return err
-		}
-		snaps, err := snapshot.Open(dir, latch)
-		if err != nil {
+		if err := h.Log.SetTerm(term); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
 		conf := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(cfg.Member), Address: raft.ServerAddress(cfg.Advertise)}}}
-		sink, err := snaps.Create(raft.SnapshotVersionMax, index, term, conf, index, nil)
+		sink, err := h.Snapshots.Create(raft.SnapshotVersionMax, index, term, conf, index, nil)
 		if err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}

@@ -14,7 +14,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/replica/ballot"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
-	"github.com/farrier-project/farrier/coordinator/replica/logstore"
+	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/coordinator/replica/machine"
 	"github.com/farrier-project/farrier/coordinator/replica/snapshot"
 	"github.com/farrier-project/farrier/coordinator/replica/transport"
@@ -32,9 +32,7 @@ type Replica struct {
 	cfg     Config
 	log     *slog.Logger
 	latch   *fatal.Latch
-	store   *logstore.Store
-	disk    *disk // nil in memory
-	snaps   *snapshot.Watched
+	home    *home.Home
 	machine *machine.Machine
 	trans   *transport.Transport
 	port    *transport.Port // nil in memory
@@ -85,11 +83,11 @@ func Open(cfg Config) (_ *Replica, err error) {
 			r.release()
 		}
 	}()
-	if err := r.openStores(); err != nil {
+	if r.home, err = home.Open(cfg.Place, r.latch, r.snapshotTaken); err != nil {
 		return nil, err
 	}
 	r.machine = machine.New(machine.Options{
-		Cluster: cfg.Cluster, File: r.store.File(), Latch: r.latch, GetLog: r.store.GetLog,
+		Cluster: cfg.Cluster, File: r.home.Log.File(), Latch: r.latch, GetLog: r.home.Log.GetLog,
 		Applied: r.wakeAll, Checked: r.checked, Roster: r.rosterMoved,
 	})
 	if err := r.openTransport(); err != nil {
@@ -98,40 +96,9 @@ func Open(cfg Config) (_ *Replica, err error) {
 	return r, r.start()
 }
 
-// openStores opens and verifies log, stable store and snapshots.
-func (r *Replica) openStores() error {
-	o := logstore.Options{Cluster: r.cfg.Cluster, Member: r.cfg.Member, Latch: r.latch, File: "memory"}
-	var snaps raft.SnapshotStore
-	if m := r.cfg.Memory; m != nil {
-		if !m.made {
-			return noMember("memory")
-		}
-		o.Logs, o.Stable, snaps = m.Logs, m.Stable, m.Snapshots
-	} else {
-		d, err := openDisk(r.cfg)
-		if err != nil {
-			return err
-		}
-		r.disk = d
-		o.Logs, o.Stable, o.File = d.bolt, d.bolt, d.path
-		if snaps, err = snapshot.Open(d.snapshots, r.latch); err != nil {
-			return err
-		}
-	}
-	r.store = logstore.New(o)
-	list, err := snaps.List()
-	if err != nil {
-		return err
-	}
-	var newest uint64
-	if len(list) > 0 {
-		newest = list[0].Index
-	}
-	r.snaps = snapshot.Watch(snaps, func(t snapshot.Taken) {
-		r.store.SnapshotTaken(t.Index)
-		r.log.Info("a snapshot was written", "index", t.Index, "bytes", t.Bytes, "took", t.Took, "pause", r.machine.Paused())
-	})
-	return r.store.Verify(newest)
+// snapshotTaken is told that a snapshot is in place.
+func (r *Replica) snapshotTaken(t snapshot.Taken) {
+	r.log.Info("a snapshot was written", "index", t.Index, "bytes", t.Bytes, "took", t.Took, "pause", r.machine.Paused())
 }
 
 // openTransport opens the way to the other members.
@@ -188,16 +155,15 @@ func (r *Replica) start() (err error) {
 			err = stop.Err
 		}
 	}()
-	logs, err := raft.NewLogCache(logCacheEntries, r.store)
+	logs, err := raft.NewLogCache(logCacheEntries, r.home.Log)
 	if err != nil {
 		return err
 	}
-	r.raft, err = raft.NewRaft(r.cfg.raft(), r.machine, logs, r.store, r.snaps, r.trans)
+	r.raft, err = raft.NewRaft(r.cfg.raft(), r.machine, logs, r.home.Log, r.home.Snapshots, r.trans)
 	if err != nil {
-		return fault.Wrap("start raft", errors.Join(r.snaps.Failed(), r.machine.Failed(), err))
+		return fault.Wrap("start raft", errors.Join(r.home.Snapshots.Failed(), r.machine.Failed(), err))
 	}
-	r.store.RaftRuns()
-	r.snaps.RaftRuns()
+	r.home.RaftRuns()
 	r.raft.RegisterObserver(raft.NewObserver(r.observed, false, func(o *raft.Observation) bool {
 		switch o.Data.(type) {
 		case raft.LeaderObservation, raft.RaftState:
@@ -224,9 +190,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	g.Go(func() error { return r.runWatchdog(loops) })
 	g.Go(func() error { r.runSnapshots(loops); return nil })
 	g.Go(func() error { r.runStanding(loops); return nil })
-	if r.disk != nil {
-		g.Go(func() error { r.runPages(loops); return nil })
-	}
+	g.Go(func() error { r.runPages(loops); return nil })
 	answered := make(chan struct{})
 	go func() {
 		defer close(answered)
@@ -295,8 +259,8 @@ func (r *Replica) release() error {
 	if r.line != nil {
 		r.line.Detach()
 	}
-	if r.disk != nil {
-		return r.disk.close()
+	if r.home != nil {
+		return r.home.Close()
 	}
 	return nil
 }
@@ -339,7 +303,7 @@ func (r *Replica) Stats() Stats {
 	leader, _, _ := r.Leader()
 	return Stats{
 		Member: r.cfg.Member, Role: lower(r.raft.State()), Leader: leader, Term: r.raft.CurrentTerm(), Last: r.raft.LastIndex(),
-		Committed: r.raft.CommitIndex(), Applied: applied, Snapshot: r.store.Floor(), Waiting: len(r.queue),
+		Committed: r.raft.CommitIndex(), Applied: applied, Snapshot: r.home.Log.Floor(), Waiting: len(r.queue),
 		Differs: r.differs.Load(), Servers: r.Servers(),
 	}
 }

@@ -29,7 +29,7 @@ func (r *Replica) runPages(ctx context.Context) {
 		}
 		was := last
 		if last = r.raft.LastIndex(); last-was <= pagesRest {
-			r.disk.bolt.ReturnPages()
+			r.home.ReturnPages()
 		}
 	}
 }
@@ -55,7 +55,7 @@ func (r *Replica) runSnapshots(ctx context.Context) {
 		was := last
 		last = r.raft.LastIndex()
 		r.keepBehind(last)
-		if !r.pace().Due(r.store.Grown(), last-was <= snapshotRest, r.snaps.Newest) {
+		if !r.pace().Due(r.home.Log.Grown(), last-was <= snapshotRest, r.home.Snapshots.Newest) {
 			continue
 		}
 		taken := make(chan error, 1)
@@ -75,7 +75,7 @@ func (r *Replica) runSnapshots(ctx context.Context) {
 // and 10,240 entries of an import are gigabytes, all of which the next start checks.
 func (r *Replica) keepBehind(last uint64) {
 	rc := r.raft.ReloadableConfig()
-	n := r.pace().Behind(r.store.Grown(), last-min(r.store.Floor(), last))
+	n := r.pace().Behind(r.home.Log.Grown(), last-min(r.home.Log.Floor(), last))
 	if n == rc.TrailingLogs {
 		return
 	}

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
@@ -21,7 +22,7 @@ func TestAnEndedLeaderWasWaitedFor(t *testing.T) {
 	for i := range 3 {
 		l, name := listen(t), fmt.Sprintf("c%d", i+1)
 		configs = append(configs, Config{
-			Cluster: testCluster, Member: name, Dir: filepath.Join(t.TempDir(), name), Listener: l, Advertise: l.Addr().String(),
+			Place: home.Place{Cluster: testCluster, Member: name, Dir: filepath.Join(t.TempDir(), name)}, Listener: l, Advertise: l.Addr().String(),
 			Identity: issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: name}), Election: LANElection,
 		})
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -81,7 +82,7 @@ func TestMembersOverTLS(t *testing.T) {
 	cfg := func(name string) Config {
 		l := listen(t)
 		return Config{
-			Cluster: testCluster, Member: name, Dir: filepath.Join(t.TempDir(), name), Listener: l, Advertise: l.Addr().String(),
+			Place: home.Place{Cluster: testCluster, Member: name, Dir: filepath.Join(t.TempDir(), name)}, Listener: l, Advertise: l.Addr().String(),
 			Identity: issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: name}), Election: LANElection,
 		}
 	}
@@ -111,7 +112,7 @@ func TestMembersOverTLS(t *testing.T) {
 	must(t, stop1()) // hands the leadership on
 	waitQuorumGone(t, r2)
 	must(t, stop2())
-	path := filepath.Join(two.Dir, logFile)
+	path := filepath.Join(two.Dir, "raft.db")
 	raw, err := os.ReadFile(path)
 	must(t, err)
 	at := bytes.Index(raw, []byte("operator alice"))
@@ -148,7 +149,7 @@ func TestRevokedCoordinatorGetsNoByteToRaft(t *testing.T) {
 	must(t, err)
 	own := issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: "c1"})
 	gone := issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: "c2"})
-	cfg := Config{Cluster: testCluster, Member: "c1", Dir: filepath.Join(t.TempDir(), "c1"), Listener: listen(t), Identity: own}
+	cfg := Config{Place: home.Place{Cluster: testCluster, Member: "c1", Dir: filepath.Join(t.TempDir(), "c1")}, Listener: listen(t), Identity: own}
 	cfg.Advertise = cfg.Listener.Addr().String()
 	first := initCommand()
 	body := first.Body.(command.InitCluster)
@@ -206,7 +207,7 @@ func BenchmarkPropose(b *testing.B) {
 			b.Fatal(err)
 		}
 		cfg := Config{
-			Cluster: testCluster, Member: name, Dir: filepath.Join(b.TempDir(), name), Listener: l, Advertise: l.Addr().String(),
+			Place: home.Place{Cluster: testCluster, Member: name, Dir: filepath.Join(b.TempDir(), name)}, Listener: l, Advertise: l.Addr().String(),
 			Identity: issue(b, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: name}),
 		}
 		if name == "c1" {

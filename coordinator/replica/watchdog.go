@@ -29,13 +29,13 @@ func (r *Replica) runWatchdog(ctx context.Context) error {
 		var err *fault.Error
 		switch {
 		case w.hung >= looks:
-			err = fault.New(fault.Unavailable, "watch the log", "a write to %s did not end for %v", r.store.File(), r.cfg.Watchdog)
+			err = fault.New(fault.Unavailable, "watch the log", "a write to %s did not end for %v", r.home.Log.File(), r.cfg.Watchdog)
 		case w.stuck >= looks:
 			err = fault.New(fault.Unavailable, "watch the log", "nothing was committed for %v after index %d, which a majority is past", r.cfg.Watchdog, w.commit)
 		default:
 			continue
 		}
-		return r.latch.Fail(err.WithHelp("the disk under %s hangs, most likely: the other members go on, and this one reads all of it again when it starts", r.store.File()))
+		return r.latch.Fail(err.WithHelp("the disk under %s hangs, most likely: the other members go on, and this one reads all of it again when it starts", r.home.Log.File()))
 	}
 }
 
@@ -49,9 +49,9 @@ type sight struct {
 // sight looks. A leader whose entry few others have waits for them, be it that they are gone or that they are sent a
 // snapshot: that is no fault of its disk. Nor is an entry that takes long to apply.
 func (r *Replica) sight() sight {
-	s := sight{write: r.store.OldestWrite(), commit: r.raft.CommitIndex()}
+	s := sight{write: r.home.Log.OldestWrite(), commit: r.raft.CommitIndex()}
 	last := r.raft.LastIndex()
-	s.due = r.raft.State() == raft.Leader && last > s.commit && r.machine.Index() >= r.store.Visible(s.commit) &&
+	s.due = r.raft.State() == raft.Leader && last > s.commit && r.machine.Index() >= r.home.Log.Visible(s.commit) &&
 		r.trans.Stored(r.voters(), r.raft.CurrentTerm(), last)
 	return s
 }

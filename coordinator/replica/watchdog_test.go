@@ -13,6 +13,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
+	"github.com/farrier-project/farrier/coordinator/replica/home"
 )
 
 func TestWatch(t *testing.T) {
@@ -101,7 +102,7 @@ func TestLeaderEndedWhileAMemberJoined(t *testing.T) {
 		lead := c.leader()
 		withSnapshot(t, lead)
 		m := &member{name: "c2", addr: "addr-2", cfg: lead.cfg}
-		m.cfg.Member, m.cfg.Advertise, m.cfg.Memory = m.name, m.addr, NewMemory()
+		m.cfg.Member, m.cfg.Advertise, m.cfg.Memory = m.name, m.addr, home.NewMemory()
 		slow := &slowSnaps{SnapshotStore: m.cfg.Memory.Snapshots}
 		slow.took.Store(int64(slowInstall))
 		m.cfg.Memory.Snapshots = slow
@@ -136,7 +137,7 @@ func TestAddVoterGoesOn(t *testing.T) {
 		defer c.close()
 		lead := c.leader()
 		m := &member{name: "c2", addr: "addr-2", cfg: lead.cfg}
-		m.cfg.Member, m.cfg.Advertise, m.cfg.Memory = m.name, m.addr, NewMemory()
+		m.cfg.Member, m.cfg.Advertise, m.cfg.Memory = m.name, m.addr, home.NewMemory()
 		must(t, Join(m.cfg))
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()

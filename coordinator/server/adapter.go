@@ -7,6 +7,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/config"
 	"github.com/farrier-project/farrier/coordinator/replica"
+	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/coordinator/rpc"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -58,10 +59,14 @@ func (c cluster) RestoreSnapshot(ctx context.Context, in io.Reader) error {
 
 // replicaConfig is the replica's part of the configuration.
 func replicaConfig(cfg config.Config, env Env, ls *listeners, id *identity.Store) replica.Config {
-	c := replica.Config{Cluster: id.Peer().Cluster, Member: cfg.Name, Dir: raftDir(cfg), Advertise: ls.at.Raft, Listener: ls.raft,
-		Identity: id, Clock: env.Clock, Log: env.Log}
+	c := replica.Config{Place: place(cfg, id), Advertise: ls.at.Raft, Listener: ls.raft, Identity: id, Clock: env.Clock, Log: env.Log}
 	if cfg.Profile == "lan" {
 		c.Election = replica.LANElection
 	}
 	return c
+}
+
+// place is where this coordinator's member of the cluster lives.
+func place(cfg config.Config, id *identity.Store) home.Place {
+	return home.Place{Cluster: id.Peer().Cluster, Member: cfg.Name, Dir: raftDir(cfg)}
 }

@@ -56,6 +56,7 @@ var table = []rule{ // read-only
 	{"coordinator/replica/boltfile", []string{"coordinator/replica/fatal", "pkg/fault"}},
 	{"coordinator/replica/entry", []string{"pkg/fault"}},
 	{"coordinator/replica/fatal", []string{"pkg/fault"}},
+	{"coordinator/replica/home", []string{"coordinator/replica/boltfile", "coordinator/replica/fatal", "coordinator/replica/logstore", "coordinator/replica/snapshot", "pkg/fault"}},
 	{"coordinator/replica/logstore", []string{"coordinator/replica/fatal", "pkg/fault"}},
 	{"coordinator/replica/machine", []string{"coordinator/command", "coordinator/replica/archive", "coordinator/replica/ballot", "coordinator/replica/entry", "coordinator/replica/fatal", "coordinator/replica/upload", "coordinator/state", "pkg/fault"}},
 	{"coordinator/replica/snapshot", []string{"coordinator/replica/fatal"}},
