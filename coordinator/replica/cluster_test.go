@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/bootstrap"
 	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/coordinator/replica/transport"
 	"github.com/farrier-project/farrier/pkg/clock"
@@ -58,9 +59,9 @@ func newCluster(t *testing.T, n int, change func(*Config)) *cluster {
 		c.members = append(c.members, m)
 		var err error
 		if i == 0 {
-			err = Bootstrap(m.cfg, initCommand())
+			err = bootstrap.Cluster(m.cfg.Place, m.cfg.Advertise, initCommand())
 		} else {
-			err = Join(m.cfg)
+			err = bootstrap.Join(m.cfg.Place)
 		}
 		if err != nil {
 			t.Fatal(err)

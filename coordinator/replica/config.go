@@ -34,7 +34,7 @@ const (
 
 // Config says which member this is and where it keeps its files.
 type Config struct {
-	home.Place // made by Bootstrap, Recover or Join
+	home.Place // made by the room bootstrap
 
 	// Advertise is where the other members reach this one's Raft port. Default: the listener's address.
 	Advertise string

@@ -16,6 +16,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
+	"github.com/farrier-project/farrier/coordinator/replica/bootstrap"
 	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/home"
@@ -215,7 +216,7 @@ func TestCorruptFollower(t *testing.T) {
 
 		must(t, lead.RemoveServer(t.Context(), bad.name))
 		bad.cfg.Memory = home.NewMemory()
-		must(t, Join(bad.cfg))
+		must(t, bootstrap.Join(bad.cfg.Place))
 		c.start(bad)
 		must(t, lead.AddVoter(t.Context(), bad.name, bad.addr))
 		index, err := lead.ReadIndex(t.Context())

@@ -8,42 +8,8 @@ import (
 
 	"github.com/hashicorp/raft"
 
-	"github.com/farrier-project/farrier/coordinator/command"
-	"github.com/farrier-project/farrier/coordinator/replica/entry"
-	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
-
-// Bootstrap makes the first member of a new cluster, once: a directory that holds a member is refused with fault.Exists.
-// first is the InitCluster command; the member leads and applies it when it is opened. cfg.Advertise must be set.
-func Bootstrap(cfg Config, first command.Command) error {
-	const op = "bootstrap cluster"
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return err
-	}
-	init, ok := first.Body.(command.InitCluster)
-	if !ok || init.ClusterID != cfg.Cluster || cfg.Advertise == "" {
-		return fault.New(fault.Invalid, op, "the first command must make cluster %s, and the Raft address must be set", cfg.Cluster)
-	}
-	data, err := command.Encode(first)
-	if err != nil {
-		return err
-	}
-	return home.Create(cfg.Place, func(h *home.Home) error {
-		conf := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(cfg.Member), Address: raft.ServerAddress(cfg.Advertise)}}}
-		if err := raft.BootstrapCluster(cfg.raft(), h.Log, h.Log, raft.NewDiscardSnapshotStore(), nil, conf); err != nil {
-			return fault.New(fault.Internal, op, "%w", err)
-		}
-		return h.Log.StoreLog(&raft.Log{Index: 2, Term: 1, Type: raft.LogCommand, Data: entry.Seal(cfg.Cluster, entry.Commands, data)})
-	})
-}
-
-// Join makes an empty member, which the leader then adds with AddVoter. It is refused with fault.Exists when the
-// directory holds a member.
-func Join(cfg Config) error {
-	return home.Create(cfg.Place, nil)
-}
 
 // AddVoter makes a voter of a member, or changes its address. On the leader only; it returns once the change is
 // committed, and has waited for up to four election timeouts that all voters have it.

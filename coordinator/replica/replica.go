@@ -61,7 +61,7 @@ type Replica struct {
 	differs      atomic.Uint64
 }
 
-// Open reads and verifies the member's files, and starts raft. The directory was made by Bootstrap or Join. Errors are
+// Open reads and verifies the member's files, and starts raft. The place was made by the room bootstrap. Errors are
 // fault.Corrupt with the file, the index and what to do; fault.Busy when another process has the files; fault.NotFound
 // when there is no member.
 func Open(cfg Config) (_ *Replica, err error) {

@@ -9,6 +9,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/replica/bootstrap"
 	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -26,13 +27,13 @@ func TestAnEndedLeaderWasWaitedFor(t *testing.T) {
 			Identity: issue(t, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: name}), Election: LANElection,
 		})
 	}
-	must(t, Bootstrap(configs[0], initCommand()))
+	must(t, bootstrap.Cluster(configs[0].Place, configs[0].Advertise, initCommand()))
 	first, stop := startReal(t, configs[0])
 	defer func() { _ = stop() }() // it was cut off: it may complain
 	waitLeading(t, first)
 	var others []*Replica
 	for _, cfg := range configs[1:] {
-		must(t, Join(cfg))
+		must(t, bootstrap.Join(cfg.Place))
 		r, stop := startReal(t, cfg)
 		defer func() { must(t, stop()) }()
 		must(t, first.AddVoter(t.Context(), cfg.Member, cfg.Advertise))

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/bootstrap"
 	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -87,8 +88,8 @@ func TestMembersOverTLS(t *testing.T) {
 		}
 	}
 	one, two := cfg("c1"), cfg("c2")
-	must(t, Bootstrap(one, initCommand()))
-	must(t, Join(two))
+	must(t, bootstrap.Cluster(one.Place, one.Advertise, initCommand()))
+	must(t, bootstrap.Join(two.Place))
 	r1, stop1 := startReal(t, one)
 	waitLeading(t, r1)
 	r2, stop2 := startReal(t, two)
@@ -155,7 +156,7 @@ func TestRevokedCoordinatorGetsNoByteToRaft(t *testing.T) {
 	body := first.Body.(command.InitCluster)
 	body.Issued = []command.Issued{{Key: gone.Pin(), Role: "coordinator", Name: "c2"}}
 	first.Body = body
-	must(t, Bootstrap(cfg, first))
+	must(t, bootstrap.Cluster(cfg.Place, cfg.Advertise, first))
 	r, stop := startReal(t, cfg)
 	defer func() { must(t, stop()) }()
 	waitLeading(t, r)
@@ -211,9 +212,9 @@ func BenchmarkPropose(b *testing.B) {
 			Identity: issue(b, ca, identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: name}),
 		}
 		if name == "c1" {
-			err = Bootstrap(cfg, initCommand())
+			err = bootstrap.Cluster(cfg.Place, cfg.Advertise, initCommand())
 		} else {
-			err = Join(cfg)
+			err = bootstrap.Join(cfg.Place)
 		}
 		if err != nil {
 			b.Fatal(err)

@@ -12,6 +12,7 @@ import (
 	"github.com/hashicorp/raft"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/replica/bootstrap"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/home"
 )
@@ -106,7 +107,7 @@ func TestLeaderEndedWhileAMemberJoined(t *testing.T) {
 		slow := &slowSnaps{SnapshotStore: m.cfg.Memory.Snapshots}
 		slow.took.Store(int64(slowInstall))
 		m.cfg.Memory.Snapshots = slow
-		must(t, Join(m.cfg))
+		must(t, bootstrap.Join(m.cfg.Place))
 		c.members = append(c.members, m)
 		c.start(m)
 
@@ -138,7 +139,7 @@ func TestAddVoterGoesOn(t *testing.T) {
 		lead := c.leader()
 		m := &member{name: "c2", addr: "addr-2", cfg: lead.cfg}
 		m.cfg.Member, m.cfg.Advertise, m.cfg.Memory = m.name, m.addr, home.NewMemory()
-		must(t, Join(m.cfg))
+		must(t, bootstrap.Join(m.cfg.Place))
 		ctx, cancel := context.WithTimeout(t.Context(), 5*time.Second)
 		defer cancel()
 		if err := lead.AddVoter(ctx, m.name, m.addr); err == nil || !strings.Contains(err.Error(), "c2 has not caught up yet") {

@@ -14,7 +14,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/config"
 	"github.com/farrier-project/farrier/coordinator/node"
-	"github.com/farrier-project/farrier/coordinator/replica"
+	"github.com/farrier-project/farrier/coordinator/replica/bootstrap"
 	"github.com/farrier-project/farrier/coordinator/rpc"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -107,7 +107,7 @@ func initialise(_ context.Context, cfg config.Config, env Env, ls *listeners, o 
 		Body: command.InitCluster{ClusterID: clusterID, CACert: ca.CertDER(), CAKey: node.Sealed{KeyID: keyID, Box: box}, Settings: command.DefaultSettings(),
 			Issued: issued(cfg, id, admin)},
 	}
-	if err := replica.Bootstrap(replicaConfig(cfg, env, ls, id), first); err != nil {
+	if err := bootstrap.Cluster(place(cfg, id), ls.at.Raft, first); err != nil {
 		return err
 	}
 	return finish(cfg, env, ls, o, clusterID)
@@ -135,7 +135,7 @@ func recoverLost(ctx context.Context, cfg config.Config, env Env, ls *listeners,
 		return fault.New(fault.NotFound, op, "%w", err).WithHelp("name a file that `farrier coordinator snapshot save` wrote")
 	}
 	defer f.Close()
-	lost, err := replica.ReadLost(ctx, f, 0)
+	lost, err := bootstrap.ReadLost(ctx, f, 0)
 	if err != nil {
 		return fault.Wrap(op, err)
 	}
@@ -153,7 +153,7 @@ func recoverLost(ctx context.Context, cfg config.Config, env Env, ls *listeners,
 	if err != nil {
 		return err
 	}
-	if err := replica.Recover(replicaConfig(cfg, env, ls, id), lost, command.RecoverRoster{Issued: issued(cfg, id, admin)}); err != nil {
+	if err := bootstrap.Recover(place(cfg, id), ls.at.Raft, env.Clock.Now(), lost, command.RecoverRoster{Issued: issued(cfg, id, admin)}); err != nil {
 		return err
 	}
 	fmt.Fprintf(env.Out, "recovered:  %d nodes, as they were on %s\n", lost.View().NodeCount(), lost.At.Format(time.RFC3339))

@@ -13,7 +13,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/config"
-	"github.com/farrier-project/farrier/coordinator/replica"
+	"github.com/farrier-project/farrier/coordinator/replica/bootstrap"
 	"github.com/farrier-project/farrier/coordinator/rpc"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -104,7 +104,7 @@ func joinCluster(ctx context.Context, cfg config.Config, env Env, ls *listeners,
 	if err := errors.Join(keys.Save(cfg.KeyFile), id.Put(res.GetChainDer(), res.GetCaDer())); err != nil {
 		return err
 	}
-	if err := replica.Join(replicaConfig(cfg, env, ls, id)); err != nil {
+	if err := bootstrap.Join(place(cfg, id)); err != nil {
 		return err
 	}
 	if err := keepConfig(cfg, res.GetClusterId(), ls.bound); err != nil {
@@ -191,7 +191,7 @@ func Rejoin(ctx context.Context, cfg config.Config, env Env, addresses []string)
 	if err := os.Rename(raftDir(cfg), aside); err != nil && !errors.Is(err, fs.ErrNotExist) {
 		return fault.Wrap("move the log aside", err)
 	}
-	if err := replica.Join(replicaConfig(cfg, env, ls, id)); err != nil {
+	if err := bootstrap.Join(place(cfg, id)); err != nil {
 		return err
 	}
 	err = call(func(ctx context.Context, c fc.ClusterServiceClient) error {

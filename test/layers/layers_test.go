@@ -54,6 +54,7 @@ var table = []rule{ // read-only
 	{"coordinator/replica/archive", []string{"coordinator/state", "pkg/fault"}},
 	{"coordinator/replica/ballot", nil},
 	{"coordinator/replica/boltfile", []string{"coordinator/replica/fatal", "pkg/fault"}},
+	{"coordinator/replica/bootstrap", []string{"coordinator/command", "coordinator/replica/archive", "coordinator/replica/entry", "coordinator/replica/home", "coordinator/state", "pkg/fault"}},
 	{"coordinator/replica/entry", []string{"pkg/fault"}},
 	{"coordinator/replica/fatal", []string{"pkg/fault"}},
 	{"coordinator/replica/home", []string{"coordinator/replica/boltfile", "coordinator/replica/fatal", "coordinator/replica/logstore", "coordinator/replica/snapshot", "pkg/fault"}},

@@ -1,4 +1,4 @@
-package replica
+package bootstrap
 
 import (
 	"bufio"
@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"time"
 
 	"github.com/hashicorp/raft"
 
@@ -30,7 +31,7 @@ type Lost struct {
 	state *state.State
 }
 
-// ReadLost reads an archive of at most limit bytes, 0: Config.MaxArchive's default. Errors are fault.Corrupt and
+// ReadLost reads an archive of at most limit bytes, 0: archive.DefaultMax. Errors are fault.Corrupt and
 // fault.TooLarge.
 func ReadLost(ctx context.Context, in io.Reader, limit int64) (*Lost, error) {
 	if limit == 0 {
@@ -48,15 +49,11 @@ func (l *Lost) View() *state.View { return l.state.View() }
 
 // Recover makes, once, the first member of the cluster that was lost: its state under a higher generation, so that all
 // sessions have ended and every token is above every earlier one, and with more's changes. The old members are no part
-// of it: should one come to life again, it is nobody's. cfg.Advertise and cfg.Dir must be set; l is used up.
-func Recover(cfg Config, l *Lost, more ...command.Body) error {
+// of it: should one come to life again, it is nobody's. address is its Raft address; l is used up.
+func Recover(p home.Place, address string, at time.Time, l *Lost, more ...command.Body) error {
 	const op = "recover cluster"
-	cfg, err := cfg.withDefaults()
-	if err != nil {
-		return err
-	}
-	if id := l.View().Cluster().ID; id != cfg.Cluster || id != l.Cluster || cfg.Advertise == "" || cfg.Dir == "" {
-		return fault.New(fault.Invalid, op, "the archive is of cluster %q, not %q, or no Raft address or directory is set", id, cfg.Cluster)
+	if id := l.View().Cluster().ID; id != p.Cluster || id != l.Cluster || address == "" {
+		return fault.New(fault.Invalid, op, "the archive is of cluster %q, not %q, or no Raft address is set", id, p.Cluster)
 	}
 	index := l.View().Index() + recoverIndexes
 	bodies := []command.Body{command.NewGeneration{Reason: "the cluster was made anew from an archive", Skip: recoverGenerations}}
@@ -66,20 +63,19 @@ func Recover(cfg Config, l *Lost, more ...command.Body) error {
 	})
 	for _, body := range append(bodies, more...) {
 		c := command.Command{Body: body, Header: command.Header{
-			Cluster: cfg.Cluster, At: cfg.Clock.Now(), Actor: "coordinator " + cfg.Member, Level: l.View().Cluster().Level,
+			Cluster: p.Cluster, At: at, Actor: "coordinator " + p.Member, Level: l.View().Cluster().Level,
 		}}
 		rand.Read(c.Header.Seed[:]) // never fails: crypto/rand ends the process instead
 		if res := l.state.Apply(index, c); res.Err != nil {
 			return fault.Wrap(op, res.Err)
 		}
 	}
-	return home.Create(cfg.Place, func(h *home.Home) error {
+	return home.Create(p, func(h *home.Home) error {
 		const term = 1
 		if err := h.Log.SetTerm(term); err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
-		conf := raft.Configuration{Servers: []raft.Server{{ID: raft.ServerID(cfg.Member), Address: raft.ServerAddress(cfg.Advertise)}}}
-		sink, err := h.Snapshots.Create(raft.SnapshotVersionMax, index, term, conf, index, nil)
+		sink, err := h.Snapshots.Create(raft.SnapshotVersionMax, index, term, alone(p, address), index, nil)
 		if err != nil {
 			return fmt.Errorf("%s: %w", op, err)
 		}
