@@ -11,6 +11,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/home"
+	"github.com/farrier-project/farrier/coordinator/replica/logger"
 	"github.com/farrier-project/farrier/coordinator/replica/transport"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -106,7 +107,7 @@ func (c Config) raft() *raft.Config {
 	rc.SnapshotThreshold, rc.TrailingLogs = c.SnapshotEvery, c.TrailingLogs
 	rc.SnapshotInterval = 30 * time.Second
 	rc.NoLegacyTelemetry = true
-	rc.Logger = newHclog(c.Log)
+	rc.Logger = logger.New(c.Log)
 	return rc
 }
 

@@ -15,6 +15,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/replica/ballot"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/home"
+	"github.com/farrier-project/farrier/coordinator/replica/logger"
 	"github.com/farrier-project/farrier/coordinator/replica/machine"
 	"github.com/farrier-project/farrier/coordinator/replica/snapshot"
 	"github.com/farrier-project/farrier/coordinator/replica/transport"
@@ -121,7 +122,7 @@ func (r *Replica) openTransport() error {
 			Heard: r.heard, HungUp: r.callerEnded, Refuse: r.revoked,
 		})
 		r.side, r.trans = r.port, transport.New(raft.NewNetworkTransportWithConfig(&raft.NetworkTransportConfig{
-			Stream: r.port, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 10 * time.Second, Logger: newHclog(r.log),
+			Stream: r.port, MaxPool: 3, MaxRPCsInFlight: 1, Timeout: 10 * time.Second, Logger: logger.New(r.log),
 		}), self)
 	default:
 		return fault.New(fault.Invalid, "open replica", "a listener and an identity are needed")

@@ -58,6 +58,7 @@ var table = []rule{ // read-only
 	{"coordinator/replica/entry", []string{"pkg/fault"}},
 	{"coordinator/replica/fatal", []string{"pkg/fault"}},
 	{"coordinator/replica/home", []string{"coordinator/replica/boltfile", "coordinator/replica/fatal", "coordinator/replica/logstore", "coordinator/replica/snapshot", "pkg/fault"}},
+	{"coordinator/replica/logger", nil},
 	{"coordinator/replica/logstore", []string{"coordinator/replica/fatal", "pkg/fault"}},
 	{"coordinator/replica/machine", []string{"coordinator/command", "coordinator/replica/archive", "coordinator/replica/ballot", "coordinator/replica/entry", "coordinator/replica/fatal", "coordinator/replica/upload", "coordinator/state", "pkg/fault"}},
 	{"coordinator/replica/snapshot", []string{"coordinator/replica/fatal"}},
@@ -102,6 +103,7 @@ var table = []rule{ // read-only
 
 // only lists modules, with all that lies below them, that no other rooms may import than these, written as in rule.
 var only = map[string][]string{ // read-only
+	"github.com/hashicorp/go-hclog":       {"coordinator/replica/logger"},
 	"github.com/hashicorp/raft":           {"coordinator/replica", "coordinator/replica/"},
 	"github.com/hashicorp/raft-boltdb/v2": {"coordinator/replica/boltfile"},
 	"github.com/pin/tftp/v3":              {"agent/tftp"},

@@ -1,4 +1,4 @@
-package replica
+package logger
 
 import (
 	"context"
@@ -10,15 +10,14 @@ import (
 	"github.com/hashicorp/go-hclog"
 )
 
-// hclogger writes raft's log lines to a slog.Logger. What raft calls Info is Debug here: elections and
-// leadership are logged by this room.
 type hclogger struct {
 	to      *slog.Logger
 	name    string
 	implied []any
 }
 
-func newHclog(to *slog.Logger) hclog.Logger { return &hclogger{to: to.With("room", "raft")} }
+// New writes to the logger, with the room raft.
+func New(to *slog.Logger) hclog.Logger { return &hclogger{to: to.With("room", "raft")} }
 
 func (h *hclogger) Log(level hclog.Level, msg string, args ...any) {
 	to := slog.LevelDebug
