@@ -2,7 +2,6 @@ package replica
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"net"
 	"time"
@@ -17,12 +16,8 @@ import (
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
-// Bounds of the group commit: what can be on its way at once, so that raft's heartbeats are never starved.
 const (
-	maxPropose      = 512 << 10 // bytes of one Propose
-	maxEntriesAhead = 4         // entries on their way; one that is not full goes alone
-	maxWaiting      = 8192      // proposals that wait for an entry
-	maxAppend       = 256       // entries in one AppendEntries
+	maxAppend       = 256 // entries in one AppendEntries
 	logCacheEntries = 16
 )
 
@@ -116,5 +111,3 @@ type sender interface {
 	// Send delivers a message to the member at the Raft address; it may be lost.
 	Send(ctx context.Context, address string, message []byte) error
 }
-
-var errEnded = errors.New("this coordinator has stopped")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/replica/batch"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -63,7 +64,7 @@ func (r *Replica) caughtUp(ctx context.Context, id string) error {
 		case <-r.latch.Fired():
 			return fault.New(fault.Unavailable, "add coordinator", "%w", r.latch.Failed())
 		case <-r.ended:
-			return fault.New(fault.Unavailable, "add coordinator", "%w", errEnded)
+			return fault.New(fault.Unavailable, "add coordinator", "%w", batch.ErrEnded)
 		}
 	}
 }
@@ -109,13 +110,13 @@ func (r *Replica) change(ctx context.Context, op string, call func(time.Duration
 			return r.notLeader(op)
 		}
 		if err != nil {
-			return unknown(fmt.Errorf("%s: %w", op, err))
+			return batch.Unknown(fmt.Errorf("%s: %w", op, err))
 		}
 		return r.settle(ctx, index)
 	case <-ctx.Done():
-		return unknown(ctx.Err())
+		return batch.Unknown(ctx.Err())
 	case <-r.latch.Fired():
-		return unknown(r.latch.Failed())
+		return batch.Unknown(r.latch.Failed())
 	}
 }
 

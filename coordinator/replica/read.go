@@ -6,6 +6,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/replica/batch"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -32,7 +33,7 @@ func (r *Replica) ReadIndex(ctx context.Context) (uint64, error) {
 	case <-ctx.Done():
 		return 0, fault.New(fault.Timeout, op, "%w", ctx.Err())
 	case <-r.ended:
-		return 0, fault.New(fault.Unavailable, op, "%w", errEnded)
+		return 0, fault.New(fault.Unavailable, op, "%w", batch.ErrEnded)
 	}
 	select {
 	case a := <-done:
@@ -40,7 +41,7 @@ func (r *Replica) ReadIndex(ctx context.Context) (uint64, error) {
 	case <-ctx.Done():
 		return 0, fault.New(fault.Timeout, op, "%w", ctx.Err())
 	case <-r.ended:
-		return 0, fault.New(fault.Unavailable, op, "%w", errEnded)
+		return 0, fault.New(fault.Unavailable, op, "%w", batch.ErrEnded)
 	}
 }
 
@@ -141,7 +142,7 @@ func (r *Replica) WaitApplied(ctx context.Context, index uint64) error {
 		case <-r.latch.Fired():
 			return fault.New(fault.Unavailable, "wait for the log", "%w", r.latch.Failed())
 		case <-r.ended:
-			return fault.New(fault.Unavailable, "wait for the log", "%w", errEnded)
+			return fault.New(fault.Unavailable, "wait for the log", "%w", batch.ErrEnded)
 		}
 	}
 }

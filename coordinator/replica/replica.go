@@ -13,6 +13,7 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"github.com/farrier-project/farrier/coordinator/replica/ballot"
+	"github.com/farrier-project/farrier/coordinator/replica/batch"
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/coordinator/replica/logger"
@@ -41,9 +42,7 @@ type Replica struct {
 	side    sender
 	raft    *raft.Raft
 
-	queue    chan *proposal
-	landed   chan struct{} // an entry is not on its way any more
-	ahead    chan batch
+	queue    *batch.Queue
 	reads    chan chan readAnswer
 	observed chan raft.Observation
 	hungUp   chan string   // a leader that ended a connection
@@ -72,13 +71,13 @@ func Open(cfg Config) (_ *Replica, err error) {
 	}
 	r := &Replica{
 		cfg: cfg, log: cfg.Log,
-		queue: make(chan *proposal, maxWaiting), landed: make(chan struct{}, maxEntriesAhead), ahead: make(chan batch, maxEntriesAhead),
 		reads: make(chan chan readAnswer, maxReads), observed: make(chan raft.Observation, 16), ended: make(chan struct{}),
 		hungUp:  make(chan string, 1),
 		lead:    leadership{moved: make(chan struct{})},
 		ballots: ballot.New(cfg.Member), ballotsMoved: make(chan struct{}, 1),
 	}
 	r.latch = fatal.NewLatch(cfg.Log, r.cutOff)
+	r.queue = batch.New(cfg.Cluster, r.latch, r.ended)
 	defer func() {
 		if err != nil {
 			r.release()
@@ -183,7 +182,7 @@ func (r *Replica) Run(ctx context.Context) error {
 	loops, cancel := context.WithCancel(context.WithoutCancel(ctx))
 	defer cancel()
 	g, loops := errgroup.WithContext(loops)
-	g.Go(func() error { r.runBatches(loops); return nil })
+	g.Go(func() error { r.queue.Run(loops, r.raft); return nil })
 	g.Go(func() error { return r.runLead(loops) })
 	g.Go(func() error { return r.runObserver(loops) })
 	g.Go(func() error { return r.runReads(loops) })
@@ -192,11 +191,6 @@ func (r *Replica) Run(ctx context.Context) error {
 	g.Go(func() error { r.runSnapshots(loops); return nil })
 	g.Go(func() error { r.runStanding(loops); return nil })
 	g.Go(func() error { r.runPages(loops); return nil })
-	answered := make(chan struct{})
-	go func() {
-		defer close(answered)
-		r.runAnswers()
-	}()
 	select {
 	case <-ctx.Done():
 	case <-r.latch.Fired():
@@ -208,7 +202,6 @@ func (r *Replica) Run(ctx context.Context) error {
 	stopped := make(chan error, 1)
 	go func() {
 		err := g.Wait()
-		<-answered
 		err = errors.Join(err, r.raft.Shutdown().Error())
 		stopped <- errors.Join(err, r.release())
 	}()
@@ -304,7 +297,7 @@ func (r *Replica) Stats() Stats {
 	leader, _, _ := r.Leader()
 	return Stats{
 		Member: r.cfg.Member, Role: lower(r.raft.State()), Leader: leader, Term: r.raft.CurrentTerm(), Last: r.raft.LastIndex(),
-		Committed: r.raft.CommitIndex(), Applied: applied, Snapshot: r.home.Log.Floor(), Waiting: len(r.queue),
+		Committed: r.raft.CommitIndex(), Applied: applied, Snapshot: r.home.Log.Floor(), Waiting: r.queue.Waiting(),
 		Differs: r.differs.Load(), Servers: r.Servers(),
 	}
 }

@@ -50,11 +50,11 @@ func (r *Replica) RestoreSnapshot(ctx context.Context, in io.Reader) (archive.He
 		return archive.Header{}, fmt.Errorf("%s: %w", op, err)
 	}
 	err = upload.Send(ctx, verified, r.newGeneration(), func(ctx context.Context, k entry.Kind, content []byte) error {
-		answer, err := r.submit(ctx, k, content, 1)
+		results, err := r.submit(ctx, k, content, 1)
 		if err != nil {
 			return err
 		}
-		return answer.results[0].Err
+		return results[0].Err
 	})
 	if err != nil {
 		return archive.Header{}, err

@@ -53,6 +53,7 @@ var table = []rule{ // read-only
 	{"coordinator/replica", []string{"coordinator/command", "coordinator/replica/", "coordinator/state", "pkg/"}},
 	{"coordinator/replica/archive", []string{"coordinator/state", "pkg/fault"}},
 	{"coordinator/replica/ballot", nil},
+	{"coordinator/replica/batch", []string{"coordinator/command", "coordinator/replica/entry", "coordinator/replica/fatal", "pkg/fault"}},
 	{"coordinator/replica/boltfile", []string{"coordinator/replica/fatal", "pkg/fault"}},
 	{"coordinator/replica/bootstrap", []string{"coordinator/command", "coordinator/replica/archive", "coordinator/replica/entry", "coordinator/replica/home", "coordinator/state", "pkg/fault"}},
 	{"coordinator/replica/entry", []string{"pkg/fault"}},

@@ -1,4 +1,4 @@
-package replica
+package batch
 
 import (
 	"slices"
@@ -9,15 +9,15 @@ import (
 
 // TestPacking: proposals share an entry in their order, up to its bound; an entry of another kind has one to itself.
 func TestPacking(t *testing.T) {
-	small, half, whole := make([]byte, 10), make([]byte, entry.Full/2+1), make([]byte, maxPropose)
+	small, half, whole := make([]byte, 10), make([]byte, entry.Full/2+1), make([]byte, 2*entry.Full)
 	for name, c := range map[string]struct {
 		in   []*proposal
 		want []int // proposals of each entry
 	}{
-		"all fit":        {[]*proposal{{holds: entry.Commands, data: small}, {holds: entry.Commands, data: half}, {holds: entry.Commands, data: small}}, []int{3}},
-		"two halves":     {[]*proposal{{holds: entry.Commands, data: half}, {holds: entry.Commands, data: half}, {holds: entry.Commands, data: small}}, []int{1, 2}},
-		"larger than it": {[]*proposal{{holds: entry.Commands, data: small}, {holds: entry.Commands, data: whole}, {holds: entry.Commands, data: small}}, []int{1, 1, 1}},
-		"an archive":     {[]*proposal{{holds: entry.Commands, data: small}, {holds: entry.Part, data: small}, {holds: entry.Part, data: small}, {holds: entry.Commands, data: small}}, []int{1, 1, 1, 1}},
+		"all fit":        {[]*proposal{{kind: entry.Commands, data: small}, {kind: entry.Commands, data: half}, {kind: entry.Commands, data: small}}, []int{3}},
+		"two halves":     {[]*proposal{{kind: entry.Commands, data: half}, {kind: entry.Commands, data: half}, {kind: entry.Commands, data: small}}, []int{1, 2}},
+		"larger than it": {[]*proposal{{kind: entry.Commands, data: small}, {kind: entry.Commands, data: whole}, {kind: entry.Commands, data: small}}, []int{1, 1, 1}},
+		"an archive":     {[]*proposal{{kind: entry.Commands, data: small}, {kind: entry.Part, data: small}, {kind: entry.Part, data: small}, {kind: entry.Commands, data: small}}, []int{1, 1, 1, 1}},
 	} {
 		queue := make(chan *proposal, len(c.in))
 		for _, p := range c.in {
