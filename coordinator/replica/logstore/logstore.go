@@ -65,8 +65,8 @@ func (s *Store) SnapshotTaken(index uint64) {
 	s.grown.Store(0)
 }
 
-// RaftRuns says that raft's goroutines call from now on. It panics on an error of some calls, in a goroutine of its own, and the
-// process would die without the message: there, the calling goroutine ends instead, and the error is the latch's.
+// RaftRuns says that raft's goroutines call from now on. raft panics on an error of some calls, in a goroutine of its own, and the
+// process would die without the message: with such an error the calling goroutine ends instead, and the latch has it.
 func (s *Store) RaftRuns() { s.running.Store(true) }
 
 // OldestWrite is the number of the write that began first of those that have not ended; 0 when there is none.
