@@ -92,11 +92,20 @@ func bootSet(args map[string]string) set {
 var errAskedOnce = errors.New("the operating system has not shut down") // read-only
 
 // softOff asks the operating system to shut down, once, and waits until it has. It never takes the power away: that is
-// power_off, and the user's to decide.
+// power_off, and the user's to decide. Who had a resumed order before may have asked: it asks only after a while in which the
+// machine stays on, because another push of the button could start a machine that has just gone off.
 func (r *Runner) softOff(ctx context.Context, t Task) (map[string]string, error) {
-	off := powerSet(bmc.PowerOff)
+	off, wait := powerSet(bmc.PowerOff), softTimeout(t.Order())
 	var facts map[string]string
 	var done, asked bool
+	if t.Order().Resumed {
+		first := min(softAsked, wait/2)
+		facts, done, err := r.awaitOff(ctx, t, off, first)
+		if err != nil || done {
+			return facts, err
+		}
+		wait -= first
+	}
 	err := r.tries(ctx, t, func(ctx context.Context) error {
 		return t.Turn(ctx, func(ctx context.Context, c bmc.Client, do Do) (err error) {
 			if facts, done, err = read(ctx, off, c); err != nil || done {
@@ -117,23 +126,25 @@ func (r *Runner) softOff(ctx context.Context, t Task) (map[string]string, error)
 	if err != nil || done {
 		return facts, err
 	}
-	return r.awaitOff(ctx, t, off)
+	if facts, done, err = r.awaitOff(ctx, t, off, wait); err == nil && !done {
+		err = fault.New(fault.Timeout, "shut down", "%w within %v", errAskedOnce, wait).
+			WithHelp("look at the machine's console; to cut its power: farrier node power off")
+	}
+	return facts, err
 }
 
-// awaitOff reads the power state until it is off.
-func (r *Runner) awaitOff(ctx context.Context, t Task, off set) (facts map[string]string, err error) {
-	wait := softTimeout(t.Order())
+// awaitOff reads the power state until it is off, for so long.
+func (r *Runner) awaitOff(ctx context.Context, t Task, off set, wait time.Duration) (facts map[string]string, done bool, err error) {
 	until := time.NewTimer(wait)
 	defer until.Stop()
 	poll := time.NewTicker(softPoll)
 	defer poll.Stop()
-	for done := false; !done; {
+	for !done {
 		select {
 		case <-until.C:
-			return facts, fault.New(fault.Timeout, "shut down", "%w within %v", errAskedOnce, wait).
-				WithHelp("look at the machine's console; to cut its power: farrier node power off")
+			return facts, false, nil
 		case <-ctx.Done():
-			return facts, fmt.Errorf("%w: %w", errAskedOnce, ctx.Err())
+			return facts, false, fmt.Errorf("%w: %w", errAskedOnce, ctx.Err())
 		case <-poll.C:
 		}
 		err := t.Turn(ctx, func(ctx context.Context, c bmc.Client, _ Do) error {
@@ -144,10 +155,10 @@ func (r *Runner) awaitOff(ctx context.Context, t Task, off set) (facts map[strin
 			return err
 		})
 		if err != nil && ctx.Err() == nil && !work.Retryable(fault.KindOf(err)) {
-			return facts, err
+			return facts, false, err
 		}
 	}
-	return facts, nil
+	return facts, true, nil
 }
 
 // softTimeout is how long the operating system may take.

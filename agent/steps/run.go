@@ -45,6 +45,7 @@ const (
 	DefaultSoft       = 10 * time.Minute // for the operating system to shut down, as Ironic's soft_power_off_timeout
 	softMargin        = 30 * time.Second // of the attempt's deadline, that is left for the calls
 	softPoll          = time.Second
+	softAsked         = time.Minute // in which a machine that was asked before goes off, mostly
 	DefaultReadBefore = 30 * time.Second // one reading BMC call
 )
 

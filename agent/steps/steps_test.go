@@ -480,6 +480,31 @@ func TestSoftPowerOffIsAskedAgainWhenItWasNot(t *testing.T) {
 	})
 }
 
+// TestResumedSoftPowerOffPushedTheButtonTwice: the agent before had asked, and died. Who goes on asks only if the machine is
+// still on after a while.
+func TestResumedSoftPowerOffPushedTheButtonTwice(t *testing.T) {
+	for name, tt := range map[string]struct {
+		before bool // it was asked
+		asked  int
+	}{"it was asked": {true, 0}, "it was not asked": {false, 1}} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b, s := setUp(t, "power.soft_power_off", nil, bmc.PowerOn)
+				b.info, b.order.Deadline = map[string]string{"fake_power_delay": "45s"}, 11*time.Minute
+				if tt.before {
+					earlier := *b
+					go runner(s).Run(t.Context(), &earlier)
+					time.Sleep(2 * softPoll) // in simulated time: it has asked
+				}
+				b.order.Resumed = true
+				if out := runner(s).Run(t.Context(), b); !out.OK || count(b.log, "soft off") != tt.asked {
+					t.Errorf("%+v after %v", out, b.log)
+				}
+			})
+		})
+	}
+}
+
 func count(log []string, call string) (n int) {
 	for _, c := range log {
 		if c == call {
