@@ -78,6 +78,9 @@ func (a *attempt) learn(as *farrierv1.Assign, b *farrierv1.BootAttempt) {
 	for _, p := range as.Ports {
 		a.macs[normalMAC(p.Address)] = true
 	}
+	if a.machine == (Machine{}) { // another agent prepared the boot
+		a.machine = Machine{UUID: b.GetSystemUuid(), Serial: b.GetSerial()}
+	}
 	key, ok := parseKey(b.GetKeyHash())
 	if !ok {
 		return

@@ -14,7 +14,7 @@ type Machine struct {
 }
 
 // Expect says which machine the BMC of the boot attempt's node belongs to. A ramdisk on another is refused, and the edge
-// wrong_machine goes up. An agent that takes the node over between this and the first contact does not know it.
+// wrong_machine goes up. An agent that takes the node over between this and the first contact is told by the assignment.
 func (s *Service) Expect(bootID string, m Machine) {
 	s.mu.Lock()
 	defer s.mu.Unlock()

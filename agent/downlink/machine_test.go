@@ -49,6 +49,21 @@ func TestAnotherMachineWasWritten(t *testing.T) {
 	r := newRack(t, newCA(t), "a", "rack1")
 	r.assign(t, nil)
 	r.Expect(bootA, Machine{UUID: uuidA})
+	refusesAnother(t, r)
+}
+
+// TestAnotherMachineWasWrittenAfterATakeover: an agent that took the node over after another had prepared the boot did not know
+// which machine was to come.
+func TestAnotherMachineWasWrittenAfterATakeover(t *testing.T) {
+	t.Parallel()
+	r := newRack(t, newCA(t), "a", "rack1")
+	r.assign(t, func(a *farrierv1.Assign) { a.Boot.SystemUuid, a.Boot.Serial = uuidA, "S1" })
+	refusesAnother(t, r)
+}
+
+// refusesAnother boots another machine than uuidA, and then that.
+func refusesAnother(t *testing.T, r *rack) {
+	t.Helper()
 	m := newRamdisk(t)
 	q := &farrierv1.LookupRequest{BootId: bootA, Secret: secret, CsrDer: m.csr, Macs: []string{macA}, SystemUuid: "99112233-4455-6677-8899-aabbccddeeff"}
 	if _, err := m.to(r).Lookup(t.Context(), q); kindOf(err) != "denied" || !strings.Contains(err.Error(), uuidA) || !strings.Contains(err.Error(), q.SystemUuid) {

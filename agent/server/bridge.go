@@ -169,6 +169,7 @@ func assignOf(n *task.Node, now time.Duration) *farrierv1.Assign {
 	if b := n.Boot; b != nil {
 		as.Boot = &farrierv1.BootAttempt{
 			BootId: b.ID, Secret: b.Secret, KeyHash: b.KeyHash, Flow: b.Flow, Ramdisk: b.Ramdisk, ExpiresIn: durationpb.New(max(b.Expires-now, 0)),
+			SystemUuid: b.SystemUUID, Serial: b.Serial,
 		}
 	}
 	return as

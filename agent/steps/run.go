@@ -45,7 +45,7 @@ const (
 	DefaultSoft       = 10 * time.Minute // for the operating system to shut down, as Ironic's soft_power_off_timeout
 	softMargin        = 30 * time.Second // of the attempt's deadline, that is left for the calls
 	softPoll          = time.Second
-	softAsked         = time.Minute // in which a machine that was asked before goes off, mostly
+	softAsked         = time.Minute      // in which a machine that was asked before goes off, mostly
 	DefaultReadBefore = 30 * time.Second // one reading BMC call
 )
 
@@ -108,7 +108,13 @@ func (r *Runner) prepare(ctx context.Context, t Task, o work.Order) (map[string]
 	if err != nil {
 		return nil, err
 	}
-	return map[string]string{"weak_boot": strconv.FormatBool(weak)}, nil
+	facts := map[string]string{"weak_boot": strconv.FormatBool(weak)} // and for who may go on: which machine is to boot
+	for _, of := range [...]string{"system_uuid", "serial"} {
+		if said := machine.Facts()[of]; said != "" {
+			facts[of] = said
+		}
+	}
+	return facts, nil
 }
 
 // set brings the world to what s wants.

@@ -141,7 +141,7 @@ var list = []struct { // read-only: every step that the agent runs, and what is 
 		}
 	}},
 	{"boot.prepare", nil, bmc.PowerOff, func(t *testing.T, b *bench, s *shelf, facts map[string]string) {
-		if s.served["n1"] != "b1" || s.machine.UUID != "n1" || facts["weak_boot"] != "true" {
+		if s.served["n1"] != "b1" || s.machine.UUID != "n1" || facts["weak_boot"] != "true" || facts["system_uuid"] != "n1" || facts["serial"] != "FAKE-n1" {
 			t.Errorf("served %v to %+v, facts %v", s.served, s.machine, facts)
 		}
 	}},

@@ -48,6 +48,8 @@ type Boot struct {
 	Expires    time.Duration // boottime
 	Flow       uint64
 	Ramdisk    string
+	// What the BMC said of its machine to the agent that prepared the boot; "" before, and where it did not say.
+	SystemUUID, Serial string
 }
 
 // LogValue keeps the secret out of logs.

@@ -59,7 +59,7 @@ func FromAssign(a *farrierv1.Assign, now time.Duration) *task.Node {
 	if b := a.GetBoot(); b.GetBootId() != "" {
 		n.Boot = &task.Boot{
 			ID: b.GetBootId(), Secret: b.GetSecret(), KeyHash: b.GetKeyHash(), Flow: b.GetFlow(), Ramdisk: b.GetRamdisk(),
-			Expires: now + b.GetExpiresIn().AsDuration(),
+			Expires: now + b.GetExpiresIn().AsDuration(), SystemUUID: b.GetSystemUuid(), Serial: b.GetSerial(),
 		}
 	}
 	return n

@@ -37,7 +37,7 @@ func (d *Dispatch) assignMessage(a *plan.Assignment) *farrierv1.CoordinatorMessa
 	if b := a.Boot; b != nil {
 		m.Boot = &farrierv1.BootAttempt{
 			BootId: b.ID, Secret: d.bootSecret(b.ID), KeyHash: b.KeyHash, ExpiresIn: durationpb.New(b.ExpiresIn),
-			Flow: uint64(b.Flow), Ramdisk: "deploy",
+			Flow: uint64(b.Flow), Ramdisk: "deploy", SystemUuid: b.SystemUUID, Serial: b.Serial,
 		}
 	}
 	return &farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_Assign{Assign: m}}

@@ -34,7 +34,9 @@ const (
 	FactDisks  = "disks"       // of an erase: comma list of stable ids
 	FactSample = "sampled"     // of an erase: verified sample reads
 
-	FactWeakBoot = "weak_boot" // of boot.prepare: "true" when the boot secret crosses the segment in clear
+	FactWeakBoot = "weak_boot"   // of boot.prepare: "true" when the boot secret crosses the segment in clear
+	FactUUID     = "system_uuid" // of verify and boot.prepare: the machine's, as its BMC says
+	FactSerial   = "serial"      // likewise
 )
 
 // Names that state looks for.

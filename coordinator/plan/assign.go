@@ -1,6 +1,7 @@
 package plan
 
 import (
+	"slices"
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/flow"
@@ -30,6 +31,8 @@ type Boot struct {
 	KeyHash   string // once claimed: the only key that may use it
 	Flow      flow.ID
 	ExpiresIn time.Duration // from now
+	// What the BMC said of its machine when the boot was prepared; "" before, and where it did not say.
+	SystemUUID, Serial string
 }
 
 // Assign is the assignment of a node to its owner. ok is false when the node is gone, has no live owner, or the
@@ -51,6 +54,9 @@ func Assign(v *state.View, id node.ID) (a Assignment, ok bool) {
 	}
 	if f, found := v.Flow(n.Flow); n.FlowOpen && found && f.Boot.ID != "" && f.Boot.Expires > v.Elapsed() {
 		a.Boot = &Boot{ID: f.Boot.ID, KeyHash: f.Boot.KeyHash, Flow: f.ID, ExpiresIn: f.Boot.Expires - v.Elapsed()}
+		if i := slices.IndexFunc(f.Steps, func(s flow.Step) bool { return s.FullName() == flow.StepPrepare }); i >= 0 {
+			a.Boot.SystemUUID, a.Boot.Serial = f.Steps[i].Facts[flow.FactUUID], f.Steps[i].Facts[flow.FactSerial]
+		}
 	}
 	return a, true
 }

@@ -69,10 +69,15 @@ func (r *rack) work(id node.ID, until string) {
 		if !ok {
 			r.t.Fatalf("no order for %s", st.FullName())
 		}
-		facts := map[string]string{"disk_id": "d1", "digest": strings.Repeat("ab", 32), "method": "discard", "disks": "d1"}
-		r.do(command.Outcome{Node: id, Flow: w.Flow, Step: w.Step, Attempt: w.Attempt, Token: w.Token, Boot: w.Boot, OK: true, Facts: facts})
+		r.succeed(w, map[string]string{"disk_id": "d1", "digest": strings.Repeat("ab", 32), "method": "discard", "disks": "d1"})
 	}
 	r.t.Fatalf("%s never comes", until)
+}
+
+// succeed reports that the work was done.
+func (r *rack) succeed(w Work, facts map[string]string) {
+	r.t.Helper()
+	r.do(command.Outcome{Node: w.Node, Flow: w.Flow, Step: w.Step, Attempt: w.Attempt, Token: w.Token, Boot: w.Boot, OK: true, Facts: facts})
 }
 
 func TestOrder(t *testing.T) {
@@ -241,5 +246,27 @@ func TestAOneShotWasOrderedAgain(t *testing.T) {
 	}
 	if st.Class = step.Set; !mayRun(st, time.Second) {
 		t.Error("a step that may be repeated is not, after its owner died")
+	}
+}
+
+// TestAnotherAgentDidNotKnowTheMachine: who takes a node over between boot.prepare and the first contact is told which machine
+// the BMC controls.
+func TestAnotherAgentDidNotKnowTheMachine(t *testing.T) {
+	r := newRack(t)
+	first := r.agent("a1")
+	id := r.node(1)
+	r.agent("a2")
+	r.do(command.Provision{Node: id, Verb: "manage"})
+	r.work(id, "")
+	r.do(command.Provision{Node: id, Verb: "inspect"})
+	r.work(id, flow.StepPrepare)
+	if a, ok := Assign(r.s.View(), id); !ok || a.Agent != "a1" || a.Boot == nil || a.Boot.SystemUUID != "" {
+		t.Fatalf("before: %+v, boot %+v", a, a.Boot)
+	}
+	w, _ := Order(r.s.View(), id)
+	r.succeed(w, map[string]string{flow.FactUUID: "u", flow.FactSerial: "s"})
+	r.do(command.CloseSession{Session: first, Reason: "it died"})
+	if a, ok := Assign(r.s.View(), id); !ok || a.Agent != "a2" || a.Boot == nil || a.Boot.SystemUUID != "u" || a.Boot.Serial != "s" {
+		t.Errorf("after: %+v, boot %+v", a, a.Boot)
 	}
 }

@@ -1880,7 +1880,9 @@ type BootAttempt struct {
 	KeyHash       string                 `protobuf:"bytes,3,opt,name=key_hash,json=keyHash,proto3" json:"key_hash,omitempty"`       // once claimed: the only key that may use it
 	ExpiresIn     *durationpb.Duration   `protobuf:"bytes,4,opt,name=expires_in,json=expiresIn,proto3" json:"expires_in,omitempty"` // from receipt
 	Flow          uint64                 `protobuf:"varint,5,opt,name=flow,proto3" json:"flow,omitempty"`
-	Ramdisk       string                 `protobuf:"bytes,6,opt,name=ramdisk,proto3" json:"ramdisk,omitempty"` // "deploy" (the only one so far)
+	Ramdisk       string                 `protobuf:"bytes,6,opt,name=ramdisk,proto3" json:"ramdisk,omitempty"`                         // "deploy" (the only one so far)
+	SystemUuid    string                 `protobuf:"bytes,7,opt,name=system_uuid,json=systemUuid,proto3" json:"system_uuid,omitempty"` // of the machine, as its BMC said when the boot was prepared; absent before
+	Serial        string                 `protobuf:"bytes,8,opt,name=serial,proto3" json:"serial,omitempty"`                           // likewise
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1953,6 +1955,20 @@ func (x *BootAttempt) GetFlow() uint64 {
 func (x *BootAttempt) GetRamdisk() string {
 	if x != nil {
 		return x.Ramdisk
+	}
+	return ""
+}
+
+func (x *BootAttempt) GetSystemUuid() string {
+	if x != nil {
+		return x.SystemUuid
+	}
+	return ""
+}
+
+func (x *BootAttempt) GetSerial() string {
+	if x != nil {
+		return x.Serial
 	}
 	return ""
 }
@@ -2663,7 +2679,7 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\aaddress\x18\x01 \x01(\tR\aaddress\x12\x0e\n" +
 	"\x02ip\x18\x02 \x01(\tR\x02ip\x12\x1f\n" +
 	"\vpxe_enabled\x18\x03 \x01(\bR\n" +
-	"pxeEnabled\"\xc1\x01\n" +
+	"pxeEnabled\"\xfa\x01\n" +
 	"\vBootAttempt\x12\x17\n" +
 	"\aboot_id\x18\x01 \x01(\tR\x06bootId\x12\x16\n" +
 	"\x06secret\x18\x02 \x01(\tR\x06secret\x12\x19\n" +
@@ -2671,7 +2687,10 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\n" +
 	"expires_in\x18\x04 \x01(\v2\x19.google.protobuf.DurationR\texpiresIn\x12\x12\n" +
 	"\x04flow\x18\x05 \x01(\x04R\x04flow\x12\x18\n" +
-	"\aramdisk\x18\x06 \x01(\tR\aramdisk\"L\n" +
+	"\aramdisk\x18\x06 \x01(\tR\aramdisk\x12\x1f\n" +
+	"\vsystem_uuid\x18\a \x01(\tR\n" +
+	"systemUuid\x12\x16\n" +
+	"\x06serial\x18\b \x01(\tR\x06serial\"L\n" +
 	"\bUnassign\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
 	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x16\n" +
