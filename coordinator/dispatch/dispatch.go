@@ -44,9 +44,6 @@ type Config struct {
 	Keyring *secret.Keyring
 	Clock   clock.Clock
 	Log     *slog.Logger
-	// Error makes an error fit for the wire, Detail makes it an ErrorDetail. Both are rpc's.
-	Error  func(error) error
-	Detail func(error) *farrierv1.ErrorDetail
 	// TickEvery is how often replicated time moves. Default 250 ms.
 	TickEvery time.Duration
 	// IdleTick is the same while there is neither session nor open flow. Default 1 s, at most state.MaxTick.

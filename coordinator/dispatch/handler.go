@@ -18,6 +18,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -57,13 +58,13 @@ type rackService struct{ d *Dispatch }
 func (s rackService) Connect(ctx context.Context, stream *connect.BidiStream[farrierv1.ConnectRequest, farrierv1.ConnectResponse]) error {
 	c, _ := ctx.Value(callerKey{}).(*caller)
 	if c == nil {
-		return s.d.cfg.Error(fault.New(fault.Internal, "open an agent's stream", "the handler was mounted without its wrapper"))
+		return refusal.Connect(fault.New(fault.Internal, "open an agent's stream", "the handler was mounted without its wrapper"))
 	}
 	if c.err != nil {
-		return s.d.cfg.Error(c.err)
+		return refusal.Connect(c.err)
 	}
 	if err := s.d.serve(ctx, c, stream); err != nil {
-		return s.d.cfg.Error(err)
+		return refusal.Connect(err)
 	}
 	return nil
 }

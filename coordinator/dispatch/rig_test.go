@@ -172,15 +172,7 @@ func newRig(t testing.TB) *rig {
 	}
 	r.d = New(Config{
 		ID: "c1", Replica: r.model, Changes: r.model, Keyring: r.keys, Clock: r.clock, TickEvery: time.Hour,
-		Log:   slog.New(slog.DiscardHandler),
-		Error: func(err error) error { return connect.NewError(connect.CodeUnknown, err) },
-		Detail: func(err error) *farrierv1.ErrorDetail {
-			d := &farrierv1.ErrorDetail{Kind: fault.KindOf(err).String(), Message: err.Error()}
-			if l := lockDetail(err); l != nil {
-				d.Lock = &farrierv1.Lock{Holder: l.Holder, Task: l.Task, Purpose: l.Purpose, Token: l.Token, Queued: l.Queued}
-			}
-			return d
-		},
+		Log: slog.New(slog.DiscardHandler),
 	})
 	over := make(chan error, 1)
 	go func() { over <- r.d.Run(ctx) }()

@@ -11,6 +11,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/lock"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -121,7 +122,7 @@ func (l *link) answer(it *item, res command.Result, err error) {
 	case it.bmc.GetCall() != 0:
 		reply := &farrierv1.BMCSessionReply{Call: it.bmc.Call}
 		if err != nil {
-			reply.Error = l.d.cfg.Detail(err)
+			reply.Error = refusal.Detail(err)
 		}
 		l.out.put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_BmcSessionReply{BmcSessionReply: reply}})
 	case it.ref != nil:
@@ -139,7 +140,7 @@ func (l *link) answer(it *item, res command.Result, err error) {
 func (l *link) lockReply(call uint64, res command.Result, err error) {
 	reply := &farrierv1.LockReply{Call: call, Token: uint64(res.Token)}
 	if err != nil {
-		reply.Token, reply.Error = 0, l.d.cfg.Detail(err)
+		reply.Token, reply.Error = 0, refusal.Detail(err)
 	}
 	l.out.put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_LockReply{LockReply: reply}})
 }

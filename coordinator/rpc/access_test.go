@@ -12,6 +12,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -78,7 +79,7 @@ func TestOnlyCoordinatorsSpeakForOthers(t *testing.T) {
 	if _, err := create(w.as(identity.RoleCoordinator, "c2"), "operator bob", "n1"); err != nil {
 		t.Fatal(err)
 	}
-	evs, _, _ := (replica{w.model, "c1"}).View().Events(statePosition(0), 1000)
+	evs, _, _ := (replica{w.model, "c1"}).View().Events(state.Position{}, 1000)
 	if last := evs[len(evs)-1]; last.Actor != "operator bob" {
 		t.Errorf("actor %q, want the one that the coordinator named", last.Actor)
 	}

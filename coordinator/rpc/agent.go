@@ -8,6 +8,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -49,7 +50,7 @@ func (a *API) agentOut(v *state.View, x *state.Agent) *farrierv1.Agent {
 func findAgent(v *state.View, name string) (*state.Agent, error) {
 	x, ok := v.Agent(name)
 	if !ok {
-		return nil, fault.New(fault.NotFound, "find agent", "there is no agent %q", clip(name)).WithHelp("`farrier agent list` shows the agents")
+		return nil, fault.New(fault.NotFound, "find agent", "there is no agent %q", refusal.Clip(name)).WithHelp("`farrier agent list` shows the agents")
 	}
 	return x, nil
 }

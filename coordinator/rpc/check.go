@@ -6,6 +6,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -36,7 +37,7 @@ func (s nodeService) ValidateNode(ctx context.Context, req *farrierv1.ValidateNo
 	for _, c := range interfaceChecks {
 		check := &farrierv1.InterfaceCheck{Interface: c.name}
 		if err := c.may(v, n); err != nil {
-			check.Error = Detail(err)
+			check.Error = refusal.Detail(err)
 		}
 		out.Checks = append(out.Checks, check)
 	}

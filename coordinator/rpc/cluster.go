@@ -15,6 +15,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -133,7 +134,7 @@ func (s clusterService) RemoveMember(ctx context.Context, req *farrierv1.RemoveM
 		_, member := memberByID(s.Reader.View(), req.GetId())
 		switch {
 		case !voter && !member && !certified(s.Reader.View(), identity.RoleCoordinator, req.GetId()):
-			return command.Result{}, fault.New(fault.NotFound, "", "there is no member %q", clip(req.GetId())).WithHelp("`farrier coordinator members` lists them")
+			return command.Result{}, fault.New(fault.NotFound, "", "there is no member %q", refusal.Clip(req.GetId())).WithHelp("`farrier coordinator members` lists them")
 		case voter && len(servers) == 1:
 			return command.Result{}, fault.New(fault.Denied, "", "%s is the last member", req.GetId()).WithHelp("join another one first")
 		}
@@ -155,7 +156,7 @@ func (s clusterService) PutMember(ctx context.Context, req *farrierv1.PutMemberR
 	m := command.Member{ID: req.GetMember().GetId(), RaftAddress: req.GetMember().GetRaftAddress(), APIAddress: req.GetMember().GetApiAddress(),
 		RackAddress: req.GetMember().GetRackAddress(), Version: req.GetMember().GetVersion(), Level: req.GetFeatureLevel()}
 	if c := callerOf(ctx); c.Name != m.ID {
-		return nil, fault.New(fault.Denied, op, "%s speaks for itself only, not for %q", c.Name, clip(m.ID))
+		return nil, fault.New(fault.Denied, op, "%s speaks for itself only, not for %q", c.Name, refusal.Clip(m.ID))
 	}
 	err := s.checkMember(m)
 	if err == nil {
@@ -178,10 +179,10 @@ func (a *API) checkMember(m command.Member) error {
 	for field, addr := range map[string]string{"raft_address": m.RaftAddress, "api_address": m.APIAddress, "rack_address": m.RackAddress} {
 		host, port, err := net.SplitHostPort(addr)
 		if err != nil || host == "" || port == "" || port == "0" || len(addr) > maxName {
-			return invalid(field, "%q is not host:port", clip(addr))
+			return refusal.Invalid(field, "%q is not host:port", refusal.Clip(addr))
 		}
 		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
-			return invalid(field, "%s is every address: others could not reach it", addr).WithHelp("set the advertised addresses in the configuration")
+			return refusal.Invalid(field, "%s is every address: others could not reach it", addr).WithHelp("set the advertised addresses in the configuration")
 		}
 	}
 	return nil

@@ -7,8 +7,7 @@
 // are sealed, and it becomes one command, whose answer is read back from the state. Nothing is decided here that
 // Apply does not check again.
 //
-// Reads are linearizable unless the request says stale. Every error is typed: see Code for the one mapping of
-// kinds to the wire, and ErrorDetail for what programs read.
+// Reads are linearizable unless the request says stale. Every error is typed, and refusal puts it on the wire.
 //
 // Rooms that rpc needs are interfaces of its own (Proposer, Queue, Reader, Cluster, Progress). The room starts no
 // goroutine but those of the Forwarder, Guard and Membership, which the server room runs.

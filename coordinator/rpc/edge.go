@@ -10,6 +10,7 @@ import (
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -49,10 +50,10 @@ func (e *edge) WrapStreamingHandler(next connect.StreamingHandlerFunc) connect.S
 
 func (e *edge) out(spec connect.Spec, err error) error {
 	ce := new(connect.Error)
-	if !errors.As(err, &ce) && !callerLeft(err) && fault.KindOf(err) == fault.Internal {
+	if !errors.As(err, &ce) && !refusal.CallerLeft(err) && fault.KindOf(err) == fault.Internal {
 		e.log.Error("request failed", "method", spec.Procedure, "err", err)
 	}
-	out := ToConnect(err)
+	out := refusal.Connect(err)
 	if kind := undecided(err); kind != "" {
 		out.Meta().Set(HeaderKind, kind)
 	}

@@ -8,6 +8,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -101,7 +102,7 @@ var nodeFields = []field{ // read-only
 	{path: "boot_mode", set: func(_ *API, n *node.Node, in *farrierv1.Node) error {
 		n.BootMode = in.GetBootMode()
 		if n.BootMode != "" && n.BootMode != "bios" && n.BootMode != "uefi" {
-			return invalid("node.boot_mode", "%q is not bios or uefi", clip(n.BootMode))
+			return refusal.Invalid("node.boot_mode", "%q is not bios or uefi", refusal.Clip(n.BootMode))
 		}
 		return nil
 	}},
@@ -112,11 +113,11 @@ func setTraits(_ *API, n *node.Node, in *farrierv1.Node) error {
 	slices.Sort(traits)
 	n.Traits = slices.Compact(traits)
 	if len(n.Traits) > maxTraits {
-		return invalid("node.traits", "at most %d traits are allowed", maxTraits)
+		return refusal.Invalid("node.traits", "at most %d traits are allowed", maxTraits)
 	}
 	for _, t := range n.Traits {
 		if !traitRE.MatchString(t) {
-			return invalid("node.traits", "%q may hold capital letters, digits and _ after a letter", clip(t)).
+			return refusal.Invalid("node.traits", "%q may hold capital letters, digits and _ after a letter", refusal.Clip(t)).
 				WithHelp("own traits begin with CUSTOM_")
 		}
 	}
@@ -151,7 +152,7 @@ func lookupField(path string) (field, error) {
 	for _, f := range nodeFields {
 		names = append(names, f.path)
 	}
-	return field{}, invalid("mask", "%q cannot be changed", clip(path)).
+	return field{}, refusal.Invalid("mask", "%q cannot be changed", refusal.Clip(path)).
 		WithHelp("what can be: %s; states, power and maintenance have calls of their own", strings.Join(names, ", "))
 }
 
@@ -173,7 +174,7 @@ func driversHelp(v *state.View) string {
 // requireAgent is an error unless a live agent of the group has the hardware type.
 func requireAgent(v *state.View, group, driver string) error {
 	if !slices.Contains(knownDrivers(v), driver) {
-		return invalid("node.driver", "there is no hardware type %q", clip(driver)).WithHelp("%s", driversHelp(v))
+		return refusal.Invalid("node.driver", "there is no hardware type %q", refusal.Clip(driver)).WithHelp("%s", driversHelp(v))
 	}
 	if len(v.Ring(group, driver).Members) > 0 {
 		return nil

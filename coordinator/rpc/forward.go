@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -137,7 +138,7 @@ func (f *Forwarder) leader(ctx context.Context, until time.Time) (command.Member
 		select {
 		case <-ctx.Done():
 			return command.Member{}, fault.New(fault.Timeout, opLeader, "no coordinator leads, as seen from %s: %w", f.self, ctx.Err()).
-				WithHelp(needMajority)
+				WithHelp(refusal.NeedMajority)
 		case <-tick.C:
 		}
 	}

@@ -15,6 +15,8 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/coordinator/refusal"
+	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -26,7 +28,7 @@ func TestFollowersSendOn(t *testing.T) {
 	if err != nil || got.GetNode().GetId() != n.GetId() {
 		t.Errorf("read on a follower: %v, %v", got, err)
 	}
-	evs, _, _ := w.view.Events(statePosition(0), 10000)
+	evs, _, _ := w.view.Events(state.Position{}, 10000)
 	if last := evs[len(evs)-1]; last.Actor != "operator alice" {
 		t.Errorf("the leader wrote down %q, not the caller", last.Actor)
 	}
@@ -89,8 +91,8 @@ func TestACallersDeadlineWithoutALeaderWasAnInternalError(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
 	_, err := w.apis["c2"].read(ctx, false)
-	d := detailOf(t, ToConnect(err))
-	if d.GetKind() != fault.Timeout.String() || !strings.Contains(d.GetMessage(), "no coordinator leads") || d.GetHelp() != needMajority {
+	d := detailOf(t, refusal.Connect(err))
+	if d.GetKind() != fault.Timeout.String() || !strings.Contains(d.GetMessage(), "no coordinator leads") || d.GetHelp() != refusal.NeedMajority {
 		t.Errorf("the caller is told %v", d)
 	}
 }

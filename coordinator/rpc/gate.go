@@ -17,6 +17,7 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -253,12 +254,12 @@ func (g *gate) caller(r *http.Request) (Caller, error) {
 	}
 	role, name, ok := strings.Cut(actor, " ")
 	if !ok || !identity.Role(role).Valid() || name == "" {
-		return Caller{}, invalid(HeaderActor, "%q is not a role and a name", actor)
+		return Caller{}, refusal.Invalid(HeaderActor, "%q is not a role and a name", actor)
 	}
 	c.Peer = identity.Peer{Cluster: peer.Cluster, Role: identity.Role(role), Name: name, Group: r.Header.Get(HeaderActorGroup)}
 	key, err := hex.DecodeString(r.Header.Get(HeaderActorKey))
 	if err != nil || len(key) != len(c.Key) {
-		return Caller{}, invalid(HeaderActorKey, "%q is not the SHA-256 of a public key", clip(r.Header.Get(HeaderActorKey)))
+		return Caller{}, refusal.Invalid(HeaderActorKey, "%q is not the SHA-256 of a public key", refusal.Clip(r.Header.Get(HeaderActorKey)))
 	}
 	copy(c.Key[:], key)
 	return c, nil
@@ -298,10 +299,10 @@ func tooLarge(limit int64) error {
 
 // refuse answers an error in the protocol of the request.
 func (g *gate) refuse(w http.ResponseWriter, r *http.Request, err error) {
-	if fault.KindOf(err) == fault.Internal && !callerLeft(err) {
+	if fault.KindOf(err) == fault.Internal && !refusal.CallerLeft(err) {
 		g.api.Log.Error("request failed", "method", r.URL.Path, "err", err)
 	}
-	ce := ToConnect(err)
+	ce := refusal.Connect(err)
 	if kind := undecided(err); kind != "" {
 		w.Header().Set(HeaderKind, kind)
 	}
@@ -330,10 +331,10 @@ func withRequestID(ctx context.Context, h http.Header) (context.Context, error) 
 	}
 	n, err := strconv.ParseUint(seq, 10, 64)
 	if err != nil || n == 0 {
-		return nil, invalid(HeaderSequence, "%q is not a number above zero", seq)
+		return nil, refusal.Invalid(HeaderSequence, "%q is not a number above zero", seq)
 	}
 	if len(client) < 8 || len(client) > 64 || strings.Trim(client, "0123456789abcdef-") != "" {
-		return nil, invalid(HeaderClient, "a client session is 8 to 64 hex digits")
+		return nil, refusal.Invalid(HeaderClient, "a client session is 8 to 64 hex digits")
 	}
 	return context.WithValue(ctx, requestKey{}, command.RequestID{Client: client, Seq: n}), nil
 }

@@ -15,6 +15,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -36,7 +37,7 @@ const (
 func (s clusterService) CreateJoinToken(ctx context.Context, req *farrierv1.CreateJoinTokenRequest) (*farrierv1.CreateJoinTokenResponse, error) {
 	if c := callerOf(ctx); c.Role == identity.RoleCoordinator && identity.Role(req.GetRole()) != identity.RoleOperator {
 		return nil, fault.New(fault.Denied, "create join token", "a coordinator makes tokens for operators only").
-			WithHelp("as an operator: farrier %s token %s", clip(req.GetRole()), clip(req.GetName()))
+			WithHelp("as an operator: farrier %s token %s", refusal.Clip(req.GetRole()), refusal.Clip(req.GetName()))
 	}
 	t, ttl, err := s.newToken(ctx, req)
 	if err == nil && t.Role == identity.RoleCoordinator {
@@ -56,7 +57,7 @@ func (a *API) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenReques
 	switch role {
 	case identity.RoleCoordinator, identity.RoleAgent, identity.RoleOperator:
 	default:
-		return t, 0, invalid("role", "%q cannot join", clip(req.GetRole())).WithHelp("the roles are coordinator, agent, operator")
+		return t, 0, refusal.Invalid("role", "%q cannot join", refusal.Clip(req.GetRole())).WithHelp("the roles are coordinator, agent, operator")
 	}
 	if err := checkName("name", req.GetName()); err != nil {
 		return t, 0, err
@@ -66,7 +67,7 @@ func (a *API) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenReques
 	case role == identity.RoleAgent && group == "":
 		group = defaultGroup
 	case role != identity.RoleAgent && group != "":
-		return t, 0, invalid("group", "only an agent has a group")
+		return t, 0, refusal.Invalid("group", "only an agent has a group")
 	}
 	if group != "" {
 		if err := checkName("group", group); err != nil {
@@ -78,7 +79,7 @@ func (a *API) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenReques
 		ttl = req.GetTtl().AsDuration()
 	}
 	if ttl <= 0 || ttl > maxTokenTTL {
-		return t, 0, invalid("ttl", "%v is not between 1 ns and %v", ttl, maxTokenTTL)
+		return t, 0, refusal.Invalid("ttl", "%v is not between 1 ns and %v", ttl, maxTokenTTL)
 	}
 	v := a.Reader.View()
 	ca, err := a.authority(v)
@@ -224,7 +225,7 @@ func keyOf(csr []byte) (key [32]byte, err error) {
 		err = r.CheckSignature()
 	}
 	if err != nil {
-		return key, invalid("csr_der", "it is no certificate request: %v", err)
+		return key, refusal.Invalid("csr_der", "it is no certificate request: %v", err)
 	}
 	return sha256.Sum256(r.RawSubjectPublicKeyInfo), nil
 }
@@ -232,7 +233,7 @@ func keyOf(csr []byte) (key [32]byte, err error) {
 // checkJoin checks all that could fail after the token was used.
 func (a *API) checkJoin(v *state.View, t identity.JoinToken, req *farrierv1.JoinRequest) error {
 	if n := len(req.GetCsrDer()); n == 0 || n > maxCSR || len(req.GetIntermediateCsrDer()) > maxCSR {
-		return invalid("csr_der", "a certificate request of at most %d bytes is needed", maxCSR)
+		return refusal.Invalid("csr_der", "a certificate request of at most %d bytes is needed", maxCSR)
 	}
 	switch t.Role {
 	case identity.RoleAgent:
@@ -241,7 +242,7 @@ func (a *API) checkJoin(v *state.View, t identity.JoinToken, req *farrierv1.Join
 				WithHelp("upgrade the coordinators first")
 		}
 		if len(req.GetIntermediateCsrDer()) == 0 {
-			return invalid("intermediate_csr_der", "an agent needs a ramdisk CA")
+			return refusal.Invalid("intermediate_csr_der", "an agent needs a ramdisk CA")
 		}
 	case identity.RoleCoordinator:
 		return a.checkMember(memberOf(t.Name, req))
@@ -302,7 +303,7 @@ func present(v *state.View, c Caller) error {
 
 func (a *API) renew(ctx context.Context, c Caller, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
 	if n := len(req.GetCsrDer()); n == 0 || n > maxCSR || len(req.GetIntermediateCsrDer()) > maxCSR {
-		return nil, invalid("csr_der", "a certificate request of at most %d bytes is needed", maxCSR)
+		return nil, refusal.Invalid("csr_der", "a certificate request of at most %d bytes is needed", maxCSR)
 	}
 	v := a.Reader.View()
 	if err := present(v, c); err != nil {
@@ -310,7 +311,7 @@ func (a *API) renew(ctx context.Context, c Caller, req *farrierv1.RenewRequest) 
 	}
 	key, err := keyOf(req.GetCsrDer())
 	if err == nil && key != c.Key {
-		err = invalid("csr_der", "it is for another key than the certificate's: a new key joins with a new token")
+		err = refusal.Invalid("csr_der", "it is for another key than the certificate's: a new key joins with a new token")
 	}
 	if err != nil {
 		return nil, err

@@ -11,6 +11,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/lifecycle"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 )
 
@@ -22,7 +23,7 @@ func (s nodeService) ListNodes(ctx context.Context, req *farrierv1.ListNodesRequ
 	}
 	for _, text := range req.GetFilter().GetProvisionState() {
 		if _, ok := lifecycle.ParseState(text); !ok {
-			return nil, invalid("filter.provision_state", "there is no provision state %q", clip(text)).WithHelp("the states are %s", stateNames())
+			return nil, refusal.Invalid("filter.provision_state", "there is no provision state %q", refusal.Clip(text)).WithHelp("the states are %s", stateNames())
 		}
 	}
 	order, err := parseOrder(req.GetOrderBy())
@@ -70,7 +71,7 @@ func pageSize(asked int32) (int, error) {
 	case asked == 0:
 		return defaultPage, nil
 	case asked < 0 || asked > maxPageSize:
-		return 0, invalid("page_size", "%d is not between 1 and %d", asked, maxPageSize)
+		return 0, refusal.Invalid("page_size", "%d is not between 1 and %d", asked, maxPageSize)
 	default:
 		return int(asked), nil
 	}
@@ -89,14 +90,14 @@ func parseOrder(text string) (order, error) {
 	}
 	words := strings.Fields(text)
 	if len(words) > 2 || len(words) == 2 && words[1] != "desc" && words[1] != "asc" {
-		return o, invalid("order_by", "%q is not a field and perhaps desc", clip(text))
+		return o, refusal.Invalid("order_by", "%q is not a field and perhaps desc", refusal.Clip(text))
 	}
 	o.by, o.desc = words[0], len(words) == 2 && words[1] == "desc"
 	switch o.by {
 	case "id", "name", "provision_state", "updated_at":
 		return o, nil
 	}
-	return o, invalid("order_by", "nodes are not sorted by %q", clip(o.by)).
+	return o, refusal.Invalid("order_by", "nodes are not sorted by %q", refusal.Clip(o.by)).
 		WithHelp("sort by id, name, provision_state or updated_at")
 }
 
@@ -144,10 +145,10 @@ func parsePage(token string, o order) (*cursor, error) {
 	var c cursor
 	data, err := base64.RawURLEncoding.DecodeString(token)
 	if err != nil || len(token) > 2048 || json.Unmarshal(data, &c) != nil {
-		return nil, invalid("page_token", "it is not one that a list returned")
+		return nil, refusal.Invalid("page_token", "it is not one that a list returned")
 	}
 	if c.By != o.by || c.Desc != o.desc {
-		return nil, invalid("page_token", "it belongs to a list in another order")
+		return nil, refusal.Invalid("page_token", "it belongs to a list in another order")
 	}
 	return &c, nil
 }

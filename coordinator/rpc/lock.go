@@ -8,6 +8,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/lock"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -46,7 +47,7 @@ func (s lockService) BreakLock(ctx context.Context, req *farrierv1.BreakLockRequ
 			err = checkText("reason", req.GetReason(), maxText)
 		}
 		if err == nil && strings.TrimSpace(req.GetReason()) == "" {
-			err = invalid("reason", "say why: it is recorded with your name").WithHelp("farrier lock break %s --reason TEXT", nodeLabel(n))
+			err = refusal.Invalid("reason", "say why: it is recorded with your name").WithHelp("farrier lock break %s --reason TEXT", nodeLabel(n))
 		}
 		if err != nil {
 			return command.Result{}, err
@@ -76,7 +77,7 @@ func (s lockService) AcquireLock(ctx context.Context, req *farrierv1.AcquireLock
 		}
 		id := requestOf(ctx)
 		if err == nil && id.IsZero() {
-			err = invalid(HeaderClient, "a lock belongs to a client session, and the request names none").
+			err = refusal.Invalid(HeaderClient, "a lock belongs to a client session, and the request names none").
 				WithHelp("send the headers %s and %s, as the Go client does", HeaderClient, HeaderSequence)
 		}
 		if err != nil {
@@ -99,7 +100,7 @@ func (s lockService) ReleaseLock(ctx context.Context, req *farrierv1.ReleaseLock
 	_, err := s.once(ctx, func() (command.Result, error) {
 		n, err := resolve(s.Reader.View(), req.GetNode())
 		if err == nil && req.GetToken() == 0 {
-			err = invalid("token", "name the token that AcquireLock gave")
+			err = refusal.Invalid("token", "name the token that AcquireLock gave")
 		}
 		if err == nil && n.Lock.Flow != 0 {
 			err = fault.New(fault.Denied, "", "the lock is the flow's, not an operator's").WithHelp("`farrier lock break` takes it")

@@ -6,6 +6,8 @@ import (
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
+
+	"github.com/farrier-project/farrier/coordinator/refusal"
 )
 
 // keep drops every field of m that the mask does not name. An absent or empty mask keeps all.
@@ -30,7 +32,7 @@ func (t maskTree) add(d protoreflect.MessageDescriptor, path string) error {
 	head, rest, deeper := strings.Cut(path, ".")
 	f := d.Fields().ByName(protoreflect.Name(head))
 	if f == nil {
-		return invalid("mask", "there is no field %q in %s", clip(head), d.Name())
+		return refusal.Invalid("mask", "there is no field %q in %s", refusal.Clip(head), d.Name())
 	}
 	sub, seen := t[f.Name()]
 	if !deeper {
@@ -38,7 +40,7 @@ func (t maskTree) add(d protoreflect.MessageDescriptor, path string) error {
 		return nil
 	}
 	if f.Message() == nil || f.IsMap() || f.IsList() {
-		return invalid("mask", "%q has no fields of its own", clip(head))
+		return refusal.Invalid("mask", "%q has no fields of its own", refusal.Clip(head))
 	}
 	if seen && len(sub) == 0 {
 		return nil // the whole field is named already

@@ -20,6 +20,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -390,8 +391,8 @@ func wantKind(t *testing.T, err error, kind fault.Kind) *farrierv1.ErrorDetail {
 	if d.GetKind() != kind.String() {
 		t.Fatalf("kind %s (%v), want %s", d.GetKind(), err, kind)
 	}
-	if got := connect.CodeOf(err); got != Code(kind) {
-		t.Errorf("code %v, want %v", got, Code(kind))
+	if got := connect.CodeOf(err); got != refusal.Code(kind) {
+		t.Errorf("code %v, want %v", got, refusal.Code(kind))
 	}
 	return d
 }

@@ -14,6 +14,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -51,17 +52,17 @@ func (a *API) show(id string) (*farrierv1.Node, error) {
 // request has one.
 func (a *API) newNode(v *state.View, in *farrierv1.Node, fallback string) (command.CreateNode, error) {
 	if in == nil {
-		return command.CreateNode{}, invalid("node", "it is missing")
+		return command.CreateNode{}, refusal.Invalid("node", "it is missing")
 	}
 	id := strings.ToLower(in.GetId())
 	if id == "" {
 		id = fallback
 	}
 	if !isUUID(id) {
-		return command.CreateNode{}, invalid("node.id", "%q is not a UUID", clip(in.GetId()))
+		return command.CreateNode{}, refusal.Invalid("node.id", "%q is not a UUID", refusal.Clip(in.GetId()))
 	}
 	if in.GetDriver() == "" {
-		return command.CreateNode{}, invalid("node.driver", "say which hardware type manages the node").
+		return command.CreateNode{}, refusal.Invalid("node.driver", "say which hardware type manages the node").
 			WithHelp("%s", driversHelp(v))
 	}
 	n := node.Node{ID: node.ID(id)}
@@ -81,7 +82,7 @@ func (a *API) newNode(v *state.View, in *farrierv1.Node, fallback string) (comma
 // without a port that boots could not be worked on.
 func newPorts(id node.ID, in []*farrierv1.Port) ([]node.Port, error) {
 	if len(in) > maxPorts {
-		return nil, invalid("node.ports", "at most %d ports are allowed", maxPorts)
+		return nil, refusal.Invalid("node.ports", "at most %d ports are allowed", maxPorts)
 	}
 	pxe := slices.ContainsFunc(in, (*farrierv1.Port).GetPxeEnabled)
 	out := make([]node.Port, 0, len(in))
@@ -92,7 +93,7 @@ func newPorts(id node.ID, in []*farrierv1.Port) ([]node.Port, error) {
 			return nil, err
 		}
 		if seen[port.Address] {
-			return nil, invalid(fmt.Sprintf("node.ports[%d].address", i), "%s is there twice", port.Address)
+			return nil, refusal.Invalid(fmt.Sprintf("node.ports[%d].address", i), "%s is there twice", port.Address)
 		}
 		seen[port.Address] = true
 		port.PXEEnabled = port.PXEEnabled || !pxe
@@ -105,7 +106,7 @@ func newPorts(id node.ID, in []*farrierv1.Port) ([]node.Port, error) {
 // that it made before and reports them as made.
 func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodesRequest) (*farrierv1.CreateNodesResponse, error) {
 	if n := len(req.GetNodes()); n == 0 || n > maxBulkNodes {
-		return nil, fault.Wrap("create nodes", invalid("nodes", "there are %d, from 1 to %d are allowed", n, maxBulkNodes))
+		return nil, fault.Wrap("create nodes", refusal.Invalid("nodes", "there are %d, from 1 to %d are allowed", n, maxBulkNodes))
 	}
 	v := s.Reader.View()
 	out := &farrierv1.CreateNodesResponse{Results: make([]*farrierv1.CreateNodesResponse_Result, len(req.GetNodes()))}
@@ -119,7 +120,7 @@ func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodes
 		}
 		body, err := s.newNode(v, in, id)
 		if err != nil {
-			out.Results[i] = &farrierv1.CreateNodesResponse_Result{Error: Detail(fault.Wrap("create node", err))}
+			out.Results[i] = &farrierv1.CreateNodesResponse_Result{Error: refusal.Detail(fault.Wrap("create node", err))}
 			continue
 		}
 		cmd := s.command(ctx, body)
@@ -135,7 +136,7 @@ func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodes
 		for k, r := range results {
 			res := &farrierv1.CreateNodesResponse_Result{Id: string(r.Node)}
 			if r.Err != nil {
-				res = &farrierv1.CreateNodesResponse_Result{Error: Detail(fault.Wrap("create node", r.Err))}
+				res = &farrierv1.CreateNodesResponse_Result{Error: refusal.Detail(fault.Wrap("create node", r.Err))}
 			}
 			out.Results[at[k]] = res
 		}
@@ -227,7 +228,7 @@ func nodeName(n *farrierv1.Node) string {
 func (a *API) change(v *state.View, n *node.Node, req *farrierv1.UpdateNodeRequest) (body command.UpdateNode, merged bool, err error) {
 	paths := req.GetMask().GetPaths()
 	if len(paths) == 0 {
-		return body, false, invalid("mask", "name the fields to change")
+		return body, false, refusal.Invalid("mask", "name the fields to change")
 	}
 	next := n.Clone()
 	for _, path := range paths {
@@ -281,7 +282,7 @@ func (s nodeService) SetMaintenance(ctx context.Context, req *farrierv1.SetMaint
 			err = checkText("reason", req.GetReason(), maxText)
 		}
 		if err == nil && !req.GetOn() && req.GetReason() != "" {
-			err = invalid("reason", "a reason goes with turning maintenance on")
+			err = refusal.Invalid("reason", "a reason goes with turning maintenance on")
 		}
 		if err != nil {
 			return command.Result{}, err
@@ -303,7 +304,7 @@ func (s nodeService) WaiveWipe(ctx context.Context, req *farrierv1.WaiveWipeRequ
 			err = checkText("reason", req.GetReason(), maxText)
 		}
 		if err == nil && strings.TrimSpace(req.GetReason()) == "" {
-			err = invalid("reason", "say why the disks need no wipe: it is recorded with your name").
+			err = refusal.Invalid("reason", "say why the disks need no wipe: it is recorded with your name").
 				WithHelp("farrier node waive-wipe %s --reason TEXT", nodeLabel(n))
 		}
 		if err != nil {

@@ -7,6 +7,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -21,7 +22,7 @@ func newPort(field string, id node.ID, in *farrierv1.Port) (node.Port, error) {
 		p.ID = newUUID()
 	}
 	if !isUUID(p.ID) {
-		return p, invalid(field+".id", "%q is not a UUID", clip(in.GetId()))
+		return p, refusal.Invalid(field+".id", "%q is not a UUID", refusal.Clip(in.GetId()))
 	}
 	mac, err := normalMAC(field+".address", in.GetAddress())
 	if err != nil {
@@ -83,7 +84,7 @@ func resolvePort(v *state.View, idOrMAC string) (*node.Port, error) {
 			return p, nil
 		}
 	}
-	return nil, fault.New(fault.NotFound, "find port", "there is no port %q", clip(idOrMAC)).
+	return nil, fault.New(fault.NotFound, "find port", "there is no port %q", refusal.Clip(idOrMAC)).
 		WithHelp("name a port by its UUID or its MAC address")
 }
 
@@ -107,7 +108,7 @@ func (s portService) ListPorts(ctx context.Context, req *farrierv1.ListPortsRequ
 		return nil, err
 	}
 	if req.GetPageToken() != "" && !isUUID(req.GetPageToken()) {
-		return nil, invalid("page_token", "it is not one that a list returned")
+		return nil, refusal.Invalid("page_token", "it is not one that a list returned")
 	}
 	v, err := s.read(ctx, false)
 	if err != nil {
@@ -166,7 +167,7 @@ func (a *API) changePort(req *farrierv1.UpdatePortRequest) (command.UpdatePort, 
 		return command.UpdatePort{}, err
 	}
 	if len(req.GetMask().GetPaths()) == 0 {
-		return command.UpdatePort{}, invalid("mask", "name the fields to change")
+		return command.UpdatePort{}, refusal.Invalid("mask", "name the fields to change")
 	}
 	body := command.UpdatePort{Port: *old, Fields: req.GetMask().GetPaths(), Version: req.GetVersion()}
 	for _, path := range body.Fields {
@@ -182,7 +183,7 @@ func (a *API) changePort(req *farrierv1.UpdatePortRequest) (command.UpdatePort, 
 		case "ip":
 			body.Port.IP, err = in.GetIp(), checkIP("port.ip", in.GetIp())
 		default:
-			err = invalid("mask", "%q cannot be changed", clip(path)).WithHelp("what can be: address, name, pxe_enabled, ip")
+			err = refusal.Invalid("mask", "%q cannot be changed", refusal.Clip(path)).WithHelp("what can be: address, name, pxe_enabled, ip")
 		}
 		if err != nil {
 			return body, err

@@ -11,6 +11,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/lifecycle"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -22,7 +23,7 @@ var powerTargets = []string{"power on", "power off", "rebooting", "soft power of
 func (s nodeService) SetProvisionState(ctx context.Context, req *farrierv1.SetProvisionStateRequest) (*farrierv1.SetProvisionStateResponse, error) {
 	res, err := s.once(ctx, func() (command.Result, error) { return s.provision(ctx, req) })
 	if err != nil {
-		return nil, fault.Wrap(clip(req.GetVerb()), err)
+		return nil, fault.Wrap(refusal.Clip(req.GetVerb()), err)
 	}
 	out, err := s.show(string(res.Node))
 	return &farrierv1.SetProvisionStateResponse{Node: out}, err
@@ -31,7 +32,7 @@ func (s nodeService) SetProvisionState(ctx context.Context, req *farrierv1.SetPr
 func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateRequest) (command.Result, error) {
 	verb, ok := lifecycle.ParseVerb(req.GetVerb())
 	if !ok {
-		return command.Result{}, invalid("verb", "there is no verb %q", clip(req.GetVerb())).WithHelp("the verbs are %s", verbNames())
+		return command.Result{}, refusal.Invalid("verb", "there is no verb %q", refusal.Clip(req.GetVerb())).WithHelp("the verbs are %s", verbNames())
 	}
 	v := a.Reader.View()
 	n, err := resolve(v, req.GetNode())
@@ -40,10 +41,10 @@ func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateReq
 	}
 	body := command.Provision{Node: n.ID, Verb: verb.String()}
 	if verb != lifecycle.Deploy && verb != lifecycle.Rebuild && req.GetDeploy() != nil {
-		return command.Result{}, invalid("deploy", "it goes with active and rebuild only")
+		return command.Result{}, refusal.Invalid("deploy", "it goes with active and rebuild only")
 	}
 	if verb != lifecycle.Clean && len(req.GetCleanSteps()) > 0 {
-		return command.Result{}, invalid("clean_steps", "they go with clean only")
+		return command.Result{}, refusal.Invalid("clean_steps", "they go with clean only")
 	}
 	if err := legal(v, n, verb); err != nil {
 		return command.Result{}, err
@@ -55,7 +56,7 @@ func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateReq
 		body.Instance, err = a.instance(n, verb, req.GetDeploy())
 	case lifecycle.Clean:
 		if len(req.GetCleanSteps()) == 0 {
-			return command.Result{}, invalid("clean_steps", "say which steps to run").
+			return command.Result{}, refusal.Invalid("clean_steps", "say which steps to run").
 				WithHelp("deploy.erase_devices and deploy.erase_devices_metadata; the automated clean is the verb provide")
 		}
 		body.CleanSteps, err = checkCleanSteps(req.GetCleanSteps())
@@ -112,7 +113,7 @@ func credentials(n *node.Node) error {
 	for _, key := range required[n.Driver] {
 		_, sealed := n.Secrets[key]
 		if n.DriverInfo[key] == "" && !sealed {
-			return invalid("node.driver_info."+key, "driver %s needs it, and it is missing", n.Driver).
+			return refusal.Invalid("node.driver_info."+key, "driver %s needs it, and it is missing", n.Driver).
 				WithHelp("farrier node set %s --driver-info %s=...", nodeLabel(n), key)
 		}
 	}
@@ -180,7 +181,7 @@ func (s nodeService) SetPowerState(ctx context.Context, req *farrierv1.SetPowerS
 		v := s.Reader.View()
 		n, err := resolve(v, req.GetNode())
 		if err == nil && !slices.Contains(powerTargets, req.GetTarget()) {
-			err = invalid("target", "%q is not a power target", clip(req.GetTarget())).WithHelp("the targets are %s", strings.Join(powerTargets, ", "))
+			err = refusal.Invalid("target", "%q is not a power target", refusal.Clip(req.GetTarget())).WithHelp("the targets are %s", strings.Join(powerTargets, ", "))
 		}
 		if err == nil {
 			err = credentials(n)

@@ -12,6 +12,7 @@ import (
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -102,7 +103,7 @@ const minPrefix = 4
 // resolve finds a node by id, name or the MAC address of a port, or by the beginning of its id.
 func resolve(v *state.View, idOrName string) (*node.Node, error) {
 	if idOrName == "" {
-		return nil, invalid("node", "name a node by its UUID or its name")
+		return nil, refusal.Invalid("node", "name a node by its UUID or its name")
 	}
 	n, ok := v.ResolveNode(idOrName)
 	if !ok {
@@ -112,7 +113,7 @@ func resolve(v *state.View, idOrName string) (*node.Node, error) {
 		if n, err := byPrefix(v, idOrName); n != nil || err != nil {
 			return n, err
 		}
-		return nil, fault.New(fault.NotFound, "find node", "there is no node %q", clip(idOrName)).
+		return nil, fault.New(fault.NotFound, "find node", "there is no node %q", refusal.Clip(idOrName)).
 			WithHelp("`farrier node list` shows the nodes")
 	}
 	return n, nil
@@ -150,15 +151,7 @@ func byPrefix(v *state.View, text string) (*node.Node, error) {
 	case 1:
 		return found[0], nil
 	}
-	return nil, fault.New(fault.Ambiguous, "find node", "several ids begin with %q", clip(text)).WithHelp("give more of the id, or the name")
-}
-
-// clip bounds what an error repeats of a request.
-func clip(s string) string {
-	if len(s) > 64 {
-		return s[:64] + "…"
-	}
-	return s
+	return nil, fault.New(fault.Ambiguous, "find node", "several ids begin with %q", refusal.Clip(text)).WithHelp("give more of the id, or the name")
 }
 
 // memberByID is a member's record, zero when there is none.

@@ -8,6 +8,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/ring"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -141,7 +142,7 @@ func (s ringService) Rebalance(ctx context.Context, req *farrierv1.RebalanceRequ
 		limit = defaultMoves
 	}
 	if limit > maxMoves {
-		return nil, fault.Wrap("rebalance", invalid("limit", "%d is above %d moves", limit, maxMoves))
+		return nil, fault.Wrap("rebalance", refusal.Invalid("limit", "%d is above %d moves", limit, maxMoves))
 	}
 	if _, done := s.answered(ctx); done { // which nodes moved is not kept: their events say it
 		return &farrierv1.RebalanceResponse{}, nil

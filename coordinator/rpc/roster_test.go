@@ -9,6 +9,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -181,7 +182,7 @@ func TestLeaderThatIsRemovedHandsOn(t *testing.T) {
 	if _, err := w.clusterClient("c1").RemoveMember(t.Context(), &farrierv1.RemoveMemberRequest{Id: "c1"}); err != nil {
 		t.Fatal(err)
 	}
-	evs, _, _ := w.view.Events(statePosition(0), 1000)
+	evs, _, _ := w.view.Events(state.Position{}, 1000)
 	if last := evs[len(evs)-1]; last.Fields["member"] != "c1" || last.Fields["state"] != "removed" {
 		t.Errorf("the last event is %v", last)
 	}

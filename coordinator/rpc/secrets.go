@@ -6,6 +6,7 @@ import (
 	"maps"
 
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/secret"
 )
@@ -44,7 +45,7 @@ func splitInfo(k *secret.Keyring, id node.ID, info map[string]string, before map
 		case had:
 			secrets[key] = old
 		default:
-			return nil, nil, invalid("driver_info."+key, "%s stands for a secret that is stored, and none is", hidden)
+			return nil, nil, refusal.Invalid("driver_info."+key, "%s stands for a secret that is stored, and none is", hidden)
 		}
 	}
 	return clear, secrets, nil

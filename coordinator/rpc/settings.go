@@ -9,6 +9,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -26,7 +27,7 @@ func (s clusterService) UpdateSettings(ctx context.Context, req *farrierv1.Updat
 	next := s.Reader.View().Settings()
 	paths := req.GetMask().GetPaths()
 	if len(paths) == 0 {
-		return nil, fault.Wrap("update settings", invalid("mask", "name the settings to change").WithHelp("%s", settingsHelp()))
+		return nil, fault.Wrap("update settings", refusal.Invalid("mask", "name the settings to change").WithHelp("%s", settingsHelp()))
 	}
 	for _, p := range paths {
 		if err := setSetting(&next, req.GetSettings(), p); err != nil {
@@ -34,7 +35,7 @@ func (s clusterService) UpdateSettings(ctx context.Context, req *farrierv1.Updat
 		}
 	}
 	if next.SessionTTL < time.Second {
-		return nil, fault.Wrap("update settings", invalid("settings.session_ttl", "it must be at least 1 s: agents renew every 500 ms"))
+		return nil, fault.Wrap("update settings", refusal.Invalid("settings.session_ttl", "it must be at least 1 s: agents renew every 500 ms"))
 	}
 	if _, err := s.propose(ctx, command.UpdateSettings{Settings: next}); err != nil {
 		return nil, fault.Wrap("update settings", err)
@@ -82,7 +83,7 @@ func setSetting(next *command.Settings, in *farrierv1.Settings, path string) err
 		if d.path == path {
 			value := d.in(in).AsDuration()
 			if d.in(in).CheckValid() != nil || value < d.min || value > d.max {
-				return invalid("settings."+path, "%v is not between %v and %v", value, d.min, d.max)
+				return refusal.Invalid("settings."+path, "%v is not between %v and %v", value, d.min, d.max)
 			}
 			*d.at(next) = value
 			return nil
@@ -91,7 +92,7 @@ func setSetting(next *command.Settings, in *farrierv1.Settings, path string) err
 	for _, n := range numberSettings {
 		if n.path == path {
 			if n.in(in) < n.min || n.in(in) > n.max {
-				return invalid("settings."+path, "%d is not between %d and %d", n.in(in), n.min, n.max)
+				return refusal.Invalid("settings."+path, "%d is not between %d and %d", n.in(in), n.min, n.max)
 			}
 			*n.at(next) = n.in(in)
 			return nil
@@ -105,10 +106,10 @@ func setSetting(next *command.Settings, in *farrierv1.Settings, path string) err
 		case "auto", "discard", "overwrite", "metadata":
 			next.Erase = in.GetErase()
 		default:
-			return invalid("settings.erase", "%q is not auto, discard, overwrite or metadata", clip(in.GetErase()))
+			return refusal.Invalid("settings.erase", "%q is not auto, discard, overwrite or metadata", refusal.Clip(in.GetErase()))
 		}
 	default:
-		return invalid("mask", "there is no setting %q", clip(path)).WithHelp("%s", settingsHelp())
+		return refusal.Invalid("mask", "there is no setting %q", refusal.Clip(path)).WithHelp("%s", settingsHelp())
 	}
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/hint"
 )
@@ -90,21 +91,21 @@ func secretKey(key string) bool {
 func checkName(field, name string) error {
 	switch {
 	case len(name) > maxName:
-		return invalid(field, "it has %d characters, at most %d are allowed", len(name), maxName)
+		return refusal.Invalid(field, "it has %d characters, at most %d are allowed", len(name), maxName)
 	case !nameRE.MatchString(name):
-		return invalid(field, "%q may hold letters, digits, and . _ ~ - after the first", clip(name))
+		return refusal.Invalid(field, "%q may hold letters, digits, and . _ ~ - after the first", refusal.Clip(name))
 	case isUUID(strings.ToLower(name)):
-		return invalid(field, "%q looks like a UUID: a name must not", name)
+		return refusal.Invalid(field, "%q looks like a UUID: a name must not", name)
 	}
 	return nil
 }
 
 func checkText(field, text string, limit int) error {
 	if len(text) > limit {
-		return invalid(field, "it has %d bytes, at most %d are allowed", len(text), limit)
+		return refusal.Invalid(field, "it has %d bytes, at most %d are allowed", len(text), limit)
 	}
 	if !utf8.ValidString(text) || strings.ContainsFunc(text, func(r rune) bool { return r < ' ' && r != '\n' && r != '\t' }) {
-		return invalid(field, "it holds control characters")
+		return refusal.Invalid(field, "it holds control characters")
 	}
 	return nil
 }
@@ -112,23 +113,23 @@ func checkText(field, text string, limit int) error {
 // checkMap bounds a map of strings. Keys are plain words, so that they can be named by paths and flags.
 func checkMap(field string, m map[string]string, limit int) error {
 	if len(m) > maxKeys {
-		return invalid(field, "it has %d keys, at most %d are allowed", len(m), maxKeys)
+		return refusal.Invalid(field, "it has %d keys, at most %d are allowed", len(m), maxKeys)
 	}
 	total := 0
 	for k, val := range m {
 		if len(k) > maxKey || !isKey(k) {
-			return invalid(field, "key %q may hold letters, digits, and . _ : / - after the first", clip(k))
+			return refusal.Invalid(field, "key %q may hold letters, digits, and . _ : / - after the first", refusal.Clip(k))
 		}
 		if len(val) > maxValue {
-			return invalid(field+"."+k, "it has %d bytes, at most %d are allowed", len(val), maxValue)
+			return refusal.Invalid(field+"."+k, "it has %d bytes, at most %d are allowed", len(val), maxValue)
 		}
 		if !utf8.ValidString(val) || strings.ContainsRune(val, 0) {
-			return invalid(field+"."+k, "it is not text")
+			return refusal.Invalid(field+"."+k, "it is not text")
 		}
 		total += len(k) + len(val)
 	}
 	if total > limit {
-		return invalid(field, "it has %d bytes, at most %d are allowed", total, limit)
+		return refusal.Invalid(field, "it has %d bytes, at most %d are allowed", total, limit)
 	}
 	return nil
 }
@@ -137,13 +138,13 @@ func checkMap(field string, m map[string]string, limit int) error {
 func normalMAC(field, text string) (string, error) {
 	hw, err := net.ParseMAC(text)
 	if err != nil || len(hw) != 6 {
-		return "", invalid(field, "%q is not a MAC address", clip(text)).WithHelp("write six pairs of hex digits, like 52:54:00:12:34:56")
+		return "", refusal.Invalid(field, "%q is not a MAC address", refusal.Clip(text)).WithHelp("write six pairs of hex digits, like 52:54:00:12:34:56")
 	}
 	if hw[0]&1 != 0 {
-		return "", invalid(field, "%s is a group address: no machine has it", hw)
+		return "", refusal.Invalid(field, "%s is a group address: no machine has it", hw)
 	}
 	if hw.String() == "00:00:00:00:00:00" {
-		return "", invalid(field, "the MAC address is all zeros")
+		return "", refusal.Invalid(field, "the MAC address is all zeros")
 	}
 	return hw.String(), nil
 }
@@ -155,7 +156,7 @@ func checkIP(field, text string) error {
 	addr, err := netip.ParseAddr(text)
 	// Loopback is where machines in software live (test/lab).
 	if err != nil || !addr.IsGlobalUnicast() && !addr.IsLoopback() || addr.Zone() != "" {
-		return invalid(field, "%q is not the address of a machine", clip(text)).WithHelp("give one IPv4 or IPv6 address, like 10.1.0.17")
+		return refusal.Invalid(field, "%q is not the address of a machine", refusal.Clip(text)).WithHelp("give one IPv4 or IPv6 address, like 10.1.0.17")
 	}
 	return nil
 }
@@ -165,15 +166,15 @@ func checkURL(field, text string) error {
 	u, err := url.Parse(text)
 	switch {
 	case len(text) > maxURL:
-		return invalid(field, "it has %d characters, at most %d are allowed", len(text), maxURL)
+		return refusal.Invalid(field, "it has %d characters, at most %d are allowed", len(text), maxURL)
 	case err != nil || strings.ContainsFunc(text, func(r rune) bool { return r <= ' ' || r == 0x7f }):
-		return invalid(field, "it is not a URL")
+		return refusal.Invalid(field, "it is not a URL")
 	case u.Scheme != "http" && u.Scheme != "https":
-		return invalid(field, "scheme %q is not http or https", clip(u.Scheme))
+		return refusal.Invalid(field, "scheme %q is not http or https", refusal.Clip(u.Scheme))
 	case u.Hostname() == "":
-		return invalid(field, "it names no host")
+		return refusal.Invalid(field, "it names no host")
 	case u.User != nil:
-		return invalid(field, "it carries credentials: they would be stored and logged").
+		return refusal.Invalid(field, "it carries credentials: they would be stored and logged").
 			WithHelp("serve the image without a password to the racks; its digest protects it")
 	}
 	return nil
@@ -182,22 +183,22 @@ func checkURL(field, text string) error {
 // checkImage checks an image and answers it with the digest in lower case.
 func checkImage(img *farrierv1.Image) (url, sha, format string, err error) {
 	if img == nil {
-		return "", "", "", invalid("deploy.image", "say which image to write: url, sha256 and format")
+		return "", "", "", refusal.Invalid("deploy.image", "say which image to write: url, sha256 and format")
 	}
 	if err := checkURL("deploy.image.url", img.GetUrl()); err != nil {
 		return "", "", "", err
 	}
 	sha = strings.ToLower(img.GetSha256())
 	if !sha256RE.MatchString(sha) {
-		return "", "", "", invalid("deploy.image.sha256", "%q is not 64 hex digits", clip(img.GetSha256())).
+		return "", "", "", refusal.Invalid("deploy.image.sha256", "%q is not 64 hex digits", refusal.Clip(img.GetSha256())).
 			WithHelp("give the SHA-256 of the file at the URL: sha256sum FILE")
 	}
 	switch img.GetFormat() {
 	case "raw", "raw.gz", "raw.zst":
 	case "":
-		return "", "", "", invalid("deploy.image.format", "say raw, raw.gz or raw.zst: formats are not guessed")
+		return "", "", "", refusal.Invalid("deploy.image.format", "say raw, raw.gz or raw.zst: formats are not guessed")
 	default:
-		return "", "", "", invalid("deploy.image.format", "%q is not raw, raw.gz or raw.zst", clip(img.GetFormat())).
+		return "", "", "", refusal.Invalid("deploy.image.format", "%q is not raw, raw.gz or raw.zst", refusal.Clip(img.GetFormat())).
 			WithHelp("convert other formats first, for instance with qemu-img convert -O raw")
 	}
 	return img.GetUrl(), sha, img.GetFormat(), nil
@@ -215,7 +216,7 @@ func checkHints(hints map[string]string) error {
 
 func checkHostname(field, name string) error {
 	if name != "" && (len(name) > 253 || !hostRE.MatchString(name)) {
-		return invalid(field, "%q is not a host name", clip(name))
+		return refusal.Invalid(field, "%q is not a host name", refusal.Clip(name))
 	}
 	return nil
 }
@@ -243,11 +244,11 @@ func checkNetworkData(data []byte) error {
 		return err
 	}
 	if depth(data) > 32 {
-		return invalid("deploy.network_data", "it is nested deeper than 32 levels")
+		return refusal.Invalid("deploy.network_data", "it is nested deeper than 32 levels")
 	}
 	var o map[string]json.RawMessage
 	if err := json.Unmarshal(data, &o); err != nil {
-		return invalid("deploy.network_data", "it is not a JSON object: %w", err)
+		return refusal.Invalid("deploy.network_data", "it is not a JSON object: %w", err)
 	}
 	return nil
 }
@@ -277,13 +278,13 @@ func depth(data []byte) (deepest int) {
 // checkCleanSteps checks the steps of a manual clean; which exist is the flow's to say.
 func checkCleanSteps(steps []*farrierv1.CleanStep) ([]command.CleanStep, error) {
 	if len(steps) > maxCleanSteps {
-		return nil, invalid("clean_steps", "at most %d steps are allowed", maxCleanSteps)
+		return nil, refusal.Invalid("clean_steps", "at most %d steps are allowed", maxCleanSteps)
 	}
 	out := make([]command.CleanStep, 0, len(steps))
 	for i, s := range steps {
 		field := "clean_steps[" + strconv.Itoa(i) + "]"
 		if s.GetInterface() == "" || s.GetStep() == "" {
-			return nil, invalid(field, "say interface and step")
+			return nil, refusal.Invalid(field, "say interface and step")
 		}
 		if err := checkMap(field+".args", s.GetArgs(), maxMap); err != nil {
 			return nil, err

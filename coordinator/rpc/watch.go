@@ -14,6 +14,7 @@ import (
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -84,7 +85,7 @@ type watcher struct {
 
 func (w *watcher) filter(v *state.View, req *farrierv1.WatchRequest) error {
 	if len(req.GetNodes()) > maxWatchedName || len(req.GetTypes()) > maxTypes {
-		return invalid("nodes", "at most %d nodes and %d types are allowed; name none to watch all", maxWatchedName, maxTypes)
+		return refusal.Invalid("nodes", "at most %d nodes and %d types are allowed; name none to watch all", maxWatchedName, maxTypes)
 	}
 	if len(req.GetNodes()) > 0 {
 		w.nodes = map[node.ID]bool{}
@@ -101,12 +102,12 @@ func (w *watcher) filter(v *state.View, req *farrierv1.WatchRequest) error {
 	}
 	for _, t := range req.GetTypes() {
 		if t != noEvents && !slices.Contains(eventTypes, t) {
-			return invalid("types", "there is no event type %q", clip(t)).WithHelp("the types are %s", strings.Join(eventTypes, ", "))
+			return refusal.Invalid("types", "there is no event type %q", refusal.Clip(t)).WithHelp("the types are %s", strings.Join(eventTypes, ", "))
 		}
 		w.types[t] = true
 	}
 	if w.after.Index > v.Index() {
-		return invalid("after", "the log ends at %d, before %d", v.Index(), w.after.Index).WithHelp("watch from an index that an event or a list has, or from now")
+		return refusal.Invalid("after", "the log ends at %d, before %d", v.Index(), w.after.Index).WithHelp("watch from an index that an event or a list has, or from now")
 	}
 	return nil
 }

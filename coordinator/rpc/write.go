@@ -8,6 +8,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -107,11 +108,11 @@ func lockWait(w *farrierv1.LockWait) (time.Duration, error) {
 		return defaultLockWait, nil
 	}
 	if err := w.GetWait().CheckValid(); err != nil {
-		return 0, invalid("wait", "%w", err)
+		return 0, refusal.Invalid("wait", "%w", err)
 	}
 	d := w.GetWait().AsDuration()
 	if d < 0 || d > maxLockWait {
-		return 0, invalid("wait", "%v is not between 0 and %v", d, maxLockWait)
+		return 0, refusal.Invalid("wait", "%v is not between 0 and %v", d, maxLockWait)
 	}
 	return d, nil
 }

@@ -12,7 +12,6 @@ import (
 
 	"golang.org/x/sync/errgroup"
 
-	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/config"
 	"github.com/farrier-project/farrier/coordinator/dispatch"
 	"github.com/farrier-project/farrier/coordinator/plan"
@@ -150,10 +149,7 @@ func compose(cfg config.Config, env Env, ls *listeners, id *identity.Store, keys
 	}
 	s := &server{cfg: cfg, env: env, ls: ls, id: id, replica: r, outward: outward(id)}
 	s.dispatch = dispatch.New(dispatch.Config{
-		ID: cfg.Name, Replica: r, Changes: changes{r}, Keyring: keys, Clock: env.Clock, Log: env.Log,
-		Error:  func(err error) error { return rpc.ToConnect(err) },
-		Detail: func(err error) *farrierv1.ErrorDetail { return rpc.Detail(err) },
-	})
+		ID: cfg.Name, Replica: r, Changes: changes{r}, Keyring: keys, Clock: env.Clock, Log: env.Log})
 	s.api, err = rpc.New(rpc.Config{
 		ID: cfg.Name, Version: s.env.Version, Own: s.record(), Reader: r, Proposer: r, Queue: s.dispatch, Changes: changes{r}, Cluster: cluster{r},
 		Progress: s.dispatch, Rebalance: plan.Rebalance, HandOn: r.HandOn, Status: func() (uint64, uint64) { st := r.Stats(); return st.Term, st.Committed },

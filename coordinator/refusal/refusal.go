@@ -1,4 +1,4 @@
-package rpc
+package refusal
 
 import (
 	"context"
@@ -82,7 +82,8 @@ func lockOfDetail(x *fault.LockDetail) *farrierv1.Lock {
 	return l
 }
 
-const needMajority = "more than half of the coordinators must run and reach each other; `farrier coordinator members` shows who is missing"
+// NeedMajority is the advice when nobody leads.
+const NeedMajority = "more than half of the coordinators must run and reach each other; `farrier coordinator members` shows who is missing"
 
 // help is the error's own advice, or what is true of every error of its kind.
 func help(e *fault.Error) string {
@@ -99,7 +100,7 @@ func help(e *fault.Error) string {
 	case fault.NotLeader:
 		return "send the request again: the cluster is choosing a leader"
 	case fault.NoQuorum:
-		return needMajority
+		return NeedMajority
 	case fault.UnknownOutcome:
 		return "the change may or may not have been made: read before you try again, or repeat it with the same request id"
 	case fault.Busy:
@@ -115,15 +116,15 @@ func help(e *fault.Error) string {
 	}
 }
 
-// ToConnect is err as Connect sends it. An error that already is a Connect error (a body that did not parse)
+// Connect is err as Connect sends it. An error that already is a Connect error (a body that did not parse)
 // keeps its code and gets a detail.
-func ToConnect(err error) *connect.Error {
+func Connect(err error) *connect.Error {
 	var ce *connect.Error
 	if errors.As(err, &ce) {
 		return withDetail(ce, ofConnect(ce))
 	}
 	switch {
-	case callerLeft(err):
+	case CallerLeft(err):
 		return connect.NewError(connect.CodeCanceled, errors.New("the caller left"))
 	case fault.KindOf(err) == fault.Timeout && !fault.Is(err, fault.Timeout):
 		err = fault.New(fault.Timeout, "", "the caller's deadline passed")
@@ -132,8 +133,8 @@ func ToConnect(err error) *connect.Error {
 	return withDetail(connect.NewError(Code(fault.KindOf(err)), errors.New(d.GetMessage())), d)
 }
 
-// callerLeft tells whether err says only that nobody waits for the answer any more, in whatever words.
-func callerLeft(err error) bool {
+// CallerLeft tells whether err says only that nobody waits for the answer any more, in whatever words.
+func CallerLeft(err error) bool {
 	return fault.KindOf(err) == fault.Internal && errors.Is(err, context.Canceled)
 }
 
@@ -163,7 +164,15 @@ func ofConnect(ce *connect.Error) *farrierv1.ErrorDetail {
 	return &farrierv1.ErrorDetail{Kind: kind.String(), Message: ce.Message()}
 }
 
-// invalid is a fault.Invalid of one field of the request.
-func invalid(field, format string, args ...any) *fault.Error {
+// Invalid is a fault.Invalid of one field of the request.
+func Invalid(field, format string, args ...any) *fault.Error {
 	return &fault.Error{Kind: fault.Invalid, Op: field, Err: fmt.Errorf(format, args...), Detail: &fault.FieldDetail{Field: field}}
+}
+
+// Clip bounds what an error repeats of a request.
+func Clip(s string) string {
+	if len(s) > 64 {
+		return s[:64] + "…"
+	}
+	return s
 }
