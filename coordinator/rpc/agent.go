@@ -8,6 +8,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -35,7 +36,7 @@ func (s agentService) ListAgents(ctx context.Context, req *farrierv1.ListAgentsR
 
 func (a *API) agentOut(v *state.View, x *state.Agent) *farrierv1.Agent {
 	out := &farrierv1.Agent{Name: x.Name, Group: x.Group, Drivers: x.Drivers, Weight: x.Weight, State: "dead", Session: x.Session,
-		Incarnation: x.Incarnation, Nodes: uint64(max(v.NodesWith(x.Name), 0)), Version: x.Version, RegisteredAt: stamp(x.RegisteredAt),
+		Incarnation: x.Incarnation, Nodes: uint64(max(v.NodesWith(x.Name), 0)), Version: x.Version, RegisteredAt: message.Stamp(x.RegisteredAt),
 		Address: x.HTTPURL, Alarm: x.Alarm}
 	if se, ok := v.Session(x.Session); ok && x.Session != "" {
 		out.State, out.FreeWorkers = "live", a.Progress.FreeWorkers(x.Name)

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -18,7 +19,7 @@ var interfaceChecks = []struct { // read-only
 	may  func(*state.View, *node.Node) error
 }{
 	{"power", func(_ *state.View, n *node.Node) error { return credentials(n) }},
-	{"management", func(v *state.View, n *node.Node) error { return requireAgent(v, n.Group, n.Driver) }},
+	{"management", func(v *state.View, n *node.Node) error { return message.RequireAgent(v, n.Group, n.Driver) }},
 	{"boot", mayBoot},
 	{"deploy", mayDeploy},
 }
@@ -29,7 +30,7 @@ func (s nodeService) ValidateNode(ctx context.Context, req *farrierv1.ValidateNo
 	if err != nil {
 		return nil, err
 	}
-	n, err := resolve(v, req.GetNode())
+	n, err := message.FindNode(v, req.GetNode())
 	if err != nil {
 		return nil, err
 	}
@@ -50,7 +51,7 @@ func mayBoot(v *state.View, n *node.Node) error {
 		return nil
 	}
 	return fault.New(fault.Invalid, "", "no port of the node boots from the network, so that no ramdisk can start").
-		WithHelp("farrier port create %s MAC", nodeLabel(n)).WithDetail(&fault.FieldDetail{Field: "node.ports"})
+		WithHelp("farrier port create %s MAC", message.Label(n)).WithDetail(&fault.FieldDetail{Field: "node.ports"})
 }
 
 // mayDeploy is an error if cleaning and deploying would be refused, whatever the state.
@@ -58,9 +59,9 @@ func mayDeploy(_ *state.View, n *node.Node) error {
 	switch {
 	case n.Maintenance:
 		return fault.New(fault.IllegalState, "", "the node is in maintenance: %s", n.MaintenanceReason).
-			WithHelp("farrier node maintenance unset %s", nodeLabel(n))
+			WithHelp("farrier node maintenance unset %s", message.Label(n))
 	case n.Retired:
-		return fault.New(fault.IllegalState, "", "the node is retired").WithHelp("farrier node set %s --retired=false", nodeLabel(n))
+		return fault.New(fault.IllegalState, "", "the node is retired").WithHelp("farrier node set %s --retired=false", message.Label(n))
 	}
 	return nil
 }

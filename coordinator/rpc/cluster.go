@@ -15,6 +15,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -178,7 +179,7 @@ func (a *API) checkMember(m command.Member) error {
 	}
 	for field, addr := range map[string]string{"raft_address": m.RaftAddress, "api_address": m.APIAddress, "rack_address": m.RackAddress} {
 		host, port, err := net.SplitHostPort(addr)
-		if err != nil || host == "" || port == "" || port == "0" || len(addr) > maxName {
+		if err != nil || host == "" || port == "" || port == "0" || len(addr) > message.MaxName {
 			return refusal.Invalid(field, "%q is not host:port", refusal.Clip(addr))
 		}
 		if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {

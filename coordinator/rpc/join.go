@@ -15,6 +15,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -59,18 +60,18 @@ func (a *API) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenReques
 	default:
 		return t, 0, refusal.Invalid("role", "%q cannot join", refusal.Clip(req.GetRole())).WithHelp("the roles are coordinator, agent, operator")
 	}
-	if err := checkName("name", req.GetName()); err != nil {
+	if err := message.Name("name", req.GetName()); err != nil {
 		return t, 0, err
 	}
 	group := req.GetGroup()
 	switch {
 	case role == identity.RoleAgent && group == "":
-		group = defaultGroup
+		group = message.DefaultGroup
 	case role != identity.RoleAgent && group != "":
 		return t, 0, refusal.Invalid("group", "only an agent has a group")
 	}
 	if group != "" {
-		if err := checkName("group", group); err != nil {
+		if err := message.Name("group", group); err != nil {
 			return t, 0, err
 		}
 	}

@@ -10,6 +10,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/lifecycle"
+	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -41,13 +42,13 @@ func (s nodeService) ListNodes(ctx context.Context, req *farrierv1.ListNodesRequ
 	match := newMatcher(req.GetFilter())
 	page := pick(v, match, order, after, size)
 	out := &farrierv1.ListNodesResponse{Index: v.Index(), Total: page.total}
-	depth := brief
+	depth := message.Brief
 	if slices.ContainsFunc(req.GetMask().GetPaths(), func(p string) bool { return p == "flow" || p == "ports" || strings.HasPrefix(p, "flow.") }) {
-		depth = whole
+		depth = message.Whole
 	}
 	for _, n := range page.nodes {
-		item := s.nodeOut(v, n, depth)
-		if err := keep(item, req.GetMask()); err != nil {
+		item := s.out.Node(v, n, depth)
+		if err := message.Keep(item, req.GetMask()); err != nil {
 			return nil, err
 		}
 		out.Nodes = append(out.Nodes, item)
@@ -65,6 +66,12 @@ func stateNames() string {
 	}
 	return strings.Join(names, ", ")
 }
+
+// Bounds of a page.
+const (
+	maxPageSize = 1000
+	defaultPage = 100
+)
 
 func pageSize(asked int32) (int, error) {
 	switch {

@@ -7,6 +7,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/lock"
+	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -23,17 +24,17 @@ func (s lockService) ListLocks(ctx context.Context, req *farrierv1.ListLocksRequ
 	}
 	out := &farrierv1.ListLocksResponse{}
 	if req.GetNode() != "" {
-		n, err := resolve(v, req.GetNode())
+		n, err := message.FindNode(v, req.GetNode())
 		if err != nil {
 			return nil, err
 		}
-		if l := s.lockOut(n); l != nil {
+		if l := s.out.Lock(n); l != nil {
 			out.Locks = append(out.Locks, l)
 		}
 		return out, nil
 	}
 	v.Held(func(n *node.Node) bool {
-		out.Locks = append(out.Locks, s.lockOut(n))
+		out.Locks = append(out.Locks, s.out.Lock(n))
 		return true
 	})
 	return out, nil
@@ -42,12 +43,12 @@ func (s lockService) ListLocks(ctx context.Context, req *farrierv1.ListLocksRequ
 // BreakLock implements LockService.
 func (s lockService) BreakLock(ctx context.Context, req *farrierv1.BreakLockRequest) (*farrierv1.BreakLockResponse, error) {
 	res, err := s.once(ctx, func() (command.Result, error) {
-		n, err := resolve(s.Reader.View(), req.GetNode())
+		n, err := message.FindNode(s.Reader.View(), req.GetNode())
 		if err == nil {
-			err = checkText("reason", req.GetReason(), maxText)
+			err = message.Text("reason", req.GetReason(), message.MaxText)
 		}
 		if err == nil && strings.TrimSpace(req.GetReason()) == "" {
-			err = refusal.Invalid("reason", "say why: it is recorded with your name").WithHelp("farrier lock break %s --reason TEXT", nodeLabel(n))
+			err = refusal.Invalid("reason", "say why: it is recorded with your name").WithHelp("farrier lock break %s --reason TEXT", message.Label(n))
 		}
 		if err != nil {
 			return command.Result{}, err
@@ -62,7 +63,7 @@ func (s lockService) BreakLock(ctx context.Context, req *farrierv1.BreakLockRequ
 
 func (a *API) lockNow(id node.ID) *farrierv1.Lock {
 	if n, ok := a.Reader.View().Node(id); ok {
-		return a.lockOut(n)
+		return a.out.Lock(n)
 	}
 	return nil
 }
@@ -71,9 +72,9 @@ func (a *API) lockNow(id node.ID) *farrierv1.Lock {
 // names it.
 func (s lockService) AcquireLock(ctx context.Context, req *farrierv1.AcquireLockRequest) (*farrierv1.AcquireLockResponse, error) {
 	res, err := s.once(ctx, func() (command.Result, error) {
-		n, err := resolve(s.Reader.View(), req.GetNode())
+		n, err := message.FindNode(s.Reader.View(), req.GetNode())
 		if err == nil {
-			err = checkText("purpose", req.GetPurpose(), maxName)
+			err = message.Text("purpose", req.GetPurpose(), message.MaxName)
 		}
 		id := requestOf(ctx)
 		if err == nil && id.IsZero() {
@@ -98,7 +99,7 @@ func (s lockService) AcquireLock(ctx context.Context, req *farrierv1.AcquireLock
 // ReleaseLock implements LockService. Who holds the token may release.
 func (s lockService) ReleaseLock(ctx context.Context, req *farrierv1.ReleaseLockRequest) (*farrierv1.ReleaseLockResponse, error) {
 	_, err := s.once(ctx, func() (command.Result, error) {
-		n, err := resolve(s.Reader.View(), req.GetNode())
+		n, err := message.FindNode(s.Reader.View(), req.GetNode())
 		if err == nil && req.GetToken() == 0 {
 			err = refusal.Invalid("token", "name the token that AcquireLock gave")
 		}

@@ -5,17 +5,15 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"errors"
-	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/klauspost/compress/zstd"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/refusal"
-	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -25,7 +23,7 @@ type nodeService struct{ *API }
 // CreateNode implements NodeService.
 func (s nodeService) CreateNode(ctx context.Context, req *farrierv1.CreateNodeRequest) (*farrierv1.CreateNodeResponse, error) {
 	res, err := s.once(ctx, func() (command.Result, error) {
-		body, err := s.newNode(s.Reader.View(), req.GetNode(), newUUID())
+		body, err := s.in.NewNode(s.Reader.View(), req.GetNode(), newUUID())
 		if err != nil {
 			return command.Result{}, err
 		}
@@ -41,66 +39,15 @@ func (s nodeService) CreateNode(ctx context.Context, req *farrierv1.CreateNodeRe
 // show is a node as it is here after a change of it.
 func (a *API) show(id string) (*farrierv1.Node, error) {
 	v := a.Reader.View()
-	n, err := resolve(v, id)
+	n, err := message.FindNode(v, id)
 	if err != nil {
 		return nil, err
 	}
-	return a.nodeOut(v, n, whole), nil
+	return a.out.Node(v, n, message.Whole), nil
 }
 
-// newNode checks a node to be created, seals its secrets, and makes the command. fallback is its id unless the
-// request has one.
-func (a *API) newNode(v *state.View, in *farrierv1.Node, fallback string) (command.CreateNode, error) {
-	if in == nil {
-		return command.CreateNode{}, refusal.Invalid("node", "it is missing")
-	}
-	id := strings.ToLower(in.GetId())
-	if id == "" {
-		id = fallback
-	}
-	if !isUUID(id) {
-		return command.CreateNode{}, refusal.Invalid("node.id", "%q is not a UUID", refusal.Clip(in.GetId()))
-	}
-	if in.GetDriver() == "" {
-		return command.CreateNode{}, refusal.Invalid("node.driver", "say which hardware type manages the node").
-			WithHelp("%s", driversHelp(v))
-	}
-	n := node.Node{ID: node.ID(id)}
-	for _, f := range nodeFields {
-		if err := f.set(a, &n, in); err != nil {
-			return command.CreateNode{}, err
-		}
-	}
-	if err := requireAgent(v, n.Group, n.Driver); err != nil {
-		return command.CreateNode{}, err
-	}
-	ports, err := newPorts(n.ID, in.GetPorts())
-	return command.CreateNode{Node: node.Pack(&n), Ports: ports}, err
-}
-
-// newPorts checks the ports of a node to be created. When none of them says that it boots, all do: a machine
-// without a port that boots could not be worked on.
-func newPorts(id node.ID, in []*farrierv1.Port) ([]node.Port, error) {
-	if len(in) > maxPorts {
-		return nil, refusal.Invalid("node.ports", "at most %d ports are allowed", maxPorts)
-	}
-	pxe := slices.ContainsFunc(in, (*farrierv1.Port).GetPxeEnabled)
-	out := make([]node.Port, 0, len(in))
-	seen := map[string]bool{}
-	for i, p := range in {
-		port, err := newPort(fmt.Sprintf("node.ports[%d]", i), id, p)
-		if err != nil {
-			return nil, err
-		}
-		if seen[port.Address] {
-			return nil, refusal.Invalid(fmt.Sprintf("node.ports[%d].address", i), "%s is there twice", port.Address)
-		}
-		seen[port.Address] = true
-		port.PXEEnabled = port.PXEEnabled || !pxe
-		out = append(out, port)
-	}
-	return out, nil
-}
+// maxBulkNodes bounds one CreateNodes.
+const maxBulkNodes = 1000
 
 // CreateNodes implements NodeService. The ids follow from the request's id, so that a repeat finds the nodes
 // that it made before and reports them as made.
@@ -118,7 +65,7 @@ func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodes
 			out.Results[i] = &farrierv1.CreateNodesResponse_Result{Id: id}
 			continue
 		}
-		body, err := s.newNode(v, in, id)
+		body, err := s.in.NewNode(v, in, id)
 		if err != nil {
 			out.Results[i] = &farrierv1.CreateNodesResponse_Result{Error: refusal.Detail(fault.Wrap("create node", err))}
 			continue
@@ -169,7 +116,7 @@ func bulkID(ctx context.Context, i int) string {
 	data := append([]byte(actorOf(callerOf(ctx))+"\x00"+r.Client+"\x00"), r.Digest[:]...)
 	data = binary.BigEndian.AppendUint64(data, r.Seq)
 	sum := sha256.Sum256(binary.BigEndian.AppendUint32(data, uint32(i)))
-	return formatUUID([16]byte(sum[:16]))
+	return message.UUID([16]byte(sum[:16]))
 }
 
 // GetNode implements NodeService.
@@ -178,12 +125,12 @@ func (s nodeService) GetNode(ctx context.Context, req *farrierv1.GetNodeRequest)
 	if err != nil {
 		return nil, err
 	}
-	n, err := resolve(v, req.GetNode())
+	n, err := message.FindNode(v, req.GetNode())
 	if err != nil {
 		return nil, err
 	}
-	out := s.nodeOut(v, n, whole)
-	return &farrierv1.GetNodeResponse{Node: out}, keep(out, req.GetMask())
+	out := s.out.Node(v, n, message.Whole)
+	return &farrierv1.GetNodeResponse{Node: out}, message.Keep(out, req.GetMask())
 }
 
 // UpdateNode implements NodeService.
@@ -202,11 +149,11 @@ func (a *API) updateNode(ctx context.Context, req *farrierv1.UpdateNodeRequest) 
 	const tries = 5
 	for try := 1; ; try++ {
 		v := a.Reader.View()
-		n, err := resolve(v, nodeName(req.GetNode()))
+		n, err := message.FindNode(v, message.NameOf(req.GetNode()))
 		if err != nil {
 			return command.Result{}, err
 		}
-		body, merged, err := a.change(v, n, req)
+		body, merged, err := a.in.ChangeNode(v, n, req)
 		if err != nil {
 			return command.Result{}, err
 		}
@@ -217,55 +164,10 @@ func (a *API) updateNode(ctx context.Context, req *farrierv1.UpdateNodeRequest) 
 	}
 }
 
-func nodeName(n *farrierv1.Node) string {
-	if n.GetId() != "" {
-		return n.GetId()
-	}
-	return n.GetName()
-}
-
-// change makes the command of an update. merged tells that it depends on what was read.
-func (a *API) change(v *state.View, n *node.Node, req *farrierv1.UpdateNodeRequest) (body command.UpdateNode, merged bool, err error) {
-	paths := req.GetMask().GetPaths()
-	if len(paths) == 0 {
-		return body, false, refusal.Invalid("mask", "name the fields to change")
-	}
-	next := n.Clone()
-	for _, path := range paths {
-		field, err := lookupField(path)
-		if err != nil {
-			return body, false, err
-		}
-		if key, ok := strings.CutPrefix(path, field.path+"."); ok {
-			merged = true
-			err = field.setKey(a, next, req.GetNode(), key)
-		} else {
-			merged = merged || field.path == "driver_info" // hidden values stand for what is stored
-			err = field.set(a, next, req.GetNode())
-		}
-		if err != nil {
-			return body, false, err
-		}
-		if !slices.Contains(body.Fields, field.path) {
-			body.Fields = append(body.Fields, field.path)
-		}
-	}
-	if next.Driver != n.Driver || next.Group != n.Group {
-		if err := requireAgent(v, next.Group, next.Driver); err != nil {
-			return body, false, err
-		}
-	}
-	body.Node, body.Version = *next, req.GetVersion()
-	if merged && body.Version == 0 {
-		body.Version = n.Version
-	}
-	return body, merged, nil
-}
-
 // DeleteNode implements NodeService.
 func (s nodeService) DeleteNode(ctx context.Context, req *farrierv1.DeleteNodeRequest) (*farrierv1.DeleteNodeResponse, error) {
 	_, err := s.once(ctx, func() (command.Result, error) {
-		n, err := resolve(s.Reader.View(), req.GetNode())
+		n, err := message.FindNode(s.Reader.View(), req.GetNode())
 		if err != nil {
 			return command.Result{}, err
 		}
@@ -277,9 +179,9 @@ func (s nodeService) DeleteNode(ctx context.Context, req *farrierv1.DeleteNodeRe
 // SetMaintenance implements NodeService.
 func (s nodeService) SetMaintenance(ctx context.Context, req *farrierv1.SetMaintenanceRequest) (*farrierv1.SetMaintenanceResponse, error) {
 	res, err := s.once(ctx, func() (command.Result, error) {
-		n, err := resolve(s.Reader.View(), req.GetNode())
+		n, err := message.FindNode(s.Reader.View(), req.GetNode())
 		if err == nil {
-			err = checkText("reason", req.GetReason(), maxText)
+			err = message.Text("reason", req.GetReason(), message.MaxText)
 		}
 		if err == nil && !req.GetOn() && req.GetReason() != "" {
 			err = refusal.Invalid("reason", "a reason goes with turning maintenance on")
@@ -299,13 +201,13 @@ func (s nodeService) SetMaintenance(ctx context.Context, req *farrierv1.SetMaint
 // WaiveWipe implements NodeService.
 func (s nodeService) WaiveWipe(ctx context.Context, req *farrierv1.WaiveWipeRequest) (*farrierv1.WaiveWipeResponse, error) {
 	res, err := s.once(ctx, func() (command.Result, error) {
-		n, err := resolve(s.Reader.View(), req.GetNode())
+		n, err := message.FindNode(s.Reader.View(), req.GetNode())
 		if err == nil {
-			err = checkText("reason", req.GetReason(), maxText)
+			err = message.Text("reason", req.GetReason(), message.MaxText)
 		}
 		if err == nil && strings.TrimSpace(req.GetReason()) == "" {
 			err = refusal.Invalid("reason", "say why the disks need no wipe: it is recorded with your name").
-				WithHelp("farrier node waive-wipe %s --reason TEXT", nodeLabel(n))
+				WithHelp("farrier node waive-wipe %s --reason TEXT", message.Label(n))
 		}
 		if err != nil {
 			return command.Result{}, err
@@ -328,20 +230,20 @@ func (s nodeService) GetInventory(ctx context.Context, req *farrierv1.GetInvento
 	if err != nil {
 		return nil, err
 	}
-	n, err := resolve(v, req.GetNode())
+	n, err := message.FindNode(v, req.GetNode())
 	if err != nil {
 		return nil, err
 	}
 	blob, at, ok := v.Inventory(n.ID)
 	if !ok {
 		return nil, fault.New(fault.NotFound, "get inventory", "node %s was never inspected", n.ID).
-			WithHelp("farrier node inspect %s", nodeLabel(n))
+			WithHelp("farrier node inspect %s", message.Label(n))
 	}
 	data, err := unpack(blob)
 	if err != nil {
 		return nil, fault.New(fault.Corrupt, "get inventory", "%w", err)
 	}
-	return &farrierv1.GetInventoryResponse{InventoryJson: data, At: stamp(at)}, nil
+	return &farrierv1.GetInventoryResponse{InventoryJson: data, At: message.Stamp(at)}, nil
 }
 
 func unpack(blob []byte) ([]byte, error) {
@@ -355,11 +257,4 @@ func unpack(blob []byte) ([]byte, error) {
 		err = errors.New("it is larger than its bound")
 	}
 	return data, err
-}
-
-func nodeLabel(n *node.Node) string {
-	if n.Name != "" {
-		return n.Name
-	}
-	return string(n.ID)
 }

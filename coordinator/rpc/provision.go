@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"maps"
 	"slices"
 	"strings"
 
@@ -10,6 +9,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/lifecycle"
+	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -35,7 +35,7 @@ func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateReq
 		return command.Result{}, refusal.Invalid("verb", "there is no verb %q", refusal.Clip(req.GetVerb())).WithHelp("the verbs are %s", verbNames())
 	}
 	v := a.Reader.View()
-	n, err := resolve(v, req.GetNode())
+	n, err := message.FindNode(v, req.GetNode())
 	if err != nil {
 		return command.Result{}, err
 	}
@@ -53,13 +53,13 @@ func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateReq
 	case lifecycle.Manage:
 		err = credentials(n)
 	case lifecycle.Deploy, lifecycle.Rebuild:
-		body.Instance, err = a.instance(n, verb, req.GetDeploy())
+		body.Instance, err = a.in.Instance(n, verb, req.GetDeploy())
 	case lifecycle.Clean:
 		if len(req.GetCleanSteps()) == 0 {
 			return command.Result{}, refusal.Invalid("clean_steps", "say which steps to run").
 				WithHelp("deploy.erase_devices and deploy.erase_devices_metadata; the automated clean is the verb provide")
 		}
-		body.CleanSteps, err = checkCleanSteps(req.GetCleanSteps())
+		body.CleanSteps, err = message.CleanSteps(req.GetCleanSteps())
 	}
 	if err == nil {
 		err = reachable(v, n, verb)
@@ -86,7 +86,7 @@ func legal(v *state.View, n *node.Node, verb lifecycle.Verb) error {
 	for _, x := range lifecycle.LegalVerbs(n.Provision) {
 		names = append(names, x.String())
 	}
-	e := fault.New(fault.IllegalState, "", "node %s is %s: %s is illegal", nodeLabel(n), n.Provision, verb).
+	e := fault.New(fault.IllegalState, "", "node %s is %s: %s is illegal", message.Label(n), n.Provision, verb).
 		WithDetail(&fault.StateDetail{State: n.Provision.String(), LegalVerbs: names})
 	if len(names) == 0 {
 		return e.WithHelp("nothing may be asked of it now: wait for the work to end")
@@ -100,7 +100,7 @@ func reachable(v *state.View, n *node.Node, verb lifecycle.Verb) error {
 	if verb == lifecycle.Abort || verb == lifecycle.Unhold || n.Owner != "" {
 		return nil
 	}
-	return requireAgent(v, n.Group, n.Driver)
+	return message.RequireAgent(v, n.Group, n.Driver)
 }
 
 // required are the driver_info keys without which a hardware type cannot reach its BMC.
@@ -114,72 +114,17 @@ func credentials(n *node.Node) error {
 		_, sealed := n.Secrets[key]
 		if n.DriverInfo[key] == "" && !sealed {
 			return refusal.Invalid("node.driver_info."+key, "driver %s needs it, and it is missing", n.Driver).
-				WithHelp("farrier node set %s --driver-info %s=...", nodeLabel(n), key)
+				WithHelp("farrier node set %s --driver-info %s=...", message.Label(n), key)
 		}
 	}
 	return nil
-}
-
-// instance checks the arguments of a deploy and seals what is secret. What a rebuild does not name stays.
-func (a *API) instance(n *node.Node, verb lifecycle.Verb, args *farrierv1.DeployArgs) (*node.Instance, error) {
-	if verb == lifecycle.Rebuild && args == nil {
-		return nil, nil
-	}
-	var out node.Instance
-	if verb == lifecycle.Rebuild {
-		out = n.Instance
-	}
-	if verb == lifecycle.Deploy || args.GetImage() != nil {
-		url, sha, format, err := checkImage(args.GetImage())
-		if err != nil {
-			return nil, err
-		}
-		out.ImageURL, out.ImageSHA, out.ImageFmt = url, sha, format
-	}
-	if err := checkHints(args.GetRootDeviceHints()); err != nil {
-		return nil, err
-	}
-	if err := checkHostname("deploy.hostname", args.GetHostname()); err != nil {
-		return nil, err
-	}
-	if err := checkMap("deploy.meta_data", args.GetMetaData(), maxMetaData); err != nil {
-		return nil, err
-	}
-	if len(args.GetRootDeviceHints()) > 0 {
-		out.RootDeviceHints = maps.Clone(args.GetRootDeviceHints())
-	}
-	if args.GetHostname() != "" {
-		out.Hostname = args.GetHostname()
-	}
-	if len(args.GetMetaData()) > 0 {
-		out.MetaData = maps.Clone(args.GetMetaData())
-	}
-	return &out, a.sealData(n.ID, &out, args)
-}
-
-func (a *API) sealData(id node.ID, out *node.Instance, args *farrierv1.DeployArgs) (err error) {
-	if err := checkBlob("deploy.user_data", args.GetUserData()); err != nil {
-		return err
-	}
-	if err := checkNetworkData(args.GetNetworkData()); err != nil {
-		return err
-	}
-	if data := args.GetUserData(); len(data) > 0 {
-		if out.UserData, err = seal(a.Keyring, id, "user_data", data); err != nil {
-			return err
-		}
-	}
-	if data := args.GetNetworkData(); len(data) > 0 {
-		out.NetworkData, err = seal(a.Keyring, id, "network_data", data)
-	}
-	return err
 }
 
 // SetPowerState implements NodeService.
 func (s nodeService) SetPowerState(ctx context.Context, req *farrierv1.SetPowerStateRequest) (*farrierv1.SetPowerStateResponse, error) {
 	res, err := s.once(ctx, func() (command.Result, error) {
 		v := s.Reader.View()
-		n, err := resolve(v, req.GetNode())
+		n, err := message.FindNode(v, req.GetNode())
 		if err == nil && !slices.Contains(powerTargets, req.GetTarget()) {
 			err = refusal.Invalid("target", "%q is not a power target", refusal.Clip(req.GetTarget())).WithHelp("the targets are %s", strings.Join(powerTargets, ", "))
 		}
@@ -187,7 +132,7 @@ func (s nodeService) SetPowerState(ctx context.Context, req *farrierv1.SetPowerS
 			err = credentials(n)
 		}
 		if err == nil && n.Owner == "" {
-			err = requireAgent(v, n.Group, n.Driver)
+			err = message.RequireAgent(v, n.Group, n.Driver)
 		}
 		if err != nil {
 			return command.Result{}, err

@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"errors"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -11,8 +10,6 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/command"
-	"github.com/farrier-project/farrier/coordinator/node"
-	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -95,63 +92,6 @@ func (f *Forwarder) askIndex(ctx context.Context, m command.Member) (uint64, err
 		return 0, fault.New(fault.NotLeader, "ask leader "+m.ID, "%w", err)
 	}
 	return 0, fault.New(fault.Unavailable, "ask leader "+m.ID, "%w", err)
-}
-
-// minPrefix is how much of a UUID names a node, in characters, if it is the only one that begins so.
-const minPrefix = 4
-
-// resolve finds a node by id, name or the MAC address of a port, or by the beginning of its id.
-func resolve(v *state.View, idOrName string) (*node.Node, error) {
-	if idOrName == "" {
-		return nil, refusal.Invalid("node", "name a node by its UUID or its name")
-	}
-	n, ok := v.ResolveNode(idOrName)
-	if !ok {
-		if n, ok = byMAC(v, idOrName); ok {
-			return n, nil
-		}
-		if n, err := byPrefix(v, idOrName); n != nil || err != nil {
-			return n, err
-		}
-		return nil, fault.New(fault.NotFound, "find node", "there is no node %q", refusal.Clip(idOrName)).
-			WithHelp("`farrier node list` shows the nodes")
-	}
-	return n, nil
-}
-
-func byMAC(v *state.View, text string) (*node.Node, bool) {
-	mac, err := normalMAC("node", text)
-	if err != nil {
-		return nil, false
-	}
-	p, ok := v.PortByMAC(mac)
-	if !ok {
-		return nil, false
-	}
-	return v.Node(p.Node)
-}
-
-// byPrefix is nil if no id begins so.
-func byPrefix(v *state.View, text string) (*node.Node, error) {
-	text = strings.ToLower(text)
-	if len(text) < minPrefix || strings.Trim(text, "0123456789abcdef-") != "" {
-		return nil, nil
-	}
-	var found []*node.Node
-	v.Nodes(node.ID(text), func(n *node.Node) bool {
-		if !strings.HasPrefix(string(n.ID), text) {
-			return false
-		}
-		found = append(found, n)
-		return len(found) < 2
-	})
-	switch len(found) {
-	case 0:
-		return nil, nil
-	case 1:
-		return found[0], nil
-	}
-	return nil, fault.New(fault.Ambiguous, "find node", "several ids begin with %q", refusal.Clip(text)).WithHelp("give more of the id, or the name")
 }
 
 // memberByID is a member's record, zero when there is none.

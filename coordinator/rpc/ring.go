@@ -7,6 +7,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/ring"
@@ -65,7 +66,7 @@ func (s ringService) ExplainNode(ctx context.Context, req *farrierv1.ExplainNode
 	if err != nil {
 		return nil, err
 	}
-	n, err := resolve(v, req.GetNode())
+	n, err := message.FindNode(v, req.GetNode())
 	if err != nil {
 		return nil, err
 	}

@@ -12,6 +12,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -140,8 +141,8 @@ func (s certificateService) ListCertificates(ctx context.Context, req *farrierv1
 	out := &farrierv1.ListCertificatesResponse{}
 	for _, c := range all {
 		out.Certificates = append(out.Certificates, &farrierv1.Certificate{Key: hex.EncodeToString(c.Key[:]), Role: c.Role, Name: c.Name, Group: c.Group,
-			InvitedBy: c.InvitedBy, JoinedAt: stamp(c.JoinedAt), RenewedAt: stamp(c.RenewedAt), Left: durationpb.New(max(c.Ends-v.Elapsed(), 0).Truncate(time.Second)),
-			RevokedBy: c.RevokedBy, RevokedAt: stamp(c.RevokedAt), Reason: c.Reason})
+			InvitedBy: c.InvitedBy, JoinedAt: message.Stamp(c.JoinedAt), RenewedAt: message.Stamp(c.RenewedAt), Left: durationpb.New(max(c.Ends-v.Elapsed(), 0).Truncate(time.Second)),
+			RevokedBy: c.RevokedBy, RevokedAt: message.Stamp(c.RevokedAt), Reason: c.Reason})
 	}
 	return out, nil
 }
@@ -150,7 +151,7 @@ func (s certificateService) ListCertificates(ctx context.Context, req *farrierv1
 // one in.
 func (s certificateService) RevokeOperator(ctx context.Context, req *farrierv1.RevokeOperatorRequest) (*farrierv1.RevokeOperatorResponse, error) {
 	const op = "revoke operator"
-	if err := checkName("name", req.GetName()); err != nil {
+	if err := message.Name("name", req.GetName()); err != nil {
 		return nil, fault.Wrap(op, err)
 	}
 	res, err := s.once(ctx, func() (command.Result, error) {

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"crypto/rand"
 	"io"
 	"log/slog"
 	"math"
@@ -15,6 +16,7 @@ import (
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/clock"
@@ -123,6 +125,8 @@ type Config struct {
 // API serves the services. It is safe for concurrent use.
 type API struct {
 	Config
+	in       message.Reader
+	out      message.Writer
 	forward  *Forwarder
 	guard    guard
 	watchers atomic.Int64
@@ -145,7 +149,25 @@ func New(cfg Config) (*API, error) {
 	if cfg.SyncedEvery == 0 {
 		cfg.SyncedEvery = 5 * time.Second
 	}
-	return &API{Config: cfg, forward: newForwarder(cfg), guard: guard{held: map[*heldCall]struct{}{}}}, nil
+	return &API{Config: cfg, forward: newForwarder(cfg), guard: guard{held: map[*heldCall]struct{}{}},
+		in:  message.Reader{Seal: sealer(cfg.Keyring), NewID: newUUID},
+		out: message.Writer{Queued: cfg.Queue.Queued, Progress: cfg.Progress.Progress},
+	}, nil
+}
+
+// sealer closes secrets for one node and field each: the box opens nowhere else.
+func sealer(k *secret.Keyring) func(node.ID, string, []byte) (node.Sealed, error) {
+	return func(id node.ID, field string, plain []byte) (node.Sealed, error) {
+		keyID, box, err := k.Seal(plain, "node/"+string(id)+"/"+field)
+		return node.Sealed{KeyID: keyID, Box: box}, fault.Wrap("seal "+field, err)
+	}
+}
+
+// newUUID draws a UUID.
+func newUUID() string {
+	var b [16]byte
+	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails
+	return message.UUID(b)
 }
 
 // Forwarder is the way to the leader; the server room runs it.

@@ -13,6 +13,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -24,6 +25,7 @@ const (
 	progressEvery = 250 * time.Millisecond // between two looks at what runs
 	watchBatch    = 256                    // events read from the state at a time
 	maxTypes      = 64
+	maxNodes      = 1000
 )
 
 // watchService implements WatchService.
@@ -84,15 +86,15 @@ type watcher struct {
 }
 
 func (w *watcher) filter(v *state.View, req *farrierv1.WatchRequest) error {
-	if len(req.GetNodes()) > maxWatchedName || len(req.GetTypes()) > maxTypes {
-		return refusal.Invalid("nodes", "at most %d nodes and %d types are allowed; name none to watch all", maxWatchedName, maxTypes)
+	if len(req.GetNodes()) > maxNodes || len(req.GetTypes()) > maxTypes {
+		return refusal.Invalid("nodes", "at most %d nodes and %d types are allowed; name none to watch all", maxNodes, maxTypes)
 	}
 	if len(req.GetNodes()) > 0 {
 		w.nodes = map[node.ID]bool{}
 	}
 	for _, name := range req.GetNodes() {
-		n, err := resolve(v, name)
-		if err != nil && !isUUID(name) { // events of a node that is gone can be watched by its id
+		n, err := message.FindNode(v, name)
+		if err != nil && !message.IsUUID(name) { // events of a node that is gone can be watched by its id
 			return err
 		}
 		if err == nil {
@@ -321,5 +323,5 @@ func positionOut(p state.Position) *farrierv1.Position {
 
 func eventOut(e state.Event) *farrierv1.Event {
 	return &farrierv1.Event{Position: positionOut(e.Position()), Type: e.Type, Node: string(e.Node), NodeName: e.NodeName,
-		At: stamp(e.At), Actor: e.Actor, Fields: e.Fields}
+		At: message.Stamp(e.At), Actor: e.Actor, Fields: e.Fields}
 }

@@ -66,8 +66,9 @@ var table = []rule{ // read-only
 	{"coordinator/replica/transport", []string{"pkg/identity"}},
 	{"coordinator/replica/upload", []string{"coordinator/command", "coordinator/replica/archive", "coordinator/replica/entry", "coordinator/state", "pkg/fault"}},
 	{"coordinator/refusal", []string{"api/gen/", "pkg/fault"}},
+	{"coordinator/message", []string{"api/gen/", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/node", "coordinator/refusal", "coordinator/state", "pkg/fault", "pkg/hint"}},
 	{"coordinator/dispatch", []string{"api/gen/", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/plan", "coordinator/refusal", "coordinator/state", "pkg/"}},
-	{"coordinator/rpc", []string{"api/gen/", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/plan", "coordinator/refusal", "coordinator/ring", "coordinator/state", "pkg/"}},
+	{"coordinator/rpc", []string{"api/gen/", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/message", "coordinator/node", "coordinator/refusal", "coordinator/ring", "coordinator/state", "pkg/"}},
 	{"coordinator/config", []string{"pkg/"}},
 	{"coordinator/server", []string{"coordinator/", "api/gen/", "pkg/"}},
 	{"coordinator", []string{"coordinator/config", "coordinator/server", "pkg/"}},
@@ -127,7 +128,7 @@ func owners(path string) (module string, rooms []string) {
 // pure rooms do no I/O, read no clock, draw no randomness, start no goroutine and log nothing.
 var pure = []string{ // read-only
 	"coordinator/canon", "coordinator/table", "coordinator/lifecycle", "coordinator/lock", "coordinator/ring", "coordinator/flow", "coordinator/node", "coordinator/command",
-	"coordinator/state", "coordinator/plan", "coordinator/replica/entry", "agent/boot", "agent/bootenv", "agent/lease", "agent/work", "ramdisk-agent/work",
+	"coordinator/state", "coordinator/plan", "coordinator/message", "coordinator/replica/entry", "agent/boot", "agent/bootenv", "agent/lease", "agent/work", "ramdisk-agent/work",
 }
 
 type pkg struct {

@@ -1,4 +1,4 @@
-package rpc
+package message
 
 import (
 	"maps"
@@ -16,16 +16,25 @@ import (
 // hidden stands for a secret in every reply. In an update it means: as it is.
 const hidden = "******"
 
-// detail says how much of a node a reply holds.
-type detail uint8
+// Depth says how much of a node a reply holds.
+type Depth uint8
 
+// The depths.
 const (
-	brief detail = iota // lists: the open flow without its steps
-	whole               // one node: ports, the flow with its steps
+	Brief Depth = iota // lists: the open flow without its steps
+	Whole              // one node: ports, the flow with its steps
 )
 
-// nodeOut is the node as callers see it. Secrets are hidden.
-func (a *API) nodeOut(v *state.View, n *node.Node, d detail) *farrierv1.Node {
+// Writer shows nodes as callers see them. What it takes is the leader's memory, and empty elsewhere.
+type Writer struct {
+	// Queued is how many callers wait for a node's lock.
+	Queued func(node.ID) int
+	// Progress is what the node's running step last said of itself.
+	Progress func(node.ID) (flow.ID, int, *farrierv1.Progress, bool)
+}
+
+// Node is the node as callers see it. Secrets are hidden.
+func (w *Writer) Node(v *state.View, n *node.Node, d Depth) *farrierv1.Node {
 	out := &farrierv1.Node{
 		Id: string(n.ID), Name: n.Name, Driver: n.Driver, Group: n.Group,
 		ProvisionState: n.Provision.String(), TargetProvisionState: n.TargetProvision.String(),
@@ -35,19 +44,17 @@ func (a *API) nodeOut(v *state.View, n *node.Node, d detail) *farrierv1.Node {
 		Traits: slices.Clone(n.Traits), Properties: maps.Clone(n.Properties), DriverInfo: driverInfoOut(n),
 		Extra: maps.Clone(n.Extra), Instance: instanceOut(n.Instance), AutomatedClean: n.AutomatedClean,
 		Protected: n.Protected, ProtectedReason: n.ProtectedReason, Retired: n.Retired, Owner: n.OwnerID, Lessee: n.LesseeID,
-		BootMode: n.BootMode, WeakBoot: n.WeakBoot, Lock: a.lockOut(n), Wipe: wipeOut(n.Wipe), Tenanted: n.Tenanted,
-		Version: n.Version, CreatedAt: stamp(n.CreatedAt), UpdatedAt: stamp(n.UpdatedAt), ProvisionUpdatedAt: stamp(n.ProvisionUpdatedAt),
+		BootMode: n.BootMode, WeakBoot: n.WeakBoot, Lock: w.Lock(n), Wipe: wipeOut(n.Wipe), Tenanted: n.Tenanted,
+		Version: n.Version, CreatedAt: Stamp(n.CreatedAt), UpdatedAt: Stamp(n.UpdatedAt), ProvisionUpdatedAt: Stamp(n.ProvisionUpdatedAt),
 	}
-	if n.Flow != 0 && (d == whole || n.FlowOpen) {
+	if n.Flow != 0 && (d == Whole || n.FlowOpen) {
 		if f, ok := v.Flow(n.Flow); ok {
-			out.Flow = a.flowOut(n.ID, f, d)
+			out.Flow = w.flowOut(n.ID, f, d)
 		}
 	}
-	if d == whole {
+	if d == Whole {
 		for _, p := range v.Ports(n.ID) {
-			port := portOut(p)
-			port.NodeName = n.Name
-			out.Ports = append(out.Ports, port)
+			out.Ports = append(out.Ports, Port(v, p))
 		}
 	}
 	return out
@@ -80,23 +87,23 @@ func wipeOut(w *node.Wipe) *farrierv1.WipeRecord {
 	if w == nil {
 		return nil
 	}
-	return &farrierv1.WipeRecord{Method: w.Method, Disks: slices.Clone(w.Disks), Sampled: w.Sampled, Who: w.Who, Reason: w.Reason, At: stamp(w.At)}
+	return &farrierv1.WipeRecord{Method: w.Method, Disks: slices.Clone(w.Disks), Sampled: w.Sampled, Who: w.Who, Reason: w.Reason, At: Stamp(w.At)}
 }
 
-// lockOut is nil when the lock is free.
-func (a *API) lockOut(n *node.Node) *farrierv1.Lock {
+// Lock is the lock of a node as callers see it, nil when the lock is free.
+func (w *Writer) Lock(n *node.Node) *farrierv1.Lock {
 	if !n.Lock.Held() {
 		return nil
 	}
 	return &farrierv1.Lock{Node: string(n.ID), NodeName: n.Name, Holder: n.Lock.Holder, Session: n.Lock.Session, Task: n.Lock.Task,
-		Purpose: n.Lock.Purpose, Token: uint64(n.Lock.Token), Since: stamp(n.Lock.Since), Queued: uint32(max(a.Queue.Queued(n.ID), 0))}
+		Purpose: n.Lock.Purpose, Token: uint64(n.Lock.Token), Since: Stamp(n.Lock.Since), Queued: uint32(max(w.Queued(n.ID), 0))}
 }
 
-func (a *API) flowOut(id node.ID, f *flow.Flow, d detail) *farrierv1.Flow {
+func (w *Writer) flowOut(id node.ID, f *flow.Flow, d Depth) *farrierv1.Flow {
 	out := &farrierv1.Flow{Id: uint64(f.ID), Kind: f.Kind.String(), State: flowState(f.Status), Current: uint32(max(f.Cur, 0)),
-		Error: f.Error, AbortRequested: f.AbortRequested, Boots: f.Boots, BootId: f.Boot.ID, StartedAt: stamp(f.StartedAt), EndedAt: stamp(f.EndedAt)}
+		Error: f.Error, AbortRequested: f.AbortRequested, Boots: f.Boots, BootId: f.Boot.ID, StartedAt: Stamp(f.StartedAt), EndedAt: Stamp(f.EndedAt)}
 	var said *farrierv1.Progress
-	fid, at, p, ok := a.Progress.Progress(id)
+	fid, at, p, ok := w.Progress(id)
 	if ok && fid == f.ID && at >= 0 && at < len(f.Steps) && f.Steps[at].Status == flow.Running {
 		said = p
 	}
@@ -106,7 +113,7 @@ func (a *API) flowOut(id node.ID, f *flow.Flow, d detail) *farrierv1.Flow {
 			out.Working.Progress = said
 		}
 	}
-	if d != whole {
+	if d != Whole {
 		return out
 	}
 	for i := range f.Steps {
@@ -121,7 +128,7 @@ func (a *API) flowOut(id node.ID, f *flow.Flow, d detail) *farrierv1.Flow {
 func stepOut(s *flow.Step) *farrierv1.Step {
 	return &farrierv1.Step{Interface: s.Interface, Name: s.Name, Class: s.Class.String(), Executor: s.Executor.String(),
 		State: stepState(s.Status), Attempt: s.Attempt.N, Abortable: s.Abortable, Error: s.Error,
-		StartedAt: stamp(s.StartedAt), EndedAt: stamp(s.EndedAt), Facts: maps.Clone(s.Facts)}
+		StartedAt: Stamp(s.StartedAt), EndedAt: Stamp(s.EndedAt), Facts: maps.Clone(s.Facts)}
 }
 
 func flowState(s flow.Status) string {
@@ -154,11 +161,8 @@ func stepState(s flow.Status) string {
 	}
 }
 
-func portOut(p *node.Port) *farrierv1.Port {
-	return &farrierv1.Port{Id: p.ID, Node: string(p.Node), Address: p.Address, Name: p.Name, PxeEnabled: p.PXEEnabled, Ip: p.IP, Version: p.Version}
-}
-
-func stamp(t time.Time) *timestamppb.Timestamp {
+// Stamp is a time of the state in a message, nil if it is not known.
+func Stamp(t time.Time) *timestamppb.Timestamp {
 	if t.IsZero() {
 		return nil
 	}

@@ -1,4 +1,4 @@
-package rpc
+package message
 
 import (
 	"strings"
@@ -10,8 +10,8 @@ import (
 	"github.com/farrier-project/farrier/coordinator/refusal"
 )
 
-// keep drops every field of m that the mask does not name. An absent or empty mask keeps all.
-func keep(m proto.Message, mask *fieldmaskpb.FieldMask) error {
+// Keep drops every field of m that the mask does not name. An absent or empty mask keeps all.
+func Keep(m proto.Message, mask *fieldmaskpb.FieldMask) error {
 	if len(mask.GetPaths()) == 0 {
 		return nil
 	}

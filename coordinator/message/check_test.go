@@ -1,4 +1,4 @@
-package rpc
+package message
 
 import (
 	"errors"
@@ -14,7 +14,7 @@ func TestNames(t *testing.T) {
 		"web-1": true, "a": true, "A.b_c~d": true, "": false, "-x": false, "a b": false, "a/b": false, "ü": false,
 		"11111111-2222-3333-4444-555555555555": false, strings.Repeat("a", 255): true, strings.Repeat("a", 256): false,
 	} {
-		if err := checkName("f", name); (err == nil) != ok {
+		if err := Name("f", name); (err == nil) != ok {
 			t.Errorf("%.20q: %v", name, err)
 		}
 	}
@@ -25,6 +25,7 @@ func TestMACs(t *testing.T) {
 		"52:54:00:AB:cd:01": "52:54:00:ab:cd:01", "52-54-00-ab-cd-01": "52:54:00:ab:cd:01", "5254.00ab.cd01": "52:54:00:ab:cd:01",
 		"52:54:00:ab:cd": "", "52:54:00:ab:cd:zz": "", "01:00:5e:00:00:01": "", "ff:ff:ff:ff:ff:ff": "", "00:00:00:00:00:00": "", "": "",
 		"02:00:5e:10:00:00:00:01": "",
+		"52:54:00-ab:cd:01":       "", "5254.00ab-cd01": "", "525:4:00:ab:cd:01": "", "525400abcd01": "", "52.54.00.ab.cd.01": "", "525.40.0abcd01": "",
 	} {
 		got, err := normalMAC("f", in)
 		if (err == nil) != (want != "") || err == nil && got != want {
