@@ -7,6 +7,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/refusal"
@@ -101,7 +102,7 @@ func (s agentService) RemoveAgent(ctx context.Context, req *farrierv1.RemoveAgen
 	res, err := s.once(ctx, func() (command.Result, error) {
 		v := s.Reader.View()
 		x, err := findAgent(v, req.GetAgent())
-		if err != nil && certified(v, identity.RoleAgent, req.GetAgent()) { // it joined and never came
+		if err != nil && access.Certified(v, identity.RoleAgent, req.GetAgent()) { // it joined and never came
 			err = nil
 		} else if err == nil && !req.GetForce() {
 			err = mayRemove(s.agentOut(v, x))

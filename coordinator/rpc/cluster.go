@@ -14,6 +14,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/refusal"
@@ -43,7 +44,7 @@ func (s clusterService) GetCluster(ctx context.Context, req *farrierv1.GetCluste
 	_, leading := s.Reader.Leading()
 	lead, _, known := s.Reader.Leader()
 	m, there := memberByID(s.Reader.View(), lead)
-	if !leading && known && there && lead != s.ID && callerOf(ctx).Role != identity.RoleCoordinator {
+	if !leading && known && there && lead != s.ID && access.Of(ctx).Role != identity.RoleCoordinator {
 		ctx, cancel := context.WithTimeout(ctx, leaderAnswer)
 		defer cancel()
 		res, err := fc.NewClusterServiceClient(doer{s.Transport}, "https://"+m.APIAddress).GetCluster(ctx, req)
@@ -117,7 +118,7 @@ func memberOut(m *command.Member) *farrierv1.Member {
 // does so before it rejoins, and keeps its certificate.
 func (s clusterService) RemoveMember(ctx context.Context, req *farrierv1.RemoveMemberRequest) (*farrierv1.RemoveMemberResponse, error) {
 	const op = "remove member"
-	c := callerOf(ctx)
+	c := access.Of(ctx)
 	if c.Role == identity.RoleCoordinator && c.Name != req.GetId() {
 		return nil, fault.New(fault.Denied, op, "a coordinator removes itself only")
 	}
@@ -134,7 +135,7 @@ func (s clusterService) RemoveMember(ctx context.Context, req *farrierv1.RemoveM
 	_, err = s.once(ctx, func() (command.Result, error) {
 		_, member := memberByID(s.Reader.View(), req.GetId())
 		switch {
-		case !voter && !member && !certified(s.Reader.View(), identity.RoleCoordinator, req.GetId()):
+		case !voter && !member && !access.Certified(s.Reader.View(), identity.RoleCoordinator, req.GetId()):
 			return command.Result{}, fault.New(fault.NotFound, "", "there is no member %q", refusal.Clip(req.GetId())).WithHelp("`farrier coordinator members` lists them")
 		case voter && len(servers) == 1:
 			return command.Result{}, fault.New(fault.Denied, "", "%s is the last member", req.GetId()).WithHelp("join another one first")
@@ -156,7 +157,7 @@ func (s clusterService) PutMember(ctx context.Context, req *farrierv1.PutMemberR
 	const op = "put member"
 	m := command.Member{ID: req.GetMember().GetId(), RaftAddress: req.GetMember().GetRaftAddress(), APIAddress: req.GetMember().GetApiAddress(),
 		RackAddress: req.GetMember().GetRackAddress(), Version: req.GetMember().GetVersion(), Level: req.GetFeatureLevel()}
-	if c := callerOf(ctx); c.Name != m.ID {
+	if c := access.Of(ctx); c.Name != m.ID {
 		return nil, fault.New(fault.Denied, op, "%s speaks for itself only, not for %q", c.Name, refusal.Clip(m.ID))
 	}
 	err := s.checkMember(m)
@@ -241,7 +242,7 @@ func (s clusterService) RestoreSnapshot(ctx context.Context, stream *connect.Cli
 		return nil, fault.Wrap("restore snapshot", err)
 	}
 	v := s.Reader.View()
-	s.Log.Warn("state was restored from a snapshot", "actor", actorOf(callerOf(ctx)), "generation", v.Cluster().Generation)
+	s.Log.Warn("state was restored from a snapshot", "actor", access.Of(ctx).Actor(), "generation", v.Cluster().Generation)
 	return &farrierv1.RestoreSnapshotResponse{Generation: uint64(v.Cluster().Generation), Nodes: uint64(max(v.NodeCount(), 0))}, nil
 }
 

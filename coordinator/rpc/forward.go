@@ -3,7 +3,6 @@ package rpc
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
@@ -13,13 +12,11 @@ import (
 	"sync"
 	"time"
 
+	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
-
-// anonymousActor names a caller without a certificate in HeaderActor.
-const anonymousActor = "anonymous"
 
 // leaderPoll is how often a request that waits for a leader looks again.
 const leaderPoll = 20 * time.Millisecond
@@ -145,35 +142,20 @@ func (f *Forwarder) leader(ctx context.Context, until time.Time) (command.Member
 }
 
 // serve sends the request on and its answer back.
-func (f *Forwarder) serve(w http.ResponseWriter, r *http.Request, c Caller, m method, repeat bool, refuse func(http.ResponseWriter, *http.Request, error)) {
+func (f *Forwarder) serve(w http.ResponseWriter, r *http.Request, c access.Caller, m access.Method, repeat bool, refuse func(http.ResponseWriter, *http.Request, error)) {
 	proxy := &httputil.ReverseProxy{
 		Rewrite: func(p *httputil.ProxyRequest) {
 			p.Out.URL.Scheme, p.Out.URL.Host = "https", "leader" // each attempt sets the address
 			p.Out.Host = ""
-			p.Out.Header.Del(HeaderActorGroup)
-			p.Out.Header.Del(HeaderActorKey)
-			p.Out.Header.Set(HeaderActor, actorOf(c))
-			if !c.Anonymous {
-				p.Out.Header.Set(HeaderActorKey, hex.EncodeToString(c.Key[:]))
-			}
-			if c.Group != "" {
-				p.Out.Header.Set(HeaderActorGroup, c.Group)
-			}
+			c.Write(p.Out.Header)
 			p.Out.GetBody = r.GetBody
 		},
-		Transport:     attempts{f: f, repeat: repeat, streams: m.streams},
+		Transport:     attempts{f: f, repeat: repeat, streams: m.Streams},
 		FlushInterval: -1,
 		ErrorHandler:  refuse,
 		ErrorLog:      slog.NewLogLogger(f.log.Handler(), slog.LevelDebug),
 	}
 	proxy.ServeHTTP(w, r)
-}
-
-func actorOf(c Caller) string {
-	if c.Anonymous {
-		return anonymousActor
-	}
-	return c.Actor()
 }
 
 // attempts is a round trip to whoever leads. A request that surely was not executed is tried again until the

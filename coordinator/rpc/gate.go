@@ -3,7 +3,6 @@ package rpc
 import (
 	"bytes"
 	"context"
-	"encoding/hex"
 	"errors"
 	"io"
 	"maps"
@@ -13,9 +12,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/reflect/protoreflect"
-	"google.golang.org/protobuf/types/descriptorpb"
 
+	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -23,13 +21,10 @@ import (
 )
 
 // Headers of a request. HeaderClient and HeaderSequence make a repeat harmless: a client draws the first once and
-// counts the second up. The actor's headers are read from coordinators only.
+// counts the second up.
 const (
-	HeaderClient     = "Farrier-Client"
-	HeaderSequence   = "Farrier-Seq"
-	HeaderActor      = "Farrier-Actor"
-	HeaderActorGroup = "Farrier-Actor-Group"
-	HeaderActorKey   = "Farrier-Actor-Key" // SHA-256 of the public key in the actor's certificate, in hex
+	HeaderClient   = "Farrier-Client"
+	HeaderSequence = "Farrier-Seq"
 	// HeaderKind is on the answer of a member that could not decide, so that the request is tried elsewhere.
 	HeaderKind = "Farrier-Kind"
 	// HeaderMembers is on the answers to operators: the members' API addresses, separated by commas.
@@ -46,30 +41,11 @@ type gate struct {
 	api     *API
 	next    http.Handler
 	writer  *connect.ErrorWriter
-	methods map[string]method
+	methods map[string]access.Method
 }
 
-type method struct {
-	access
-	streams  bool
-	readOnly bool
-}
-
-func newGate(a *API, next http.Handler) *gate {
-	g := &gate{api: a, next: next, writer: connect.NewErrorWriter(), methods: map[string]method{}}
-	for _, s := range services() {
-		for i := range s.Methods().Len() {
-			m := s.Methods().Get(i)
-			name := "/" + string(s.FullName()) + "/" + string(m.Name())
-			g.methods[name] = method{access: table[name], streams: m.IsStreamingClient() || m.IsStreamingServer(), readOnly: isRead(m)}
-		}
-	}
-	return g
-}
-
-func isRead(m protoreflect.MethodDescriptor) bool {
-	o, ok := m.Options().(*descriptorpb.MethodOptions)
-	return ok && o.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS
+func newGate(a *API, methods map[string]access.Method, next http.Handler) *gate {
+	return &gate{api: a, next: next, writer: connect.NewErrorWriter(), methods: methods}
 }
 
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -78,9 +54,9 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		http.NotFound(w, r)
 		return
 	}
-	caller, err := g.caller(r)
+	caller, err := access.Read(r)
 	if err == nil {
-		err = authorise(r.URL.Path, m.access, caller)
+		err = m.Authorise(r.URL.Path, caller)
 	}
 	if err == nil {
 		err = g.admit(r.Context(), caller, m)
@@ -92,19 +68,19 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, err)
 		return
 	}
-	ctx, err := withRequestID(withCaller(r.Context(), caller), r.Header)
+	ctx, err := withRequestID(access.With(r.Context(), caller), r.Header)
 	if err != nil {
 		g.refuse(w, r, err)
 		return
 	}
-	if caller.Role == identity.RoleOperator && caller.Via == "" {
+	if caller.Role == identity.RoleOperator && !caller.Forwarded() {
 		g.tellMembers(w)
 	}
-	if m.streams {
+	if m.Streams {
 		ctx = withDeadliner(ctx, http.NewResponseController(w))
 	}
 	r = r.WithContext(ctx)
-	if m.where == leader {
+	if m.Where == access.Leader {
 		g.lead(w, r, caller, m)
 		return
 	}
@@ -113,17 +89,17 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 
 // admit judges the caller by the roster. Where the leader serves, lead does that, once it is known to be here; a caller whom
 // this member does not know is left to it.
-func (g *gate) admit(ctx context.Context, c Caller, m method) error {
-	if m.roles == nil && c.Via == "" {
+func (g *gate) admit(ctx context.Context, c access.Caller, m access.Method) error {
+	if m.Open() && !c.Forwarded() {
 		return nil // whoever joins proves it by the token
 	}
-	if m.where != leader {
+	if m.Where != access.Leader {
 		return g.api.admit(ctx, c)
 	}
 	if _, leading := g.api.Reader.Leading(); leading {
 		return nil
 	}
-	if final, err := admitted(g.api.Reader.View(), c); final {
+	if final, err := access.Admitted(g.api.Reader.View(), c); final {
 		return err
 	}
 	return nil
@@ -140,12 +116,12 @@ func (g *gate) tellMembers(w http.ResponseWriter) {
 
 // lead brings a request to the leader: here, or by sending it on. When this member turns out not to lead any more,
 // the request goes to the next leader, until LeaderWait is over.
-func (g *gate) lead(w http.ResponseWriter, r *http.Request, caller Caller, m method) {
+func (g *gate) lead(w http.ResponseWriter, r *http.Request, caller access.Caller, m access.Method) {
 	ctx := r.Context()
 	id := requestOf(ctx)
-	repeat := m.readOnly || !id.IsZero()
+	repeat := m.ReadOnly || !id.IsZero()
 	for until := time.Now().Add(g.api.LeaderWait); ; {
-		local, err := g.api.forward.route(ctx, caller.Via != "")
+		local, err := g.api.forward.route(ctx, caller.Forwarded())
 		switch {
 		case err != nil:
 			g.refuse(w, r, err)
@@ -163,7 +139,7 @@ func (g *gate) lead(w http.ResponseWriter, r *http.Request, caller Caller, m met
 			})
 			return
 		}
-		if m.roles != nil || caller.Via != "" {
+		if !m.Open() || caller.Forwarded() {
 			if err := g.api.admit(ctx, caller); err != nil {
 				g.refuse(w, r, err)
 				return
@@ -172,14 +148,14 @@ func (g *gate) lead(w http.ResponseWriter, r *http.Request, caller Caller, m met
 		if !id.IsZero() {
 			g.api.Queue.ClientSeen(id.Client)
 		}
-		if m.streams || r.GetBody == nil {
+		if m.Streams || r.GetBody == nil {
 			g.next.ServeHTTP(w, r)
 			return
 		}
 		r.Body, _ = r.GetBody() // of bytes: it cannot fail
 		c := capture{header: http.Header{}, code: http.StatusOK}
 		g.next.ServeHTTP(&c, r)
-		if !again(c.header, repeat) || caller.Via != "" || time.Now().After(until) || !pause(ctx) {
+		if !again(c.header, repeat) || caller.Forwarded() || time.Now().After(until) || !pause(ctx) {
 			c.copyTo(w)
 			return
 		}
@@ -230,50 +206,12 @@ func (c *capture) copyTo(w http.ResponseWriter) {
 	_, _ = w.Write(c.body.Bytes()) // the caller may have left
 }
 
-// caller reads the certificate, and from a coordinator whom it speaks for.
-func (g *gate) caller(r *http.Request) (Caller, error) {
-	if r.TLS == nil {
-		return Caller{}, fault.New(fault.Unauthenticated, "check certificate", "the connection is not encrypted")
-	}
-	if len(r.TLS.PeerCertificates) == 0 {
-		return Caller{Anonymous: true}, nil
-	}
-	peer, err := identity.PeerOf(*r.TLS)
-	if err != nil {
-		return Caller{}, err
-	}
-	c := Caller{Peer: peer}
-	actor := r.Header.Get(HeaderActor)
-	if peer.Role != identity.RoleCoordinator || actor == "" {
-		return c, nil
-	}
-	c.Via, c.via = peer.Name, peer
-	if actor == anonymousActor {
-		c.Peer, c.Anonymous = identity.Peer{Cluster: peer.Cluster}, true
-		return c, nil
-	}
-	role, name, ok := strings.Cut(actor, " ")
-	if !ok || !identity.Role(role).Valid() || name == "" {
-		return Caller{}, refusal.Invalid(HeaderActor, "%q is not a role and a name", actor)
-	}
-	c.Peer = identity.Peer{Cluster: peer.Cluster, Role: identity.Role(role), Name: name, Group: r.Header.Get(HeaderActorGroup)}
-	key, err := hex.DecodeString(r.Header.Get(HeaderActorKey))
-	if err != nil || len(key) != len(c.Key) {
-		return Caller{}, refusal.Invalid(HeaderActorKey, "%q is not the SHA-256 of a public key", refusal.Clip(r.Header.Get(HeaderActorKey)))
-	}
-	copy(c.Key[:], key)
-	return c, nil
-}
-
 // readBody reads the body of a unary request, which bounds it and lets it be sent on more than once.
-func (g *gate) readBody(w http.ResponseWriter, r *http.Request, m method) error {
-	limit := m.max
-	if limit == 0 {
-		limit = maxBody
-	}
-	if m.streams || r.Body == nil || r.Method == http.MethodGet {
+func (g *gate) readBody(w http.ResponseWriter, r *http.Request, m access.Method) error {
+	if m.Streams || r.Body == nil || r.Method == http.MethodGet {
 		return nil
 	}
+	limit := m.MaxBody
 	if r.ContentLength > limit {
 		return tooLarge(limit)
 	}

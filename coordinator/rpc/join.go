@@ -14,6 +14,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/refusal"
@@ -36,7 +37,7 @@ const (
 // Root on a coordinator's host has the sealing keys, and with them the CA: that a coordinator makes an operator's token
 // gives it nothing new, and is the way back when every operator's certificate has ended.
 func (s clusterService) CreateJoinToken(ctx context.Context, req *farrierv1.CreateJoinTokenRequest) (*farrierv1.CreateJoinTokenResponse, error) {
-	if c := callerOf(ctx); c.Role == identity.RoleCoordinator && identity.Role(req.GetRole()) != identity.RoleOperator {
+	if c := access.Of(ctx); c.Role == identity.RoleCoordinator && identity.Role(req.GetRole()) != identity.RoleOperator {
 		return nil, fault.New(fault.Denied, "create join token", "a coordinator makes tokens for operators only").
 			WithHelp("as an operator: farrier %s token %s", refusal.Clip(req.GetRole()), refusal.Clip(req.GetName()))
 	}
@@ -89,7 +90,7 @@ func (a *API) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenReques
 	}
 	t = identity.NewJoinToken(ca.Hash(), role, req.GetName(), group, a.addresses(v, apiAddress))
 	if id := requestOf(ctx); !id.IsZero() {
-		data := append([]byte(actorOf(callerOf(ctx))+"\x00"+id.Client+"\x00"), id.Digest[:]...)
+		data := append([]byte(access.Of(ctx).Actor()+"\x00"+id.Client+"\x00"), id.Digest[:]...)
 		sum := a.Keyring.Derive("join token", append(data, byte(id.Seq), byte(id.Seq>>8), byte(id.Seq>>16), byte(id.Seq>>24),
 			byte(id.Seq>>32), byte(id.Seq>>40), byte(id.Seq>>48), byte(id.Seq>>56)))
 		t.ID, t.Secret = hex.EncodeToString(sum[:8]), sum[8:24]
@@ -285,13 +286,13 @@ func hostsOf(req *farrierv1.JoinRequest) []string {
 
 // Renew implements JoinService. The new certificate has the key, role, name and group of the old one.
 func (s joinService) Renew(ctx context.Context, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
-	out, err := s.renew(ctx, callerOf(ctx), req)
+	out, err := s.renew(ctx, access.Of(ctx), req)
 	return out, fault.Wrap("renew certificate", err)
 }
 
 // present refuses a coordinator that is no member and an agent that was removed: what they have ends with their
 // certificate. An agent that never had a session is not known, and was not removed either.
-func present(v *state.View, c Caller) error {
+func present(v *state.View, c access.Caller) error {
 	_, member := v.Member(c.Name)
 	switch {
 	case c.Role == identity.RoleCoordinator && !member:
@@ -302,7 +303,7 @@ func present(v *state.View, c Caller) error {
 	return fault.New(fault.Denied, "", "%s is not of this cluster, or not any more", c.Actor()).WithHelp("it joins again with a new token: farrier %s token %s", c.Role, c.Name)
 }
 
-func (a *API) renew(ctx context.Context, c Caller, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
+func (a *API) renew(ctx context.Context, c access.Caller, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
 	if n := len(req.GetCsrDer()); n == 0 || n > maxCSR || len(req.GetIntermediateCsrDer()) > maxCSR {
 		return nil, refusal.Invalid("csr_der", "a certificate request of at most %d bytes is needed", maxCSR)
 	}

@@ -383,7 +383,7 @@ func TestTheRemovedDoNotRenew(t *testing.T) {
 func TestALargeJoinIsRefusedBeforeItIsRead(t *testing.T) {
 	w := newWorld(t, []string{"c1"})
 	c, _ := joiner(t, w, "c1")
-	_, err := c.Join(t.Context(), &farrierv1.JoinRequest{Token: "farrier-join-x", CsrDer: make([]byte, maxJoinBody)})
+	_, err := c.Join(t.Context(), &farrierv1.JoinRequest{Token: "farrier-join-x", CsrDer: make([]byte, 32<<10)})
 	wantKind(t, err, fault.TooLarge)
 	_, err = c.Join(t.Context(), &farrierv1.JoinRequest{Token: "farrier-join-x", CsrDer: make([]byte, maxCSR), IntermediateCsrDer: make([]byte, maxCSR)})
 	wantKind(t, err, fault.Invalid)

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/lock"
 	"github.com/farrier-project/farrier/coordinator/message"
@@ -84,7 +85,7 @@ func (s lockService) AcquireLock(ctx context.Context, req *farrierv1.AcquireLock
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.queue(ctx, command.AcquireLock{Node: n.ID, Session: id.Client, Holder: actorOf(callerOf(ctx)), Task: "operator", Purpose: req.GetPurpose()}, req.GetWait())
+		return s.queue(ctx, command.AcquireLock{Node: n.ID, Session: id.Client, Holder: access.Of(ctx).Actor(), Task: "operator", Purpose: req.GetPurpose()}, req.GetWait())
 	})
 	if err != nil {
 		return nil, fault.Wrap("acquire lock", err)

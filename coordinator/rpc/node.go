@@ -10,6 +10,7 @@ import (
 	"github.com/klauspost/compress/zstd"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
@@ -113,7 +114,7 @@ func bulkID(ctx context.Context, i int) string {
 	if r.IsZero() {
 		return newUUID()
 	}
-	data := append([]byte(actorOf(callerOf(ctx))+"\x00"+r.Client+"\x00"), r.Digest[:]...)
+	data := append([]byte(access.Of(ctx).Actor()+"\x00"+r.Client+"\x00"), r.Digest[:]...)
 	data = binary.BigEndian.AppendUint64(data, r.Seq)
 	sum := sha256.Sum256(binary.BigEndian.AppendUint32(data, uint32(i)))
 	return message.UUID([16]byte(sum[:16]))

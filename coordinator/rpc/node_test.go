@@ -105,7 +105,7 @@ func TestTooLargeBody(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2"}, "a1")
 	for _, member := range []string{"c1", "c2"} {
 		n := web(1)
-		n.Description = strings.Repeat("x", maxBody)
+		n.Description = strings.Repeat("x", 1<<20)
 		_, err := w.nodes(member).CreateNode(t.Context(), &farrierv1.CreateNodeRequest{Node: n})
 		if d := wantKind(t, err, fault.TooLarge); d.GetHelp() == "" {
 			t.Error("no advice")

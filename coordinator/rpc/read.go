@@ -9,6 +9,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -37,7 +38,7 @@ func (a *API) read(ctx context.Context, stale bool) (*state.View, error) {
 		return nil, fault.Wrap("read", err)
 	}
 	v := a.Reader.View()
-	if _, err := admitted(v, callerOf(ctx)); err != nil {
+	if _, err := access.Admitted(v, access.Of(ctx)); err != nil {
 		return nil, err
 	}
 	return v, nil

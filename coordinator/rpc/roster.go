@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -18,32 +19,17 @@ import (
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
-// admitted is nil if the roster of a view has the keys behind a call: the caller's, and that of the coordinator that sent the
-// call on. final tells that a refusal holds in every later view as well.
-func admitted(v *state.View, c Caller) (final bool, err error) {
-	for _, p := range [...]identity.Peer{c.via, c.Peer} {
-		if p.Role == "" { // nobody: an anonymous caller, or one that called us itself
-			continue
-		}
-		rec := v.Certificate(p.Key)
-		if err := state.Admit(rec, string(p.Role), p.Name); err != nil {
-			return rec != nil, err
-		}
-	}
-	return false, nil
-}
-
 // admit judges a caller by the roster. A member that may be behind asks for the newest state before it turns away who may
 // just have joined.
-func (a *API) admit(ctx context.Context, c Caller) error {
-	final, err := admitted(a.Reader.View(), c)
+func (a *API) admit(ctx context.Context, c access.Caller) error {
+	final, err := access.Admitted(a.Reader.View(), c)
 	if err == nil || final {
 		return err
 	}
 	if _, leading := a.Reader.Leading(); !leading && c.Role == identity.RoleCoordinator { // two that do not know each other would ask each other for ever
 		return a.forward.notLeader()
 	}
-	_, err = a.read(withCaller(ctx, c), false)
+	_, err = a.read(access.With(ctx, c), false)
 	return err
 }
 
@@ -55,19 +41,19 @@ type guard struct {
 }
 
 type heldCall struct {
-	caller Caller
+	caller access.Caller
 	end    context.CancelCauseFunc
 }
 
 // hold is a context that ends, with the refusal as its cause, when the caller is refused. stop must be called.
 func (a *API) hold(ctx context.Context) (held context.Context, stop func()) {
 	ctx, cancel := context.WithCancelCause(ctx)
-	call := &heldCall{caller: callerOf(ctx), end: cancel}
+	call := &heldCall{caller: access.Of(ctx), end: cancel}
 	g := &a.guard
 	g.mu.Lock()
 	g.held[call] = struct{}{}
 	g.mu.Unlock()
-	if final, err := admitted(a.Reader.View(), call.caller); final { // since it was admitted
+	if final, err := access.Admitted(a.Reader.View(), call.caller); final { // since it was admitted
 		cancel(err)
 	}
 	return ctx, func() {
@@ -113,7 +99,7 @@ func (g *guard) look(r Reader) {
 	}
 	g.roster = v.Roster()
 	for call := range g.held {
-		if final, err := admitted(v, call.caller); final {
+		if final, err := access.Admitted(v, call.caller); final {
 			call.end(err)
 		}
 	}
@@ -168,13 +154,4 @@ func (s certificateService) RevokeOperator(ctx context.Context, req *farrierv1.R
 		return true
 	})
 	return &farrierv1.RevokeOperatorResponse{Revoked: res.Count, OperatorsLeft: uint64(len(left))}, nil
-}
-
-// certified tells whether a role and name has a certificate that is believed.
-func certified(v *state.View, role identity.Role, name string) (yes bool) {
-	v.Certificates(func(c *state.Certificate) bool {
-		yes = c.Role == string(role) && c.Name == name && c.RevokedBy == ""
-		return !yes
-	})
-	return yes
 }

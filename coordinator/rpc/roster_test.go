@@ -8,6 +8,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -98,8 +99,8 @@ func TestRevokedOperatorGoesOnWatching(t *testing.T) {
 	if !s.Receive() {
 		t.Fatal(s.Err())
 	}
-	c := Caller{Peer: w.ids[identity.Peer{Cluster: testCluster, Role: identity.RoleOperator, Name: "bob"}].Peer()}
-	held, stop := w.apis["c1"].hold(withCaller(t.Context(), c))
+	c := access.Caller{Peer: w.ids[identity.Peer{Cluster: testCluster, Role: identity.RoleOperator, Name: "bob"}].Peer()}
+	held, stop := w.apis["c1"].hold(access.With(t.Context(), c))
 	defer stop()
 	w.revoke(t, "bob")
 	for s.Receive() { // the event of it, at most
@@ -109,7 +110,7 @@ func TestRevokedOperatorGoesOnWatching(t *testing.T) {
 	if err := refusedSince(held, held.Err()); !fault.Is(err, fault.Denied) {
 		t.Errorf("the waiting call ends with %v", err)
 	}
-	late, stop := w.apis["c1"].hold(withCaller(t.Context(), c)) // it was admitted before
+	late, stop := w.apis["c1"].hold(access.With(t.Context(), c)) // it was admitted before
 	defer stop()
 	<-late.Done()
 }

@@ -14,6 +14,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/message"
@@ -127,6 +128,7 @@ type API struct {
 	Config
 	in       message.Reader
 	out      message.Writer
+	methods  map[string]access.Method
 	forward  *Forwarder
 	guard    guard
 	watchers atomic.Int64
@@ -134,7 +136,8 @@ type API struct {
 
 // New checks the table of methods and builds the API.
 func New(cfg Config) (*API, error) {
-	if err := checkTable(table); err != nil {
+	methods, err := access.Methods()
+	if err != nil {
 		return nil, err
 	}
 	if cfg.LeaderWait == 0 {
@@ -149,7 +152,7 @@ func New(cfg Config) (*API, error) {
 	if cfg.SyncedEvery == 0 {
 		cfg.SyncedEvery = 5 * time.Second
 	}
-	return &API{Config: cfg, forward: newForwarder(cfg), guard: guard{held: map[*heldCall]struct{}{}},
+	return &API{Config: cfg, methods: methods, forward: newForwarder(cfg), guard: guard{held: map[*heldCall]struct{}{}},
 		in:  message.Reader{Seal: sealer(cfg.Keyring), NewID: newUUID},
 		out: message.Writer{Queued: cfg.Queue.Queued, Progress: cfg.Progress.Progress},
 	}, nil
@@ -178,7 +181,7 @@ func (a *API) Handler() http.Handler {
 	opts := []connect.HandlerOption{
 		connect.WithInterceptors(&edge{log: a.Log}),
 		connect.WithCompressMinBytes(math.MaxInt), // gzip takes longer than the network of a site: 4 of 5 s of an archive
-		connect.WithReadMaxBytes(maxBulkBody),
+		connect.WithReadMaxBytes(access.MaxBody),
 		connect.WithRecover(a.recover),
 	}
 	mux := http.NewServeMux()
@@ -191,7 +194,7 @@ func (a *API) Handler() http.Handler {
 	mux.Handle(fc.NewClusterServiceHandler(clusterService{a}, opts...))
 	mux.Handle(fc.NewCertificateServiceHandler(certificateService{a}, opts...))
 	mux.Handle(fc.NewJoinServiceHandler(joinService{a}, opts...))
-	return newGate(a, mux)
+	return newGate(a, a.methods, mux)
 }
 
 // recover turns a panic of one handler into an internal error of one call.

@@ -7,6 +7,7 @@ import (
 	"time"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -28,7 +29,7 @@ func (d doer) Do(r *http.Request) (*http.Response, error) { return d.rt.RoundTri
 // command stamps a body with all that Apply may not find out for itself.
 func (a *API) command(ctx context.Context, body command.Body) command.Command {
 	c := a.Reader.View().Cluster()
-	h := command.Header{Cluster: c.ID, At: a.Clock.Now(), Actor: actorOf(callerOf(ctx)), Request: requestOf(ctx), Level: c.Level}
+	h := command.Header{Cluster: c.ID, At: a.Clock.Now(), Actor: access.Of(ctx).Actor(), Request: requestOf(ctx), Level: c.Level}
 	_, _ = rand.Read(h.Seed[:]) // crypto/rand.Read never fails
 	return command.Command{Header: h, Body: body}
 }
@@ -96,7 +97,7 @@ func (a *API) once(ctx context.Context, do func() (command.Result, error)) (comm
 
 // answered is the stored result of the caller's request, if this is a repeat of it.
 func (a *API) answered(ctx context.Context) (command.Result, bool) {
-	return a.Reader.View().Answered(actorOf(callerOf(ctx)), requestOf(ctx))
+	return a.Reader.View().Answered(access.Of(ctx).Actor(), requestOf(ctx))
 }
 
 // lockWait reads how long a caller waits for a lock: negative is as long as it stays.
