@@ -42,16 +42,15 @@ const memberBehind = 10 * time.Second
 // knows itself.
 func (s clusterService) GetCluster(ctx context.Context, req *farrierv1.GetClusterRequest) (*farrierv1.GetClusterResponse, error) {
 	_, leading := s.Reader.Leading()
-	lead, _, known := s.Reader.Leader()
-	m, there := memberByID(s.Reader.View(), lead)
-	if !leading && known && there && lead != s.ID && access.Of(ctx).Role != identity.RoleCoordinator {
+	m, known := s.leader.Other()
+	if !leading && known && access.Of(ctx).Role != identity.RoleCoordinator {
 		ctx, cancel := context.WithTimeout(ctx, leaderAnswer)
 		defer cancel()
-		res, err := fc.NewClusterServiceClient(doer{s.Transport}, "https://"+m.APIAddress).GetCluster(ctx, req)
+		res, err := fc.NewClusterServiceClient(s.leader.Client(), "https://"+m.APIAddress).GetCluster(ctx, req)
 		if err == nil {
 			return res, nil
 		}
-		s.Log.Debug("the leader did not say how the cluster is", "leader", lead, "err", err)
+		s.Log.Debug("the leader did not say how the cluster is", "leader", m.ID, "err", err)
 	}
 	return s.clusterHere()
 }
@@ -108,6 +107,15 @@ func (s clusterService) clusterHere() (*farrierv1.GetClusterResponse, error) {
 		return true
 	})
 	return out, nil
+}
+
+// memberByID is a member's record, zero when there is none.
+func memberByID(v *state.View, id string) (command.Member, bool) {
+	m, ok := v.Member(id)
+	if !ok {
+		return command.Member{}, false
+	}
+	return *m, true
 }
 
 func memberOut(m *command.Member) *farrierv1.Member {

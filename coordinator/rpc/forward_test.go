@@ -8,8 +8,6 @@ import (
 	"net"
 	"net/http"
 	"strings"
-	"sync"
-	"sync/atomic"
 	"testing"
 	"time"
 
@@ -85,8 +83,7 @@ func TestNoLeaderIsNoQuorum(t *testing.T) {
 // TestACallersDeadlineWithoutALeaderWasAnInternalError: the caller's time ended before the member's own wait for a
 // leader, and it was told of a defect.
 func TestACallersDeadlineWithoutALeaderWasAnInternalError(t *testing.T) {
-	w := newWorld(t, []string{"c1", "c2"}, "a1")
-	w.apis["c2"].LeaderWait, w.apis["c2"].forward.wait = time.Minute, time.Minute
+	w := newPatientWorld(t, time.Minute, []string{"c1", "c2"}, "a1")
 	w.lead("")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
@@ -99,10 +96,7 @@ func TestACallersDeadlineWithoutALeaderWasAnInternalError(t *testing.T) {
 
 // TestWaitsForTheLeader: a request that comes during an election is served once there is a leader.
 func TestWaitsForTheLeader(t *testing.T) {
-	w := newWorld(t, []string{"c1", "c2"}, "a1")
-	for _, api := range w.apis {
-		api.forward.wait = time.Minute
-	}
+	w := newPatientWorld(t, time.Minute, []string{"c1", "c2"}, "a1")
 	w.lead("")
 	done := make(chan error, 1)
 	c := w.nodes("c2")
@@ -137,8 +131,8 @@ func TestADeadLeader(t *testing.T) {
 // TestForwardedOnlyOnce: a member that was sent a request and does not lead says so; it does not send it on again.
 func TestForwardedOnlyOnce(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2", "c3"}, "a1")
-	f := w.apis["c2"].forward
-	local, err := f.route(t.Context(), true)
+	f := w.apis["c2"].leader
+	local, err := f.Route(t.Context(), true)
 	if local || !fault.Is(err, fault.NotLeader) {
 		t.Fatalf("local %v, %v", local, err)
 	}
@@ -153,10 +147,7 @@ func TestForwardedOnlyOnce(t *testing.T) {
 
 // TestDeposedLeader: a leader that finds out while it serves a request sends it to the next one.
 func TestDeposedLeader(t *testing.T) {
-	w := newWorld(t, []string{"c1", "c2"}, "a1")
-	for _, api := range w.apis {
-		api.LeaderWait, api.forward.wait = time.Minute, time.Minute
-	}
+	w := newPatientWorld(t, time.Minute, []string{"c1", "c2"}, "a1")
 	for i, kind := range []fault.Kind{fault.NotLeader, fault.NoQuorum, fault.UnknownOutcome} {
 		w.lead("c1")
 		w.failOnce(fault.New(kind, "propose", "deposed"), "c2")
@@ -171,73 +162,9 @@ func TestDeposedLeader(t *testing.T) {
 	wantKind(t, err, fault.UnknownOutcome) // without a request id, a repeat could do it twice
 }
 
-func TestCoalesced(t *testing.T) {
-	var c coalesced
-	var calls atomic.Int32
-	entered, release := make(chan struct{}), make(chan struct{})
-	var wg sync.WaitGroup
-	ask := func() {
-		defer wg.Done()
-		_, err := c.do(t.Context(), func(context.Context) (uint64, error) {
-			if calls.Add(1) == 1 {
-				close(entered)
-				<-release
-			}
-			return 1, nil
-		})
-		if err != nil {
-			t.Error(err)
-		}
-	}
-	wg.Add(1)
-	go ask()
-	<-entered
-	const late = 50
-	wg.Add(late)
-	for range late {
-		go ask()
-	}
-	close(release)
-	wg.Wait()
-	if n := calls.Load(); n < 2 || n > late+1 {
-		t.Errorf("%d calls: who came after the first began needs another one", n)
-	}
-}
-
-func TestCoalescedLeaver(t *testing.T) {
-	var c coalesced
-	gone, cancel := context.WithCancel(t.Context())
-	entered := make(chan struct{})
-	first := make(chan error, 1)
-	go func() {
-		_, err := c.do(gone, func(ctx context.Context) (uint64, error) {
-			close(entered)
-			<-ctx.Done()
-			return 0, ctx.Err()
-		})
-		first <- err
-	}()
-	<-entered
-	second := make(chan error, 1)
-	go func() {
-		v, err := c.do(t.Context(), func(context.Context) (uint64, error) { return 2, nil })
-		if v != 2 {
-			err = errors.Join(err, errors.New("not its own answer"))
-		}
-		second <- err
-	}()
-	cancel()
-	if err := <-first; !errors.Is(err, context.Canceled) {
-		t.Errorf("the one that left: %v", err)
-	}
-	if err := <-second; err != nil {
-		t.Errorf("the one that stayed: %v", err)
-	}
-}
-
 // cutting answers with a body that the end of the leader's term cuts short, once.
 type cutting struct {
-	f     *Forwarder
+	turn  func() // another leader is known
 	whole string
 	tries int
 }
@@ -247,7 +174,7 @@ func (c *cutting) RoundTrip(req *http.Request) (*http.Response, error) {
 	body := io.Reader(bytes.NewReader([]byte(c.whole)))
 	if c.tries == 1 {
 		body = io.MultiReader(bytes.NewReader([]byte(c.whole[:3])), readerFunc(func([]byte) (int, error) {
-			c.f.turn(false)
+			c.turn()
 			<-req.Context().Done()
 			return 0, req.Context().Err()
 		}))
@@ -262,16 +189,13 @@ func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
 // TestAnswerCutByTheEndOfATerm: the header of an answer had come when another leader became known, and the caller got
 // half an answer and a broken stream.
 func TestAnswerCutByTheEndOfATerm(t *testing.T) {
-	w := newWorld(t, []string{"c1", "c2"}, "a1")
-	w.lead("c1")
-	f := w.apis["c2"].forward
-	c := &cutting{f: f, whole: "the whole answer"}
-	f.transport = c
+	w := newWorld(t, []string{"c1", "c2", "c3"}, "a1")
+	c := &cutting{turn: func() { w.lead("c3") }, whole: "the whole answer"}
 	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://leader/x", http.NoBody)
 	if err != nil {
 		t.Fatal(err)
 	}
-	res, err := attempts{f: f, repeat: true}.RoundTrip(req)
+	res, err := attempts{leader: w.apis["c2"].leader, transport: c, repeat: true}.RoundTrip(req)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/leader"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -121,15 +122,15 @@ func (g *gate) lead(w http.ResponseWriter, r *http.Request, caller access.Caller
 	id := requestOf(ctx)
 	repeat := m.ReadOnly || !id.IsZero()
 	for until := time.Now().Add(g.api.LeaderWait); ; {
-		local, err := g.api.forward.route(ctx, caller.Forwarded())
+		local, err := g.api.leader.Route(ctx, caller.Forwarded())
 		switch {
 		case err != nil:
 			g.refuse(w, r, err)
 			return
 		case !local:
-			g.api.forward.serve(w, r, caller, m, repeat, func(w http.ResponseWriter, sent *http.Request, err error) {
+			g.forward(w, r, m, repeat, func(w http.ResponseWriter, sent *http.Request, err error) {
 				switch {
-				case !errors.Is(err, errLocal):
+				case !errors.Is(err, leader.ErrHere):
 					g.refuse(w, sent, err)
 				case r.GetBody == nil:
 					g.refuse(w, sent, fault.New(fault.NotLeader, r.URL.Path, "the leader changed while the request was on its way"))
@@ -155,7 +156,7 @@ func (g *gate) lead(w http.ResponseWriter, r *http.Request, caller access.Caller
 		r.Body, _ = r.GetBody() // of bytes: it cannot fail
 		c := capture{header: http.Header{}, code: http.StatusOK}
 		g.next.ServeHTTP(&c, r)
-		if !again(c.header, repeat) || caller.Forwarded() || time.Now().After(until) || !pause(ctx) {
+		if !again(c.header, repeat) || caller.Forwarded() || time.Now().After(until) || !leader.Pause(ctx) {
 			c.copyTo(w)
 			return
 		}
@@ -171,16 +172,6 @@ func again(h http.Header, repeat bool) bool {
 		return repeat
 	default:
 		return false
-	}
-}
-
-// pause waits a moment; it is false when the caller left.
-func pause(ctx context.Context) bool {
-	select {
-	case <-ctx.Done():
-		return false
-	case <-time.After(leaderPoll):
-		return true
 	}
 }
 

@@ -3,6 +3,7 @@ package rpc
 import (
 	"bytes"
 	"context"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -238,7 +239,7 @@ func TestRenew(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2"})
 	store := w.identity(identity.Peer{Cluster: testCluster, Role: identity.RoleAgent, Name: "a1", Group: "default"})
 	csr, ramdisk := csrs(t, store)
-	c := fc.NewJoinServiceClient(doer{w.transport(store)}, w.url["c2"])
+	c := fc.NewJoinServiceClient(&http.Client{Transport: w.transport(store)}, w.url["c2"])
 	res, err := c.Renew(t.Context(), &farrierv1.RenewRequest{CsrDer: csr, IntermediateCsrDer: ramdisk})
 	if err != nil || len(res.GetRackAddresses()) != 2 {
 		t.Fatalf("renew: %v, %v", res, err)
@@ -257,7 +258,7 @@ func TestRenew(t *testing.T) {
 	}
 	bob := w.identity(identity.Peer{Cluster: testCluster, Role: identity.RoleOperator, Name: "bob"})
 	csr, ramdisk = csrs(t, bob)
-	_, err = fc.NewJoinServiceClient(doer{w.transport(bob)}, w.url["c1"]).Renew(t.Context(), &farrierv1.RenewRequest{CsrDer: csr, IntermediateCsrDer: ramdisk})
+	_, err = fc.NewJoinServiceClient(&http.Client{Transport: w.transport(bob)}, w.url["c1"]).Renew(t.Context(), &farrierv1.RenewRequest{CsrDer: csr, IntermediateCsrDer: ramdisk})
 	wantKind(t, err, fault.Denied)
 }
 

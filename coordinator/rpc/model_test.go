@@ -228,6 +228,7 @@ func (r replica) FreeWorkers(string) uint32 { return 7 }
 type world struct {
 	*model
 	t    *testing.T
+	wait time.Duration
 	ca   *identity.CA
 	keys *secret.Keyring
 	apis map[string]*API
@@ -239,11 +240,17 @@ type world struct {
 // newWorld starts the members; the first leads. Every agent in agents is live in group default with both drivers.
 func newWorld(t *testing.T, members []string, agents ...string) *world {
 	t.Helper()
+	return newPatientWorld(t, 300*time.Millisecond, members, agents...)
+}
+
+// newPatientWorld is newWorld, whose requests wait that long for a leader.
+func newPatientWorld(t *testing.T, wait time.Duration, members []string, agents ...string) *world {
+	t.Helper()
 	ca, err := identity.NewCA(testCluster)
 	if err != nil {
 		t.Fatal(err)
 	}
-	w := &world{t: t, ca: ca, keys: secret.NewKeyring(), apis: map[string]*API{}, url: map[string]string{}, ids: map[identity.Peer]*identity.Store{},
+	w := &world{t: t, wait: wait, ca: ca, keys: secret.NewKeyring(), apis: map[string]*API{}, url: map[string]string{}, ids: map[identity.Peer]*identity.Store{},
 		model: &model{state: state.New(), wakes: map[chan struct{}]bool{}, seen: map[string]bool{}, queued: map[node.ID]int{}, stale: map[string]*state.View{}}}
 	id, box, err := w.keys.Seal(ca.KeyDER(), "ca")
 	if err != nil {
@@ -275,7 +282,7 @@ func (w *world) start(name string) {
 		Rebalance: func(*state.View, string, int) []command.Move { return nil }, Status: func() (uint64, uint64) { return 1, r.View().Index() },
 		HandOn:  func() { w.lead(w.heir) },
 		Keyring: w.keys, Identity: store, Transport: rt, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler),
-		LeaderWait: 300 * time.Millisecond, MaxWatchers: 2, SyncedEvery: 100 * time.Millisecond})
+		LeaderWait: w.wait, MaxWatchers: 2, SyncedEvery: 100 * time.Millisecond})
 	if err != nil {
 		w.t.Fatal(err)
 	}
@@ -288,7 +295,7 @@ func (w *world) start(name string) {
 	go func() { served <- srv.ServeTLS(ln, "", "") }()
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
-	go func() { done <- api.Forwarder().Run(ctx, r) }()
+	go func() { done <- api.FollowLeader(ctx) }()
 	go func() { done <- api.Guard(ctx, r) }()
 	w.t.Cleanup(func() {
 		cancel()

@@ -27,7 +27,7 @@ func (a *API) admit(ctx context.Context, c access.Caller) error {
 		return err
 	}
 	if _, leading := a.Reader.Leading(); !leading && c.Role == identity.RoleCoordinator { // two that do not know each other would ask each other for ever
-		return a.forward.notLeader()
+		return a.leader.NotHere()
 	}
 	_, err = a.read(access.With(ctx, c), false)
 	return err

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"net/http"
 	"net/http/httptrace"
 	"strings"
 	"testing"
@@ -150,9 +151,9 @@ func TestACertificateThatTheClusterDoesNotKnow(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2"})
 	for _, p := range []identity.Peer{{Cluster: testCluster, Role: identity.RoleOperator, Name: "eve"}, {Cluster: testCluster, Role: identity.RoleCoordinator, Name: "c1"}} {
 		rt := w.transport(w.issue(p))
-		_, err := fc.NewNodeServiceClient(doer{rt}, w.url["c1"]).ListNodes(t.Context(), &farrierv1.ListNodesRequest{})
+		_, err := fc.NewNodeServiceClient(&http.Client{Transport: rt}, w.url["c1"]).ListNodes(t.Context(), &farrierv1.ListNodesRequest{})
 		wantKind(t, err, fault.Denied)
-		_, err = fc.NewClusterServiceClient(doer{rt}, w.url["c2"]).RemoveMember(t.Context(), &farrierv1.RemoveMemberRequest{Id: "c1"})
+		_, err = fc.NewClusterServiceClient(&http.Client{Transport: rt}, w.url["c2"]).RemoveMember(t.Context(), &farrierv1.RemoveMemberRequest{Id: "c1"})
 		wantKind(t, err, fault.Denied)
 	}
 }

@@ -17,6 +17,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/leader"
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -48,13 +49,8 @@ type Queue interface {
 
 // Reader reads the replicated state.
 type Reader interface {
-	View() *state.View
-	// ReadIndex is the index that a linearizable read must wait for. Leader only.
-	ReadIndex(ctx context.Context) (uint64, error)
+	leader.Reader
 	WaitApplied(ctx context.Context, index uint64) error
-	// Leading tells whether this member leads and has applied its term's barrier.
-	Leading() (term uint64, ok bool)
-	Leader() (id, raftAddress string, known bool)
 }
 
 // Changes wakes its receiver after each applied entry and each change of leader. Wake-ups are coalesced.
@@ -129,7 +125,7 @@ type API struct {
 	in       message.Reader
 	out      message.Writer
 	methods  map[string]access.Method
-	forward  *Forwarder
+	leader   *leader.Finder
 	guard    guard
 	watchers atomic.Int64
 }
@@ -152,9 +148,10 @@ func New(cfg Config) (*API, error) {
 	if cfg.SyncedEvery == 0 {
 		cfg.SyncedEvery = 5 * time.Second
 	}
-	return &API{Config: cfg, methods: methods, forward: newForwarder(cfg), guard: guard{held: map[*heldCall]struct{}{}},
-		in:  message.Reader{Seal: sealer(cfg.Keyring), NewID: newUUID},
-		out: message.Writer{Queued: cfg.Queue.Queued, Progress: cfg.Progress.Progress},
+	return &API{Config: cfg, methods: methods, guard: guard{held: map[*heldCall]struct{}{}},
+		leader: leader.New(leader.Config{Self: cfg.ID, Reader: cfg.Reader, Transport: cfg.Transport, Wait: cfg.LeaderWait}),
+		in:     message.Reader{Seal: sealer(cfg.Keyring), NewID: newUUID},
+		out:    message.Writer{Queued: cfg.Queue.Queued, Progress: cfg.Progress.Progress},
 	}, nil
 }
 
@@ -173,8 +170,12 @@ func newUUID() string {
 	return message.UUID(b)
 }
 
-// Forwarder is the way to the leader; the server room runs it.
-func (a *API) Forwarder() *Forwarder { return a.forward }
+// FollowLeader looks who leads until ctx ends; the server room runs it.
+func (a *API) FollowLeader(ctx context.Context) error {
+	wake, stop := a.Changes.Subscribe()
+	defer stop()
+	return a.leader.Run(ctx, wake)
+}
 
 // Handler serves the public services on the API listener.
 func (a *API) Handler() http.Handler {

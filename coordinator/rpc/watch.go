@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"fmt"
-	"net/http"
 	"slices"
 	"strings"
 	"time"
@@ -13,6 +12,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/leader"
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/refusal"
@@ -198,7 +198,7 @@ func (w *watcher) confirm(ctx context.Context) error {
 	if err == nil {
 		return w.sync(ctx)
 	}
-	if elsewhere(err) {
+	if leader.Elsewhere(err) {
 		err = fault.New(fault.Unavailable, "watch", "%w", err).WithHelp("watch another coordinator, from the position that was sent last")
 	}
 	return err
@@ -264,16 +264,15 @@ func (w *watcher) relay(ctx context.Context) {
 	if w.relayed != nil {
 		return
 	}
-	id, _, known := w.api.Reader.Leader()
-	m, ok := memberByID(w.api.Reader.View(), id)
-	if !known || !ok || id == w.api.ID {
+	m, ok := w.api.leader.Other()
+	if !ok {
 		return
 	}
 	req := progressOf(w.nodes)
 	ctx, w.end = context.WithCancel(ctx)
 	out := make(chan *farrierv1.NodeProgress, 16)
 	w.relayed = out
-	go relay(ctx, w.api.Transport, m.APIAddress, req, out) // stopRelay ends it and waits for it
+	go relay(ctx, fc.NewWatchServiceClient(w.api.leader.Client(), "https://"+m.APIAddress), req, out) // stopRelay ends it and waits for it
 }
 
 // progressOf asks for the progress of nodes, nil for all, and for no events.
@@ -297,9 +296,9 @@ func (w *watcher) stopRelay() {
 }
 
 // relay copies progress from the leader until the stream ends.
-func relay(ctx context.Context, rt http.RoundTripper, address string, req *farrierv1.WatchRequest, out chan<- *farrierv1.NodeProgress) {
+func relay(ctx context.Context, c fc.WatchServiceClient, req *farrierv1.WatchRequest, out chan<- *farrierv1.NodeProgress) {
 	defer close(out)
-	stream, err := fc.NewWatchServiceClient(doer{rt}, "https://"+address).Watch(ctx, req)
+	stream, err := c.Watch(ctx, req)
 	if err != nil {
 		return
 	}

@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"crypto/rand"
-	"net/http"
 	"time"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
@@ -19,12 +18,6 @@ const (
 	maxLockWait     = time.Hour
 	answerMargin    = 500 * time.Millisecond // before a caller's deadline, for the answer to reach it
 )
-
-// doer is a RoundTripper as Connect clients want it.
-type doer struct{ rt http.RoundTripper }
-
-// Do implements connect.HTTPClient.
-func (d doer) Do(r *http.Request) (*http.Response, error) { return d.rt.RoundTrip(r) }
 
 // command stamps a body with all that Apply may not find out for itself.
 func (a *API) command(ctx context.Context, body command.Body) command.Command {

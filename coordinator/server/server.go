@@ -172,7 +172,7 @@ func (s *server) serve(ctx context.Context) error {
 	defer endBack()
 	back.Go(func() error { return s.replica.Run(backCtx) })
 	back.Go(func() error { return s.dispatch.Run(backCtx) })
-	back.Go(func() error { return s.api.Forwarder().Run(backCtx, changes{s.replica}) })
+	back.Go(func() error { return s.api.FollowLeader(backCtx) })
 	back.Go(func() error { return s.api.Guard(backCtx, changes{s.replica}) })
 
 	rack := http.NewServeMux()
