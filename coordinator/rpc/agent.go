@@ -21,7 +21,7 @@ type agentService struct{ *API }
 
 // ListAgents implements AgentService.
 func (s agentService) ListAgents(ctx context.Context, req *farrierv1.ListAgentsRequest) (*farrierv1.ListAgentsResponse, error) {
-	v, err := s.read(ctx, false)
+	v, err := s.desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -59,11 +59,11 @@ func findAgent(v *state.View, name string) (*state.Agent, error) {
 
 // drain starts or ends draining, and answers how many nodes are on their way.
 func (a *API) drain(ctx context.Context, name string, on bool) (*farrierv1.Agent, uint64, error) {
-	res, err := a.once(ctx, func() (command.Result, error) {
+	res, err := a.desk.Once(ctx, func() (command.Result, error) {
 		if _, err := findAgent(a.Reader.View(), name); err != nil {
 			return command.Result{}, err
 		}
-		return a.propose(ctx, command.SetDrain{Agent: name, On: on})
+		return a.desk.Propose(ctx, command.SetDrain{Agent: name, On: on})
 	})
 	if err != nil {
 		return nil, 0, err
@@ -99,7 +99,7 @@ func mayRemove(x *farrierv1.Agent) error {
 
 // RemoveAgent implements AgentService.
 func (s agentService) RemoveAgent(ctx context.Context, req *farrierv1.RemoveAgentRequest) (*farrierv1.RemoveAgentResponse, error) {
-	res, err := s.once(ctx, func() (command.Result, error) {
+	res, err := s.desk.Once(ctx, func() (command.Result, error) {
 		v := s.Reader.View()
 		x, err := findAgent(v, req.GetAgent())
 		if err != nil && access.Certified(v, identity.RoleAgent, req.GetAgent()) { // it joined and never came
@@ -110,7 +110,7 @@ func (s agentService) RemoveAgent(ctx context.Context, req *farrierv1.RemoveAgen
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.propose(ctx, command.RemoveAgent{Agent: req.GetAgent()})
+		return s.desk.Propose(ctx, command.RemoveAgent{Agent: req.GetAgent()})
 	})
 	return &farrierv1.RemoveAgentResponse{Moved: res.Count}, fault.Wrap("remove agent", err)
 }

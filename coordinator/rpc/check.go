@@ -26,7 +26,7 @@ var interfaceChecks = []struct { // read-only
 
 // ValidateNode implements NodeService.
 func (s nodeService) ValidateNode(ctx context.Context, req *farrierv1.ValidateNodeRequest) (*farrierv1.ValidateNodeResponse, error) {
-	v, err := s.read(ctx, false)
+	v, err := s.desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}

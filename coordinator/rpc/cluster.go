@@ -18,6 +18,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/refusal"
+	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -140,7 +141,7 @@ func (s clusterService) RemoveMember(ctx context.Context, req *farrierv1.RemoveM
 		s.HandOn()
 		return nil, fault.New(fault.NotLeader, op, "%s hands the leadership on before it goes", s.ID)
 	}
-	_, err = s.once(ctx, func() (command.Result, error) {
+	_, err = s.desk.Once(ctx, func() (command.Result, error) {
 		_, member := memberByID(s.Reader.View(), req.GetId())
 		switch {
 		case !voter && !member && !access.Certified(s.Reader.View(), identity.RoleCoordinator, req.GetId()):
@@ -148,7 +149,7 @@ func (s clusterService) RemoveMember(ctx context.Context, req *farrierv1.RemoveM
 		case voter && len(servers) == 1:
 			return command.Result{}, fault.New(fault.Denied, "", "%s is the last member", req.GetId()).WithHelp("join another one first")
 		}
-		res, err := s.propose(ctx, command.RemoveMember{ID: req.GetId(), Rejoins: rejoins})
+		res, err := s.desk.Propose(ctx, command.RemoveMember{ID: req.GetId(), Rejoins: rejoins})
 		if fault.Is(err, fault.NotFound) { // a voter without a record
 			err = nil
 		}
@@ -170,7 +171,7 @@ func (s clusterService) PutMember(ctx context.Context, req *farrierv1.PutMemberR
 	}
 	err := s.checkMember(m)
 	if err == nil {
-		_, err = s.propose(ctx, command.PutMember{Member: m})
+		_, err = s.desk.Propose(ctx, command.PutMember{Member: m})
 	}
 	return &farrierv1.PutMemberResponse{}, fault.Wrap(op, err)
 }
@@ -201,9 +202,9 @@ func (a *API) checkMember(m command.Member) error {
 // SaveSnapshot implements ClusterService: the state in the snapshot holds all that was committed before the call.
 func (s clusterService) SaveSnapshot(ctx context.Context, _ *farrierv1.SaveSnapshotRequest, stream *connect.ServerStream[farrierv1.SaveSnapshotResponse]) error {
 	w := &chunks{send: func(p []byte) error {
-		return send(ctx, func() error { return stream.Send(&farrierv1.SaveSnapshotResponse{Chunk: p}) })
+		return request.Send(ctx, func() error { return stream.Send(&farrierv1.SaveSnapshotResponse{Chunk: p}) })
 	}}
-	_, err := s.read(ctx, false) // a leader of before must not pass its old state for the newest
+	_, err := s.desk.Read(ctx, false) // a leader of before must not pass its old state for the newest
 	if err == nil {
 		err = s.Cluster.SaveSnapshot(ctx, w)
 	}

@@ -2,15 +2,14 @@ package rpc
 
 import (
 	"context"
-	"crypto/sha256"
 	"errors"
-	"io"
 	"log/slog"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
 	"github.com/farrier-project/farrier/coordinator/refusal"
+	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -21,7 +20,7 @@ type edge struct{ log *slog.Logger }
 // WrapUnary implements connect.Interceptor.
 func (e *edge) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 	return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-		ctx, err := withDigest(ctx, req)
+		ctx, err := e.digest(ctx, req)
 		if err != nil {
 			return nil, e.out(req.Spec(), err)
 		}
@@ -60,20 +59,11 @@ func (e *edge) out(spec connect.Spec, err error) error {
 	return out
 }
 
-// withDigest completes the request id: a repeat is known by its id and must have the same digest.
-func withDigest(ctx context.Context, req connect.AnyRequest) (context.Context, error) {
-	id := requestOf(ctx)
+// digest completes the id of a request.
+func (e *edge) digest(ctx context.Context, req connect.AnyRequest) (context.Context, error) {
 	m, ok := req.Any().(proto.Message)
-	if id.IsZero() || !ok {
+	if !ok {
 		return ctx, nil
 	}
-	data, err := proto.MarshalOptions{Deterministic: true}.Marshal(m)
-	if err != nil {
-		return nil, fault.New(fault.Invalid, "read request", "%w", err)
-	}
-	h := sha256.New()
-	io.WriteString(h, req.Spec().Procedure+"\x00") // a hash takes everything
-	h.Write(data)
-	id.Digest = [16]byte(h.Sum(nil))
-	return context.WithValue(ctx, requestKey{}, id), nil
+	return request.WithDigest(ctx, req.Spec().Procedure, m)
 }

@@ -87,7 +87,7 @@ func TestACallersDeadlineWithoutALeaderWasAnInternalError(t *testing.T) {
 	w.lead("")
 	ctx, cancel := context.WithTimeout(t.Context(), time.Millisecond)
 	defer cancel()
-	_, err := w.apis["c2"].read(ctx, false)
+	_, err := w.apis["c2"].desk.Read(ctx, false)
 	d := detailOf(t, refusal.Connect(err))
 	if d.GetKind() != fault.Timeout.String() || !strings.Contains(d.GetMessage(), "no coordinator leads") || d.GetHelp() != refusal.NeedMajority {
 		t.Errorf("the caller is told %v", d)

@@ -7,35 +7,29 @@ import (
 	"io"
 	"maps"
 	"net/http"
-	"strconv"
 	"strings"
 	"time"
 
 	"connectrpc.com/connect"
 
 	"github.com/farrier-project/farrier/coordinator/access"
-	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/leader"
 	"github.com/farrier-project/farrier/coordinator/refusal"
+	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
-// Headers of a request. HeaderClient and HeaderSequence make a repeat harmless: a client draws the first once and
-// counts the second up.
+// Headers of an answer.
 const (
-	HeaderClient   = "Farrier-Client"
-	HeaderSequence = "Farrier-Seq"
 	// HeaderKind is on the answer of a member that could not decide, so that the request is tried elsewhere.
 	HeaderKind = "Farrier-Kind"
 	// HeaderMembers is on the answers to operators: the members' API addresses, separated by commas.
 	HeaderMembers = "Farrier-Members"
 )
 
-const (
-	bodyTimeout = 15 * time.Second // for the whole body of a unary request
-	sendTimeout = 30 * time.Second // for one message of a stream to a slow reader
-)
+// bodyTimeout bounds the sending of the whole body of a unary request.
+const bodyTimeout = 15 * time.Second
 
 // gate is the HTTP side of the API: size, caller, access, and the way to the leader.
 type gate struct {
@@ -69,7 +63,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.refuse(w, r, err)
 		return
 	}
-	ctx, err := withRequestID(access.With(r.Context(), caller), r.Header)
+	ctx, err := request.WithID(access.With(r.Context(), caller), r.Header)
 	if err != nil {
 		g.refuse(w, r, err)
 		return
@@ -78,7 +72,7 @@ func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		g.tellMembers(w)
 	}
 	if m.Streams {
-		ctx = withDeadliner(ctx, http.NewResponseController(w))
+		ctx = request.WithDeadlines(ctx, http.NewResponseController(w))
 	}
 	r = r.WithContext(ctx)
 	if m.Where == access.Leader {
@@ -95,15 +89,12 @@ func (g *gate) admit(ctx context.Context, c access.Caller, m access.Method) erro
 		return nil // whoever joins proves it by the token
 	}
 	if m.Where != access.Leader {
-		return g.api.admit(ctx, c)
+		return g.api.desk.Admit(ctx, c)
 	}
-	if _, leading := g.api.Reader.Leading(); leading {
+	if g.api.desk.Leading() {
 		return nil
 	}
-	if final, err := access.Admitted(g.api.Reader.View(), c); final {
-		return err
-	}
-	return nil
+	return g.api.desk.Refused(c)
 }
 
 // tellMembers adds where the API is to be found. A member that does not know itself yet, after a fresh start, knows the
@@ -119,7 +110,7 @@ func (g *gate) tellMembers(w http.ResponseWriter) {
 // the request goes to the next leader, until LeaderWait is over.
 func (g *gate) lead(w http.ResponseWriter, r *http.Request, caller access.Caller, m access.Method) {
 	ctx := r.Context()
-	id := requestOf(ctx)
+	id := request.ID(ctx)
 	repeat := m.ReadOnly || !id.IsZero()
 	for until := time.Now().Add(g.api.LeaderWait); ; {
 		local, err := g.api.leader.Route(ctx, caller.Forwarded())
@@ -141,14 +132,12 @@ func (g *gate) lead(w http.ResponseWriter, r *http.Request, caller access.Caller
 			return
 		}
 		if !m.Open() || caller.Forwarded() {
-			if err := g.api.admit(ctx, caller); err != nil {
+			if err := g.api.desk.Admit(ctx, caller); err != nil {
 				g.refuse(w, r, err)
 				return
 			}
 		}
-		if !id.IsZero() {
-			g.api.Queue.ClientSeen(id.Client)
-		}
+		g.api.desk.Seen(ctx)
 		if m.Streams || r.GetBody == nil {
 			g.next.ServeHTTP(w, r)
 			return
@@ -248,44 +237,4 @@ func undecided(err error) string {
 		}
 	}
 	return ""
-}
-
-type requestKey struct{}
-
-// withRequestID reads the request's id, if it has one; the digest is made by the interceptor.
-func withRequestID(ctx context.Context, h http.Header) (context.Context, error) {
-	client, seq := h.Get(HeaderClient), h.Get(HeaderSequence)
-	if client == "" && seq == "" {
-		return ctx, nil
-	}
-	n, err := strconv.ParseUint(seq, 10, 64)
-	if err != nil || n == 0 {
-		return nil, refusal.Invalid(HeaderSequence, "%q is not a number above zero", seq)
-	}
-	if len(client) < 8 || len(client) > 64 || strings.Trim(client, "0123456789abcdef-") != "" {
-		return nil, refusal.Invalid(HeaderClient, "a client session is 8 to 64 hex digits")
-	}
-	return context.WithValue(ctx, requestKey{}, command.RequestID{Client: client, Seq: n}), nil
-}
-
-func requestOf(ctx context.Context) command.RequestID {
-	id, _ := ctx.Value(requestKey{}).(command.RequestID)
-	return id
-}
-
-type deadlinerKey struct{}
-
-func withDeadliner(ctx context.Context, rc *http.ResponseController) context.Context {
-	return context.WithValue(ctx, deadlinerKey{}, rc)
-}
-
-// send runs one write of a stream under a deadline, so that a reader that stopped reading cannot hold it for ever.
-func send(ctx context.Context, write func() error) error {
-	rc, ok := ctx.Value(deadlinerKey{}).(*http.ResponseController)
-	if ok {
-		if err := rc.SetWriteDeadline(time.Now().Add(sendTimeout)); err != nil && !errors.Is(err, http.ErrNotSupported) {
-			return err
-		}
-	}
-	return write()
 }

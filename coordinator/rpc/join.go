@@ -18,6 +18,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/refusal"
+	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -46,7 +47,7 @@ func (s clusterService) CreateJoinToken(ctx context.Context, req *farrierv1.Crea
 		err = s.checkFree(s.Reader.View(), t.Name, false)
 	}
 	if err == nil {
-		_, err = s.propose(ctx, command.CreateJoinToken{ID: t.ID, Role: string(t.Role), Name: t.Name, Group: t.Group, Hash: t.Hash(), TTL: ttl})
+		_, err = s.desk.Propose(ctx, command.CreateJoinToken{ID: t.ID, Role: string(t.Role), Name: t.Name, Group: t.Group, Hash: t.Hash(), TTL: ttl})
 	}
 	if err != nil {
 		return nil, fault.Wrap("create join token", err)
@@ -89,7 +90,7 @@ func (a *API) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenReques
 		return t, 0, err
 	}
 	t = identity.NewJoinToken(ca.Hash(), role, req.GetName(), group, a.addresses(v, apiAddress))
-	if id := requestOf(ctx); !id.IsZero() {
+	if id := request.ID(ctx); !id.IsZero() {
 		data := append([]byte(access.Of(ctx).Actor()+"\x00"+id.Client+"\x00"), id.Digest[:]...)
 		sum := a.Keyring.Derive("join token", append(data, byte(id.Seq), byte(id.Seq>>8), byte(id.Seq>>16), byte(id.Seq>>24),
 			byte(id.Seq>>32), byte(id.Seq>>40), byte(id.Seq>>48), byte(id.Seq>>56)))
@@ -167,7 +168,7 @@ func (a *API) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.
 	if err != nil {
 		return nil, err
 	}
-	if _, err := a.propose(ctx, command.UseJoinToken{ID: t.ID, Hash: t.Hash(), Role: string(t.Role), Key: key, TTL: a.CertificateTTL}); err != nil {
+	if _, err := a.desk.Propose(ctx, command.UseJoinToken{ID: t.ID, Hash: t.Hash(), Role: string(t.Role), Key: key, TTL: a.CertificateTTL}); err != nil {
 		return nil, err
 	}
 	peer := identity.Peer{Cluster: v.Cluster().ID, Role: t.Role, Name: t.Name, Group: t.Group}
@@ -181,7 +182,11 @@ func (a *API) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.
 			return nil, err
 		}
 	case identity.RoleCoordinator:
-		if _, err := a.proposeAlso(ctx, command.PutMember{Member: memberOf(t.Name, req)}); err != nil {
+		res, err := a.desk.ProposeAlso(ctx, command.PutMember{Member: memberOf(t.Name, req)})
+		if err == nil {
+			err = res[0].Err
+		}
+		if err != nil {
 			return nil, err
 		}
 		out.Keyring = a.Keyring.Marshal()
@@ -321,7 +326,7 @@ func (a *API) renew(ctx context.Context, c access.Caller, req *farrierv1.RenewRe
 	if len(req.GetIntermediateCsrDer()) > 0 && c.Role != identity.RoleAgent {
 		return nil, fault.New(fault.Denied, "", "only an agent has a ramdisk CA")
 	}
-	if _, err := a.propose(ctx, command.RenewCertificate{Key: key, TTL: a.CertificateTTL}); err != nil {
+	if _, err := a.desk.Propose(ctx, command.RenewCertificate{Key: key, TTL: a.CertificateTTL}); err != nil {
 		return nil, err
 	}
 	ca, err := a.authority(v)

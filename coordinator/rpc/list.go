@@ -35,7 +35,7 @@ func (s nodeService) ListNodes(ctx context.Context, req *farrierv1.ListNodesRequ
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.read(ctx, req.GetStale())
+	v, err := s.desk.Read(ctx, req.GetStale())
 	if err != nil {
 		return nil, err
 	}

@@ -11,6 +11,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/refusal"
+	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -19,7 +20,7 @@ type lockService struct{ *API }
 
 // ListLocks implements LockService.
 func (s lockService) ListLocks(ctx context.Context, req *farrierv1.ListLocksRequest) (*farrierv1.ListLocksResponse, error) {
-	v, err := s.read(ctx, false)
+	v, err := s.desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -43,7 +44,7 @@ func (s lockService) ListLocks(ctx context.Context, req *farrierv1.ListLocksRequ
 
 // BreakLock implements LockService.
 func (s lockService) BreakLock(ctx context.Context, req *farrierv1.BreakLockRequest) (*farrierv1.BreakLockResponse, error) {
-	res, err := s.once(ctx, func() (command.Result, error) {
+	res, err := s.desk.Once(ctx, func() (command.Result, error) {
 		n, err := message.FindNode(s.Reader.View(), req.GetNode())
 		if err == nil {
 			err = message.Text("reason", req.GetReason(), message.MaxText)
@@ -54,7 +55,7 @@ func (s lockService) BreakLock(ctx context.Context, req *farrierv1.BreakLockRequ
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.propose(ctx, command.BreakLock{Node: n.ID, Token: lock.Token(req.GetToken()), Reason: req.GetReason()})
+		return s.desk.Propose(ctx, command.BreakLock{Node: n.ID, Token: lock.Token(req.GetToken()), Reason: req.GetReason()})
 	})
 	if err != nil {
 		return nil, fault.Wrap("break lock", err)
@@ -72,20 +73,20 @@ func (a *API) lockNow(id node.ID) *farrierv1.Lock {
 // AcquireLock implements LockService. The lock belongs to the caller's client session: the header Farrier-Client
 // names it.
 func (s lockService) AcquireLock(ctx context.Context, req *farrierv1.AcquireLockRequest) (*farrierv1.AcquireLockResponse, error) {
-	res, err := s.once(ctx, func() (command.Result, error) {
+	res, err := s.desk.Once(ctx, func() (command.Result, error) {
 		n, err := message.FindNode(s.Reader.View(), req.GetNode())
 		if err == nil {
 			err = message.Text("purpose", req.GetPurpose(), message.MaxName)
 		}
-		id := requestOf(ctx)
+		id := request.ID(ctx)
 		if err == nil && id.IsZero() {
-			err = refusal.Invalid(HeaderClient, "a lock belongs to a client session, and the request names none").
-				WithHelp("send the headers %s and %s, as the Go client does", HeaderClient, HeaderSequence)
+			err = refusal.Invalid(request.HeaderClient, "a lock belongs to a client session, and the request names none").
+				WithHelp("send the headers %s and %s, as the Go client does", request.HeaderClient, request.HeaderSequence)
 		}
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.queue(ctx, command.AcquireLock{Node: n.ID, Session: id.Client, Holder: access.Of(ctx).Actor(), Task: "operator", Purpose: req.GetPurpose()}, req.GetWait())
+		return s.desk.Queue(ctx, command.AcquireLock{Node: n.ID, Session: id.Client, Holder: access.Of(ctx).Actor(), Task: "operator", Purpose: req.GetPurpose()}, req.GetWait())
 	})
 	if err != nil {
 		return nil, fault.Wrap("acquire lock", err)
@@ -99,7 +100,7 @@ func (s lockService) AcquireLock(ctx context.Context, req *farrierv1.AcquireLock
 
 // ReleaseLock implements LockService. Who holds the token may release.
 func (s lockService) ReleaseLock(ctx context.Context, req *farrierv1.ReleaseLockRequest) (*farrierv1.ReleaseLockResponse, error) {
-	_, err := s.once(ctx, func() (command.Result, error) {
+	_, err := s.desk.Once(ctx, func() (command.Result, error) {
 		n, err := message.FindNode(s.Reader.View(), req.GetNode())
 		if err == nil && req.GetToken() == 0 {
 			err = refusal.Invalid("token", "name the token that AcquireLock gave")
@@ -110,7 +111,7 @@ func (s lockService) ReleaseLock(ctx context.Context, req *farrierv1.ReleaseLock
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.propose(ctx, command.ReleaseLock{Node: n.ID, Token: lock.Token(req.GetToken())})
+		return s.desk.Propose(ctx, command.ReleaseLock{Node: n.ID, Token: lock.Token(req.GetToken())})
 	})
 	return &farrierv1.ReleaseLockResponse{}, fault.Wrap("release lock", err)
 }

@@ -296,7 +296,7 @@ func (w *world) start(name string) {
 	ctx, cancel := context.WithCancel(context.Background())
 	done := make(chan error, 2)
 	go func() { done <- api.FollowLeader(ctx) }()
-	go func() { done <- api.Guard(ctx, r) }()
+	go func() { done <- api.Guard(ctx) }()
 	w.t.Cleanup(func() {
 		cancel()
 		<-done

@@ -15,6 +15,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/refusal"
+	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -23,12 +24,12 @@ type nodeService struct{ *API }
 
 // CreateNode implements NodeService.
 func (s nodeService) CreateNode(ctx context.Context, req *farrierv1.CreateNodeRequest) (*farrierv1.CreateNodeResponse, error) {
-	res, err := s.once(ctx, func() (command.Result, error) {
+	res, err := s.desk.Once(ctx, func() (command.Result, error) {
 		body, err := s.in.NewNode(s.Reader.View(), req.GetNode(), newUUID())
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.propose(ctx, body)
+		return s.desk.Propose(ctx, body)
 	})
 	if err != nil {
 		return nil, fault.Wrap("create node", err)
@@ -58,8 +59,8 @@ func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodes
 	}
 	v := s.Reader.View()
 	out := &farrierv1.CreateNodesResponse{Results: make([]*farrierv1.CreateNodesResponse_Result, len(req.GetNodes()))}
-	var cmds []command.Command
-	var at []int // of each command, the index of its node
+	var bodies []command.Body
+	var at []int // of each body, the index of its node
 	for i, in := range req.GetNodes() {
 		id := bulkID(ctx, i)
 		if _, there := v.Node(node.ID(id)); there && in.GetId() == "" { // only a repeat can draw the id again
@@ -71,13 +72,11 @@ func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodes
 			out.Results[i] = &farrierv1.CreateNodesResponse_Result{Error: refusal.Detail(fault.Wrap("create node", err))}
 			continue
 		}
-		cmd := s.command(ctx, body)
-		cmd.Header.Request = command.RequestID{}
-		cmds, at = append(cmds, cmd), append(at, i)
+		bodies, at = append(bodies, body), append(at, i)
 	}
-	for len(cmds) > 0 {
-		n := bulkStep(cmds)
-		results, err := s.Proposer.Propose(ctx, cmds[:n]...)
+	for len(bodies) > 0 {
+		n := bulkStep(bodies)
+		results, err := s.desk.ProposeAlso(ctx, bodies[:n]...)
 		if err != nil {
 			return nil, fault.Wrap("create nodes", err) // a repeat finds those that were made
 		}
@@ -88,7 +87,7 @@ func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodes
 			}
 			out.Results[at[k]] = res
 		}
-		cmds, at = cmds[n:], at[n:]
+		bodies, at = bodies[n:], at[n:]
 	}
 	return out, nil
 }
@@ -97,10 +96,10 @@ func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodes
 const bulkBytes = 240 << 10
 
 // bulkStep is how many of the next nodes share one proposal.
-func bulkStep(next []command.Command) int {
+func bulkStep(next []command.Body) int {
 	size := 0
 	for n, c := range next {
-		b := c.Body.(command.CreateNode)
+		b := c.(command.CreateNode)
 		if size += 256 + len(b.Node.Data) + 256*len(b.Ports); size > bulkBytes {
 			return max(n, 1)
 		}
@@ -110,7 +109,7 @@ func bulkStep(next []command.Command) int {
 
 // bulkID is the id of the i-th node of a bulk call.
 func bulkID(ctx context.Context, i int) string {
-	r := requestOf(ctx)
+	r := request.ID(ctx)
 	if r.IsZero() {
 		return newUUID()
 	}
@@ -122,7 +121,7 @@ func bulkID(ctx context.Context, i int) string {
 
 // GetNode implements NodeService.
 func (s nodeService) GetNode(ctx context.Context, req *farrierv1.GetNodeRequest) (*farrierv1.GetNodeResponse, error) {
-	v, err := s.read(ctx, req.GetStale())
+	v, err := s.desk.Read(ctx, req.GetStale())
 	if err != nil {
 		return nil, err
 	}
@@ -136,7 +135,7 @@ func (s nodeService) GetNode(ctx context.Context, req *farrierv1.GetNodeRequest)
 
 // UpdateNode implements NodeService.
 func (s nodeService) UpdateNode(ctx context.Context, req *farrierv1.UpdateNodeRequest) (*farrierv1.UpdateNodeResponse, error) {
-	res, err := s.once(ctx, func() (command.Result, error) { return s.updateNode(ctx, req) })
+	res, err := s.desk.Once(ctx, func() (command.Result, error) { return s.updateNode(ctx, req) })
 	if err != nil {
 		return nil, fault.Wrap("update node", err)
 	}
@@ -158,7 +157,7 @@ func (a *API) updateNode(ctx context.Context, req *farrierv1.UpdateNodeRequest) 
 		if err != nil {
 			return command.Result{}, err
 		}
-		res, err := a.queue(ctx, body, req.GetWait())
+		res, err := a.desk.Queue(ctx, body, req.GetWait())
 		if !fault.Is(err, fault.VersionConflict) || req.GetVersion() != 0 || !merged || try == tries {
 			return res, err
 		}
@@ -167,19 +166,19 @@ func (a *API) updateNode(ctx context.Context, req *farrierv1.UpdateNodeRequest) 
 
 // DeleteNode implements NodeService.
 func (s nodeService) DeleteNode(ctx context.Context, req *farrierv1.DeleteNodeRequest) (*farrierv1.DeleteNodeResponse, error) {
-	_, err := s.once(ctx, func() (command.Result, error) {
+	_, err := s.desk.Once(ctx, func() (command.Result, error) {
 		n, err := message.FindNode(s.Reader.View(), req.GetNode())
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.queue(ctx, command.DeleteNode{Node: n.ID}, req.GetWait())
+		return s.desk.Queue(ctx, command.DeleteNode{Node: n.ID}, req.GetWait())
 	})
 	return &farrierv1.DeleteNodeResponse{}, fault.Wrap("delete node", err)
 }
 
 // SetMaintenance implements NodeService.
 func (s nodeService) SetMaintenance(ctx context.Context, req *farrierv1.SetMaintenanceRequest) (*farrierv1.SetMaintenanceResponse, error) {
-	res, err := s.once(ctx, func() (command.Result, error) {
+	res, err := s.desk.Once(ctx, func() (command.Result, error) {
 		n, err := message.FindNode(s.Reader.View(), req.GetNode())
 		if err == nil {
 			err = message.Text("reason", req.GetReason(), message.MaxText)
@@ -190,7 +189,7 @@ func (s nodeService) SetMaintenance(ctx context.Context, req *farrierv1.SetMaint
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.propose(ctx, command.SetMaintenance{Node: n.ID, On: req.GetOn(), Reason: req.GetReason()})
+		return s.desk.Propose(ctx, command.SetMaintenance{Node: n.ID, On: req.GetOn(), Reason: req.GetReason()})
 	})
 	if err != nil {
 		return nil, fault.Wrap("set maintenance", err)
@@ -201,7 +200,7 @@ func (s nodeService) SetMaintenance(ctx context.Context, req *farrierv1.SetMaint
 
 // WaiveWipe implements NodeService.
 func (s nodeService) WaiveWipe(ctx context.Context, req *farrierv1.WaiveWipeRequest) (*farrierv1.WaiveWipeResponse, error) {
-	res, err := s.once(ctx, func() (command.Result, error) {
+	res, err := s.desk.Once(ctx, func() (command.Result, error) {
 		n, err := message.FindNode(s.Reader.View(), req.GetNode())
 		if err == nil {
 			err = message.Text("reason", req.GetReason(), message.MaxText)
@@ -213,7 +212,7 @@ func (s nodeService) WaiveWipe(ctx context.Context, req *farrierv1.WaiveWipeRequ
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.propose(ctx, command.WaiveWipe{Node: n.ID, Reason: req.GetReason()})
+		return s.desk.Propose(ctx, command.WaiveWipe{Node: n.ID, Reason: req.GetReason()})
 	})
 	if err != nil {
 		return nil, fault.Wrap("waive wipe", err)
@@ -227,7 +226,7 @@ const maxInventory = 4 << 20
 
 // GetInventory implements NodeService.
 func (s nodeService) GetInventory(ctx context.Context, req *farrierv1.GetInventoryRequest) (*farrierv1.GetInventoryResponse, error) {
-	v, err := s.read(ctx, false)
+	v, err := s.desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}

@@ -16,6 +16,7 @@ import (
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -150,8 +151,8 @@ func TestBulkCreateIsRepeatable(t *testing.T) {
 func requestID(client string, seq int) connect.ClientOption {
 	return connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
 		return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
-			req.Header().Set(HeaderClient, client)
-			req.Header().Set(HeaderSequence, fmt.Sprint(seq))
+			req.Header().Set(request.HeaderClient, client)
+			req.Header().Set(request.HeaderSequence, fmt.Sprint(seq))
 			return next(ctx, req)
 		}
 	}))

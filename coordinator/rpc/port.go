@@ -16,7 +16,7 @@ type portService struct{ *API }
 
 // CreatePort implements PortService.
 func (s portService) CreatePort(ctx context.Context, req *farrierv1.CreatePortRequest) (*farrierv1.CreatePortResponse, error) {
-	_, err := s.once(ctx, func() (command.Result, error) {
+	_, err := s.desk.Once(ctx, func() (command.Result, error) {
 		n, err := message.FindNode(s.Reader.View(), req.GetPort().GetNode())
 		if err != nil {
 			return command.Result{}, err
@@ -25,7 +25,7 @@ func (s portService) CreatePort(ctx context.Context, req *farrierv1.CreatePortRe
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.queue(ctx, command.CreatePort{Port: p}, req.GetWait())
+		return s.desk.Queue(ctx, command.CreatePort{Port: p}, req.GetWait())
 	})
 	if err != nil {
 		return nil, fault.Wrap("create port", err)
@@ -45,7 +45,7 @@ func (a *API) showPort(idOrMAC string) (*farrierv1.Port, error) {
 
 // GetPort implements PortService.
 func (s portService) GetPort(ctx context.Context, req *farrierv1.GetPortRequest) (*farrierv1.GetPortResponse, error) {
-	v, err := s.read(ctx, false)
+	v, err := s.desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -65,7 +65,7 @@ func (s portService) ListPorts(ctx context.Context, req *farrierv1.ListPortsRequ
 	if req.GetPageToken() != "" && !message.IsUUID(req.GetPageToken()) {
 		return nil, refusal.Invalid("page_token", "it is not one that a list returned")
 	}
-	v, err := s.read(ctx, false)
+	v, err := s.desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -93,12 +93,12 @@ func (s portService) ListPorts(ctx context.Context, req *farrierv1.ListPortsRequ
 
 // UpdatePort implements PortService.
 func (s portService) UpdatePort(ctx context.Context, req *farrierv1.UpdatePortRequest) (*farrierv1.UpdatePortResponse, error) {
-	_, err := s.once(ctx, func() (command.Result, error) {
+	_, err := s.desk.Once(ctx, func() (command.Result, error) {
 		body, err := message.ChangePort(s.Reader.View(), req)
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.queue(ctx, body, req.GetWait())
+		return s.desk.Queue(ctx, body, req.GetWait())
 	})
 	if err != nil {
 		return nil, fault.Wrap("update port", err)
@@ -109,12 +109,12 @@ func (s portService) UpdatePort(ctx context.Context, req *farrierv1.UpdatePortRe
 
 // DeletePort implements PortService.
 func (s portService) DeletePort(ctx context.Context, req *farrierv1.DeletePortRequest) (*farrierv1.DeletePortResponse, error) {
-	_, err := s.once(ctx, func() (command.Result, error) {
+	_, err := s.desk.Once(ctx, func() (command.Result, error) {
 		p, err := message.FindPort(s.Reader.View(), req.GetPort())
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.queue(ctx, command.DeletePort{Port: p.ID}, req.GetWait())
+		return s.desk.Queue(ctx, command.DeletePort{Port: p.ID}, req.GetWait())
 	})
 	return &farrierv1.DeletePortResponse{}, fault.Wrap("delete port", err)
 }

@@ -21,7 +21,7 @@ var powerTargets = []string{"power on", "power off", "rebooting", "soft power of
 
 // SetProvisionState implements NodeService.
 func (s nodeService) SetProvisionState(ctx context.Context, req *farrierv1.SetProvisionStateRequest) (*farrierv1.SetProvisionStateResponse, error) {
-	res, err := s.once(ctx, func() (command.Result, error) { return s.provision(ctx, req) })
+	res, err := s.desk.Once(ctx, func() (command.Result, error) { return s.provision(ctx, req) })
 	if err != nil {
 		return nil, fault.Wrap(refusal.Clip(req.GetVerb()), err)
 	}
@@ -67,7 +67,7 @@ func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateReq
 	if err != nil {
 		return command.Result{}, err
 	}
-	return a.queue(ctx, body, req.GetWait())
+	return a.desk.Queue(ctx, body, req.GetWait())
 }
 
 // legal refuses early what Apply would refuse at a node that nobody works on, so that a wrong verb is named
@@ -122,7 +122,7 @@ func credentials(n *node.Node) error {
 
 // SetPowerState implements NodeService.
 func (s nodeService) SetPowerState(ctx context.Context, req *farrierv1.SetPowerStateRequest) (*farrierv1.SetPowerStateResponse, error) {
-	res, err := s.once(ctx, func() (command.Result, error) {
+	res, err := s.desk.Once(ctx, func() (command.Result, error) {
 		v := s.Reader.View()
 		n, err := message.FindNode(v, req.GetNode())
 		if err == nil && !slices.Contains(powerTargets, req.GetTarget()) {
@@ -137,7 +137,7 @@ func (s nodeService) SetPowerState(ctx context.Context, req *farrierv1.SetPowerS
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.queue(ctx, command.SetPower{Node: n.ID, Target: req.GetTarget()}, req.GetWait())
+		return s.desk.Queue(ctx, command.SetPower{Node: n.ID, Target: req.GetTarget()}, req.GetWait())
 	})
 	if err != nil {
 		return nil, fault.Wrap("set power", err)

@@ -26,7 +26,7 @@ const (
 
 // ShowRing implements RingService.
 func (s ringService) ShowRing(ctx context.Context, req *farrierv1.ShowRingRequest) (*farrierv1.ShowRingResponse, error) {
-	v, err := s.read(ctx, false)
+	v, err := s.desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -62,7 +62,7 @@ func ringOut(v *state.View, group, driver string) *farrierv1.Ring {
 
 // ExplainNode implements RingService.
 func (s ringService) ExplainNode(ctx context.Context, req *farrierv1.ExplainNodeRequest) (*farrierv1.ExplainNodeResponse, error) {
-	v, err := s.read(ctx, false)
+	v, err := s.desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -145,7 +145,7 @@ func (s ringService) Rebalance(ctx context.Context, req *farrierv1.RebalanceRequ
 	if limit > maxMoves {
 		return nil, fault.Wrap("rebalance", refusal.Invalid("limit", "%d is above %d moves", limit, maxMoves))
 	}
-	if _, done := s.answered(ctx); done { // which nodes moved is not kept: their events say it
+	if _, done := s.desk.Answered(ctx); done { // which nodes moved is not kept: their events say it
 		return &farrierv1.RebalanceResponse{}, nil
 	}
 	v := s.Reader.View()
@@ -161,6 +161,6 @@ func (s ringService) Rebalance(ctx context.Context, req *farrierv1.RebalanceRequ
 	if req.GetDryRun() || len(moves) == 0 {
 		return out, nil
 	}
-	_, err := s.propose(ctx, command.MoveNodes{Moves: moves})
+	_, err := s.desk.Propose(ctx, command.MoveNodes{Moves: moves})
 	return out, fault.Wrap("rebalance", err)
 }

@@ -11,6 +11,7 @@ import (
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -101,17 +102,17 @@ func TestRevokedOperatorGoesOnWatching(t *testing.T) {
 		t.Fatal(s.Err())
 	}
 	c := access.Caller{Peer: w.ids[identity.Peer{Cluster: testCluster, Role: identity.RoleOperator, Name: "bob"}].Peer()}
-	held, stop := w.apis["c1"].hold(access.With(t.Context(), c))
+	held, stop := w.apis["c1"].desk.Hold(access.With(t.Context(), c))
 	defer stop()
 	w.revoke(t, "bob")
 	for s.Receive() { // the event of it, at most
 	}
 	wantKind(t, s.Err(), fault.Denied)
 	<-held.Done()
-	if err := refusedSince(held, held.Err()); !fault.Is(err, fault.Denied) {
+	if err := request.RefusedSince(held, held.Err()); !fault.Is(err, fault.Denied) {
 		t.Errorf("the waiting call ends with %v", err)
 	}
-	late, stop := w.apis["c1"].hold(access.With(t.Context(), c)) // it was admitted before
+	late, stop := w.apis["c1"].desk.Hold(access.With(t.Context(), c)) // it was admitted before
 	defer stop()
 	<-late.Done()
 }

@@ -20,6 +20,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/leader"
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
+	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -30,27 +31,17 @@ import (
 // Level is the highest feature level that this build speaks.
 const Level = 1
 
-// Proposer puts commands in the log. It answers once they are applied here; each has its own result, whose Err is
-// the command's refusal. The error is of the proposal as a whole: NotLeader, NoQuorum, UnknownOutcome.
-type Proposer interface {
-	Propose(ctx context.Context, cmds ...command.Command) ([]command.Result, error)
+// Reader is this member's part in the consensus, and its view of the state.
+type Reader interface {
+	leader.Reader
+	request.Reader
 }
 
 // Queue proposes what may meet a held lock.
 type Queue interface {
-	// ProposeQueued proposes cmd, and on fault.Locked waits in the node's queue for its turn, up to wait. A
-	// negative wait lasts as long as ctx.
-	ProposeQueued(ctx context.Context, cmd command.Command, wait time.Duration) (command.Result, error)
+	request.Queue
 	// Queued is how many callers wait for the node; zero on a member that does not lead.
 	Queued(id node.ID) int
-	// ClientSeen keeps a client session alive.
-	ClientSeen(client string)
-}
-
-// Reader reads the replicated state.
-type Reader interface {
-	leader.Reader
-	WaitApplied(ctx context.Context, index uint64) error
 }
 
 // Changes wakes its receiver after each applied entry and each change of leader. Wake-ups are coalesced.
@@ -93,7 +84,7 @@ type Config struct {
 	Version  string         // of the build
 	Own      command.Member // where this member answers; its record in the state may be behind
 	Reader   Reader
-	Proposer Proposer
+	Proposer request.Proposer
 	Queue    Queue
 	Changes  Changes
 	Cluster  Cluster
@@ -126,7 +117,7 @@ type API struct {
 	out      message.Writer
 	methods  map[string]access.Method
 	leader   *leader.Finder
-	guard    guard
+	desk     *request.Desk
 	watchers atomic.Int64
 }
 
@@ -148,10 +139,11 @@ func New(cfg Config) (*API, error) {
 	if cfg.SyncedEvery == 0 {
 		cfg.SyncedEvery = 5 * time.Second
 	}
-	return &API{Config: cfg, methods: methods, guard: guard{held: map[*heldCall]struct{}{}},
-		leader: leader.New(leader.Config{Self: cfg.ID, Reader: cfg.Reader, Transport: cfg.Transport, Wait: cfg.LeaderWait}),
-		in:     message.Reader{Seal: sealer(cfg.Keyring), NewID: newUUID},
-		out:    message.Writer{Queued: cfg.Queue.Queued, Progress: cfg.Progress.Progress},
+	find := leader.New(leader.Config{Self: cfg.ID, Reader: cfg.Reader, Transport: cfg.Transport, Wait: cfg.LeaderWait})
+	return &API{Config: cfg, methods: methods, leader: find,
+		desk: request.New(request.Config{Member: cfg.ID, Reader: cfg.Reader, Proposer: cfg.Proposer, Queue: cfg.Queue, Leader: find, Clock: cfg.Clock}),
+		in:   message.Reader{Seal: sealer(cfg.Keyring), NewID: newUUID},
+		out:  message.Writer{Queued: cfg.Queue.Queued, Progress: cfg.Progress.Progress},
 	}, nil
 }
 
@@ -175,6 +167,13 @@ func (a *API) FollowLeader(ctx context.Context) error {
 	wake, stop := a.Changes.Subscribe()
 	defer stop()
 	return a.leader.Run(ctx, wake)
+}
+
+// Guard ends the calls of those whose certificates are taken back, until ctx ends; the server room runs it.
+func (a *API) Guard(ctx context.Context) error {
+	wake, stop := a.Changes.Subscribe()
+	defer stop()
+	return a.desk.Guard(ctx, wake)
 }
 
 // Handler serves the public services on the API listener.

@@ -15,7 +15,7 @@ import (
 
 // GetSettings implements ClusterService.
 func (s clusterService) GetSettings(ctx context.Context, _ *farrierv1.GetSettingsRequest) (*farrierv1.GetSettingsResponse, error) {
-	v, err := s.read(ctx, false)
+	v, err := s.desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -37,7 +37,7 @@ func (s clusterService) UpdateSettings(ctx context.Context, req *farrierv1.Updat
 	if next.SessionTTL < time.Second {
 		return nil, fault.Wrap("update settings", refusal.Invalid("settings.session_ttl", "it must be at least 1 s: agents renew every 500 ms"))
 	}
-	if _, err := s.propose(ctx, command.UpdateSettings{Settings: next}); err != nil {
+	if _, err := s.desk.Propose(ctx, command.UpdateSettings{Settings: next}); err != nil {
 		return nil, fault.Wrap("update settings", err)
 	}
 	return &farrierv1.UpdateSettingsResponse{Settings: settingsOut(s.Reader.View().Settings())}, nil

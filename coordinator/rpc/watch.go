@@ -16,6 +16,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/refusal"
+	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -39,10 +40,10 @@ func (s watchService) Watch(ctx context.Context, req *farrierv1.WatchRequest, st
 		return fault.New(fault.Busy, "watch", "this coordinator has its %d watchers", s.MaxWatchers).WithHelp("watch another coordinator")
 	}
 	defer s.watchers.Add(-1)
-	ctx, stop := s.hold(ctx)
+	ctx, stop := s.desk.Hold(ctx)
 	defer stop()
 	// A member that has just started may lack what the caller has seen elsewhere: wait for it.
-	v, err := s.read(ctx, false)
+	v, err := s.desk.Read(ctx, false)
 	if err != nil {
 		return fault.Wrap("watch", err)
 	}
@@ -53,7 +54,7 @@ func (s watchService) Watch(ctx context.Context, req *farrierv1.WatchRequest, st
 	if err := w.filter(v, req); err != nil {
 		return fault.Wrap("watch", err)
 	}
-	return refusedSince(ctx, w.run(ctx, req.GetProgress()))
+	return request.RefusedSince(ctx, w.run(ctx, req.GetProgress()))
 }
 
 // noEvents as the only type asks for progress alone: no event has it.
@@ -191,7 +192,7 @@ func (w *watcher) wants(e state.Event) bool {
 // confirm says that all was sent, once the leader has said how much that is. A member that is cut off cannot know: its
 // watch ends, and the caller goes on at another one.
 func (w *watcher) confirm(ctx context.Context) error {
-	_, err := w.api.read(ctx, false)
+	_, err := w.api.desk.Read(ctx, false)
 	if err == nil {
 		err = w.events(ctx)
 	}
@@ -209,7 +210,7 @@ func (w *watcher) sync(ctx context.Context) error {
 }
 
 func (w *watcher) emit(ctx context.Context, r *farrierv1.WatchResponse) error {
-	return send(ctx, func() error { return w.stream.Send(r) })
+	return request.Send(ctx, func() error { return w.stream.Send(r) })
 }
 
 // progress sends what running steps newly said, on the leader from its memory, elsewhere through the relay.

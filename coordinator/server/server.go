@@ -173,7 +173,7 @@ func (s *server) serve(ctx context.Context) error {
 	back.Go(func() error { return s.replica.Run(backCtx) })
 	back.Go(func() error { return s.dispatch.Run(backCtx) })
 	back.Go(func() error { return s.api.FollowLeader(backCtx) })
-	back.Go(func() error { return s.api.Guard(backCtx, changes{s.replica}) })
+	back.Go(func() error { return s.api.Guard(backCtx) })
 
 	rack := http.NewServeMux()
 	rack.Handle(s.dispatch.Handler())

@@ -1,4 +1,4 @@
-package rpc
+package request
 
 import (
 	"context"
@@ -9,29 +9,29 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// read is a view that holds everything committed before the call, unless stale is asked for. A caller that this view's roster
+// Read is a view that holds everything committed before the call, unless stale is asked for. A caller that this view's roster
 // does not have is refused, whatever the member knew when the call came.
-func (a *API) read(ctx context.Context, stale bool) (*state.View, error) {
+func (d *Desk) Read(ctx context.Context, stale bool) (*state.View, error) {
 	if stale {
-		return a.Reader.View(), nil
+		return d.cfg.Reader.View(), nil
 	}
-	ctx, cancel := context.WithTimeoutCause(ctx, 2*a.LeaderWait, errReadTimeout)
+	ctx, cancel := context.WithTimeoutCause(ctx, 2*d.cfg.Leader.Wait(), errReadTimeout)
 	defer cancel()
-	index, err := a.leader.ReadIndex(ctx)
+	index, err := d.cfg.Leader.ReadIndex(ctx)
 	if err != nil {
 		if errors.Is(context.Cause(ctx), errReadTimeout) {
 			return nil, errReadTimeout
 		}
 		return nil, fault.Wrap("read", err)
 	}
-	if err := a.Reader.WaitApplied(ctx, index); err != nil {
+	if err := d.cfg.Reader.WaitApplied(ctx, index); err != nil {
 		if errors.Is(context.Cause(ctx), errReadTimeout) {
-			return nil, fault.New(fault.Timeout, "read", "coordinator %s is behind: it has applied %d of %d log entries", a.ID, a.Reader.View().Index(), index).
+			return nil, fault.New(fault.Timeout, "read", "coordinator %s is behind: it has applied %d of %d log entries", d.cfg.Member, d.cfg.Reader.View().Index(), index).
 				WithHelp("ask another coordinator; `farrier coordinator members` shows who is behind; a stale read answers at once")
 		}
 		return nil, fault.Wrap("read", err)
 	}
-	v := a.Reader.View()
+	v := d.cfg.Reader.View()
 	if _, err := access.Admitted(v, access.Of(ctx)); err != nil {
 		return nil, err
 	}
