@@ -1,12 +1,9 @@
 package rpc
 
 import (
-	"bytes"
 	"context"
 	"errors"
-	"io"
 	"net"
-	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -160,47 +157,4 @@ func TestDeposedLeader(t *testing.T) {
 	w.failOnce(fault.New(fault.UnknownOutcome, "propose", "deposed"), "c2")
 	_, err := w.nodes("c1").CreateNode(t.Context(), &farrierv1.CreateNodeRequest{Node: web(9)})
 	wantKind(t, err, fault.UnknownOutcome) // without a request id, a repeat could do it twice
-}
-
-// cutting answers with a body that the end of the leader's term cuts short, once.
-type cutting struct {
-	turn  func() // another leader is known
-	whole string
-	tries int
-}
-
-func (c *cutting) RoundTrip(req *http.Request) (*http.Response, error) {
-	c.tries++
-	body := io.Reader(bytes.NewReader([]byte(c.whole)))
-	if c.tries == 1 {
-		body = io.MultiReader(bytes.NewReader([]byte(c.whole[:3])), readerFunc(func([]byte) (int, error) {
-			c.turn()
-			<-req.Context().Done()
-			return 0, req.Context().Err()
-		}))
-	}
-	return &http.Response{StatusCode: http.StatusOK, Header: http.Header{}, Body: io.NopCloser(body)}, nil
-}
-
-type readerFunc func([]byte) (int, error)
-
-func (f readerFunc) Read(p []byte) (int, error) { return f(p) }
-
-// TestAnswerCutByTheEndOfATerm: the header of an answer had come when another leader became known, and the caller got
-// half an answer and a broken stream.
-func TestAnswerCutByTheEndOfATerm(t *testing.T) {
-	w := newWorld(t, []string{"c1", "c2", "c3"}, "a1")
-	c := &cutting{turn: func() { w.lead("c3") }, whole: "the whole answer"}
-	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "https://leader/x", http.NoBody)
-	if err != nil {
-		t.Fatal(err)
-	}
-	res, err := attempts{leader: w.apis["c2"].leader, transport: c, repeat: true}.RoundTrip(req)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := io.ReadAll(res.Body)
-	if err != nil || string(got) != c.whole || c.tries != 2 {
-		t.Errorf("%q after %d tries, %v", got, c.tries, err)
-	}
 }

@@ -5,18 +5,16 @@ import (
 	"crypto/rand"
 	"io"
 	"log/slog"
-	"math"
 	"net/http"
 	"sync/atomic"
 	"time"
-
-	"connectrpc.com/connect"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/gate"
 	"github.com/farrier-project/farrier/coordinator/leader"
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
@@ -178,12 +176,7 @@ func (a *API) Guard(ctx context.Context) error {
 
 // Handler serves the public services on the API listener.
 func (a *API) Handler() http.Handler {
-	opts := []connect.HandlerOption{
-		connect.WithInterceptors(&edge{log: a.Log}),
-		connect.WithCompressMinBytes(math.MaxInt), // gzip takes longer than the network of a site: 4 of 5 s of an archive
-		connect.WithReadMaxBytes(access.MaxBody),
-		connect.WithRecover(a.recover),
-	}
+	opts := gate.Options(a.Log)
 	mux := http.NewServeMux()
 	mux.Handle(fc.NewNodeServiceHandler(nodeService{a}, opts...))
 	mux.Handle(fc.NewPortServiceHandler(portService{a}, opts...))
@@ -194,11 +187,15 @@ func (a *API) Handler() http.Handler {
 	mux.Handle(fc.NewClusterServiceHandler(clusterService{a}, opts...))
 	mux.Handle(fc.NewCertificateServiceHandler(certificateService{a}, opts...))
 	mux.Handle(fc.NewJoinServiceHandler(joinService{a}, opts...))
-	return newGate(a, a.methods, mux)
+	return gate.New(gate.Config{Methods: a.methods, Desk: a.desk, Leader: a.leader, Transport: a.Transport, Members: a.known, Log: a.Log}, mux)
 }
 
-// recover turns a panic of one handler into an internal error of one call.
-func (a *API) recover(_ context.Context, spec connect.Spec, _ http.Header, p any) error {
-	a.Log.Error("a handler panicked", "method", spec.Procedure, "err", p)
-	return fault.New(fault.Internal, spec.Procedure, "panic: %v", p)
+// known are the API addresses of the members. A member that does not know itself yet, after a fresh start, knows the others no
+// better: then there are none.
+func (a *API) known() []string {
+	v := a.Reader.View()
+	if _, there := v.Member(a.ID); !there {
+		return nil
+	}
+	return a.addresses(v, apiAddress)
 }

@@ -1,10 +1,11 @@
-package rpc
+package gate
 
 import (
 	"bytes"
 	"context"
 	"errors"
 	"io"
+	"log/slog"
 	"maps"
 	"net/http"
 	"strings"
@@ -31,20 +32,31 @@ const (
 // bodyTimeout bounds the sending of the whole body of a unary request.
 const bodyTimeout = 15 * time.Second
 
-// gate is the HTTP side of the API: size, caller, access, and the way to the leader.
-type gate struct {
-	api     *API
-	next    http.Handler
-	writer  *connect.ErrorWriter
-	methods map[string]access.Method
+// Config is what a gate needs. All fields must be set.
+type Config struct {
+	Methods   map[string]access.Method
+	Desk      *request.Desk
+	Leader    *leader.Finder
+	Transport http.RoundTripper // to other coordinators' APIs, with this member's certificate
+	// Members are the API addresses that operators are told of; none while they are not known.
+	Members func() []string
+	Log     *slog.Logger
 }
 
-func newGate(a *API, methods map[string]access.Method, next http.Handler) *gate {
-	return &gate{api: a, next: next, writer: connect.NewErrorWriter(), methods: methods}
+// gate is the HTTP side of the API: size, caller, access, and the way to the leader.
+type gate struct {
+	Config
+	next   http.Handler
+	writer *connect.ErrorWriter
+}
+
+// New is a gate before the handlers of the methods, which are made with Options.
+func New(cfg Config, next http.Handler) http.Handler {
+	return &gate{Config: cfg, next: next, writer: connect.NewErrorWriter()}
 }
 
 func (g *gate) ServeHTTP(w http.ResponseWriter, r *http.Request) {
-	m, ok := g.methods[r.URL.Path]
+	m, ok := g.Methods[r.URL.Path]
 	if !ok {
 		http.NotFound(w, r)
 		return
@@ -89,31 +101,29 @@ func (g *gate) admit(ctx context.Context, c access.Caller, m access.Method) erro
 		return nil // whoever joins proves it by the token
 	}
 	if m.Where != access.Leader {
-		return g.api.desk.Admit(ctx, c)
+		return g.Desk.Admit(ctx, c)
 	}
-	if g.api.desk.Leading() {
+	if g.Desk.Leading() {
 		return nil
 	}
-	return g.api.desk.Refused(c)
+	return g.Desk.Refused(c)
 }
 
-// tellMembers adds where the API is to be found. A member that does not know itself yet, after a fresh start, knows the
-// others no better.
+// tellMembers adds where the API is to be found.
 func (g *gate) tellMembers(w http.ResponseWriter) {
-	v := g.api.Reader.View()
-	if _, known := v.Member(g.api.ID); known {
-		w.Header().Set(HeaderMembers, strings.Join(g.api.addresses(v, apiAddress), ","))
+	if addresses := g.Members(); len(addresses) > 0 {
+		w.Header().Set(HeaderMembers, strings.Join(addresses, ","))
 	}
 }
 
 // lead brings a request to the leader: here, or by sending it on. When this member turns out not to lead any more,
-// the request goes to the next leader, until LeaderWait is over.
+// the request goes to the next leader, until the wait for one is over.
 func (g *gate) lead(w http.ResponseWriter, r *http.Request, caller access.Caller, m access.Method) {
 	ctx := r.Context()
 	id := request.ID(ctx)
 	repeat := m.ReadOnly || !id.IsZero()
-	for until := time.Now().Add(g.api.LeaderWait); ; {
-		local, err := g.api.leader.Route(ctx, caller.Forwarded())
+	for until := time.Now().Add(g.Leader.Wait()); ; {
+		local, err := g.Leader.Route(ctx, caller.Forwarded())
 		switch {
 		case err != nil:
 			g.refuse(w, r, err)
@@ -132,12 +142,12 @@ func (g *gate) lead(w http.ResponseWriter, r *http.Request, caller access.Caller
 			return
 		}
 		if !m.Open() || caller.Forwarded() {
-			if err := g.api.desk.Admit(ctx, caller); err != nil {
+			if err := g.Desk.Admit(ctx, caller); err != nil {
 				g.refuse(w, r, err)
 				return
 			}
 		}
-		g.api.desk.Seen(ctx)
+		g.Desk.Seen(ctx)
 		if m.Streams || r.GetBody == nil {
 			g.next.ServeHTTP(w, r)
 			return
@@ -218,14 +228,14 @@ func tooLarge(limit int64) error {
 // refuse answers an error in the protocol of the request.
 func (g *gate) refuse(w http.ResponseWriter, r *http.Request, err error) {
 	if fault.KindOf(err) == fault.Internal && !refusal.CallerLeft(err) {
-		g.api.Log.Error("request failed", "method", r.URL.Path, "err", err)
+		g.Log.Error("request failed", "method", r.URL.Path, "err", err)
 	}
 	ce := refusal.Connect(err)
 	if kind := undecided(err); kind != "" {
 		w.Header().Set(HeaderKind, kind)
 	}
 	if err := g.writer.Write(w, r, ce); err != nil {
-		g.api.Log.Debug("the caller left before its refusal", "method", r.URL.Path, "err", err)
+		g.Log.Debug("the caller left before its refusal", "method", r.URL.Path, "err", err)
 	}
 }
 

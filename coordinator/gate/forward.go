@@ -1,4 +1,4 @@
-package rpc
+package gate
 
 import (
 	"bytes"
@@ -29,10 +29,10 @@ func (g *gate) forward(w http.ResponseWriter, r *http.Request, m access.Method, 
 			access.Of(r.Context()).Write(p.Out.Header)
 			p.Out.GetBody = r.GetBody
 		},
-		Transport:     attempts{leader: g.api.leader, transport: g.api.Transport, repeat: repeat, streams: m.Streams},
+		Transport:     attempts{leader: g.Leader, transport: g.Transport, repeat: repeat, streams: m.Streams},
 		FlushInterval: -1,
 		ErrorHandler:  refuse,
-		ErrorLog:      slog.NewLogLogger(g.api.Log.Handler(), slog.LevelDebug),
+		ErrorLog:      slog.NewLogLogger(g.Log.Handler(), slog.LevelDebug),
 	}
 	proxy.ServeHTTP(w, r)
 }

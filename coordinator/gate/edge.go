@@ -1,17 +1,33 @@
-package rpc
+package gate
 
 import (
 	"context"
 	"errors"
 	"log/slog"
+	"math"
+	"net/http"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
 
+	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
+
+// Options are what every handler behind a gate is made with.
+func Options(log *slog.Logger) []connect.HandlerOption {
+	return []connect.HandlerOption{
+		connect.WithInterceptors(&edge{log: log}),
+		connect.WithCompressMinBytes(math.MaxInt), // gzip takes longer than the network of a site: 4 of 5 s of an archive
+		connect.WithReadMaxBytes(access.MaxBody),
+		connect.WithRecover(func(_ context.Context, spec connect.Spec, _ http.Header, p any) error { // an error of one call
+			log.Error("a handler panicked", "method", spec.Procedure, "err", p)
+			return fault.New(fault.Internal, spec.Procedure, "panic: %v", p)
+		}),
+	}
+}
 
 // edge is the interceptor around every handler: it gives a request with an id its digest, and every error its
 // wire form.
