@@ -14,6 +14,7 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/membership"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
@@ -163,7 +164,7 @@ func TestTokenOfARepeatIsTheSame(t *testing.T) {
 
 func TestCoordinatorJoinsAndBecomesVoter(t *testing.T) {
 	w := newWorld(t, []string{"c1"})
-	w.voters = []Server{{ID: "c1", Voter: true}}
+	w.voters = []membership.Server{{ID: "c1", Voter: true}}
 	text := token(t, w, &farrierv1.CreateJoinTokenRequest{Role: "coordinator", Name: "c2"})
 	c, store := joiner(t, w, "c1")
 	csr, _ := csrs(t, store)
@@ -179,19 +180,20 @@ func TestCoordinatorJoinsAndBecomesVoter(t *testing.T) {
 		t.Fatalf("join: %v", err)
 	}
 	var reached []string
-	m := &Membership{API: w.apis["c1"], Reach: func(_ context.Context, _, address string) error {
-		reached = append(reached, address)
-		if len(reached) == 1 {
+	ctx, cancel := context.WithCancel(t.Context())
+	err = w.apis["c1"].KeepVoters(ctx, func(_ context.Context, _, address string) error {
+		if reached = append(reached, address); len(reached) == 1 {
 			return fault.New(fault.Unavailable, "", "not yet")
 		}
+		if len(w.voters) != 1 {
+			t.Error("a member that was not reached became a voter")
+		}
+		cancel() // what was begun is done
 		return nil
-	}}
-	m.once(t.Context())
-	if len(w.voters) != 1 {
-		t.Error("a member that was not reached became a voter")
+	})
+	if err != nil {
+		t.Error(err)
 	}
-	m.once(t.Context())
-	m.once(t.Context())
 	if len(w.voters) != 2 || w.voters[1].ID != "c2" || w.voters[1].RaftAddress != "10.0.0.2:7601" || len(reached) != 2 {
 		t.Errorf("voters %v after reaching %v", w.voters, reached)
 	}
@@ -226,7 +228,7 @@ func TestEmptyMemberVotedUnderALiveName(t *testing.T) {
 		t.Errorf("its addresses are %+v now", *got)
 	}
 	w.apply(t, command.RemoveMember{ID: "c2"})
-	w.voters = []Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true}}
+	w.voters = []membership.Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true}}
 	refused("a voter whose record is gone")
 	w.voters = w.voters[:1]
 	if err := join(early); err != nil {
@@ -264,7 +266,7 @@ func TestRenew(t *testing.T) {
 
 func TestMembers(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2"})
-	w.voters = []Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true, LastContact: 12 * time.Second, Silent: 12 * time.Second}}
+	w.voters = []membership.Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true, LastContact: 12 * time.Second, Silent: 12 * time.Second}}
 	res, err := w.clusterClient("c2").GetCluster(t.Context(), &farrierv1.GetClusterRequest{})
 	if err != nil || res.GetLeader() != "c1" || len(res.GetMembers()) != 2 || !res.GetMembers()[0].GetLeader() || res.GetFeatureLevel() != 1 || res.GetGeneration() != 1 {
 		t.Errorf("cluster: %v, %v", res, err)
@@ -272,7 +274,7 @@ func TestMembers(t *testing.T) {
 	if alarms := strings.Join(res.GetAlarms(), "\n"); res.GetMembers()[1].GetLastContactMs() != 12_000 || !strings.Contains(alarms, "c2 has not answered the leader for 12s") || strings.Contains(alarms, "c1 has") {
 		t.Errorf("c2 is silent: %v", res)
 	}
-	w.voters = []Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true, LastContact: time.Millisecond, Match: 5, Behind: 70, Lag: 11 * time.Second},
+	w.voters = []membership.Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true, LastContact: time.Millisecond, Match: 5, Behind: 70, Lag: 11 * time.Second},
 		{ID: "c3", LastContact: time.Millisecond, Behind: 75, Lag: time.Minute}}
 	res, err = w.clusterClient("c2").GetCluster(t.Context(), &farrierv1.GetClusterRequest{})
 	if err != nil || res.GetMembers()[1].GetMatchIndex() != 5 || res.GetMembers()[1].GetBehind() != 70 || res.GetMembers()[1].GetLagMs() != 11_000 {
@@ -282,7 +284,7 @@ func TestMembers(t *testing.T) {
 		!strings.Contains(alarms, "c3 has joined and has no vote before it has caught up: it is 75") || strings.Contains(alarms, "c3 answers") {
 		t.Errorf("c2 is behind, c3 catches up: %v", alarms)
 	}
-	w.voters = []Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true}}
+	w.voters = []membership.Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true}}
 	as := func(name string) fc.ClusterServiceClient {
 		return fc.NewClusterServiceClient(w.as(identity.RoleCoordinator, name), w.url["c1"])
 	}
@@ -332,12 +334,12 @@ func TestSnapshotsAreSentInBoundedChunks(t *testing.T) {
 	defer stream.Close()
 	total := 0
 	for stream.Receive() {
-		if n := len(stream.Msg().GetChunk()); n > snapshotChunk {
+		if n := len(stream.Msg().GetChunk()); n > (1 << 20) {
 			t.Errorf("a chunk of %d bytes", n)
 		}
 		total += len(stream.Msg().GetChunk())
 	}
-	if stream.Err() != nil || total != 3*snapshotChunk/2 {
+	if stream.Err() != nil || total != 3<<19 {
 		t.Errorf("%d bytes, %v", total, stream.Err())
 	}
 	up, err := w.clusterClient("c1").RestoreSnapshot(t.Context())
@@ -386,7 +388,7 @@ func TestALargeJoinIsRefusedBeforeItIsRead(t *testing.T) {
 	c, _ := joiner(t, w, "c1")
 	_, err := c.Join(t.Context(), &farrierv1.JoinRequest{Token: "farrier-join-x", CsrDer: make([]byte, 32<<10)})
 	wantKind(t, err, fault.TooLarge)
-	_, err = c.Join(t.Context(), &farrierv1.JoinRequest{Token: "farrier-join-x", CsrDer: make([]byte, maxCSR), IntermediateCsrDer: make([]byte, maxCSR)})
+	_, err = c.Join(t.Context(), &farrierv1.JoinRequest{Token: "farrier-join-x", CsrDer: make([]byte, 8<<10), IntermediateCsrDer: make([]byte, 8<<10)})
 	wantKind(t, err, fault.Invalid)
 }
 
@@ -394,7 +396,7 @@ func TestALargeJoinIsRefusedBeforeItIsRead(t *testing.T) {
 func TestAMemberThatIsCutOffSavesNoSnapshot(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2"})
 	w.lead("") // after the gate has found c1 to be the leader
-	if err := (clusterService{w.apis["c1"]}).SaveSnapshot(t.Context(), &farrierv1.SaveSnapshotRequest{}, nil); !fault.Is(err, fault.NoQuorum) {
+	if err := w.apis["c1"].members.SaveSnapshot(t.Context(), &farrierv1.SaveSnapshotRequest{}, nil); !fault.Is(err, fault.NoQuorum) {
 		t.Errorf("saved: %v", err)
 	}
 }

@@ -19,6 +19,7 @@ import (
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/membership"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -41,7 +42,7 @@ type model struct {
 	lost   error  // of the next proposal, when set; then next leads
 	next   string // see lost
 	seen   map[string]bool
-	voters []Server
+	voters []membership.Server
 	behind string // member that applies nothing
 	queued map[node.ID]int
 	waits  []time.Duration
@@ -194,7 +195,7 @@ func (r replica) Subscribe() (<-chan struct{}, func()) {
 	}
 }
 
-func (r replica) Servers() ([]Server, error) {
+func (r replica) Servers() ([]membership.Server, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	return r.voters, nil
@@ -203,14 +204,14 @@ func (r replica) Servers() ([]Server, error) {
 func (r replica) AddVoter(_ context.Context, id, address string) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.voters = append(r.voters, Server{ID: id, RaftAddress: address, Voter: true})
+	r.voters = append(r.voters, membership.Server{ID: id, RaftAddress: address, Voter: true})
 	return nil
 }
 
 func (r replica) RemoveServer(context.Context, string) error { return nil }
 
 func (r replica) SaveSnapshot(_ context.Context, w io.Writer) error {
-	_, err := w.Write(make([]byte, 3*snapshotChunk/2))
+	_, err := w.Write(make([]byte, 3<<19))
 	return err
 }
 

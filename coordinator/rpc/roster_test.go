@@ -11,6 +11,7 @@ import (
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/membership"
 	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -165,7 +166,7 @@ func TestRemovedCoordinatorSpokeForOthers(t *testing.T) {
 	if _, err := w.nodes("c3").ListNodes(t.Context(), &farrierv1.ListNodesRequest{}); err != nil {
 		t.Fatal(err)
 	}
-	w.voters = []Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true}}
+	w.voters = []membership.Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true}}
 	if _, err := w.clusterClient("c1").RemoveMember(t.Context(), &farrierv1.RemoveMemberRequest{Id: "c3"}); err != nil {
 		t.Fatal(err)
 	}
@@ -180,7 +181,7 @@ func TestRemovedCoordinatorSpokeForOthers(t *testing.T) {
 // TestLeaderThatIsRemovedHandsOn: without its certificate it could not bring the change to the others.
 func TestLeaderThatIsRemovedHandsOn(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2"})
-	w.voters = []Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true}}
+	w.voters = []membership.Server{{ID: "c1", Voter: true}, {ID: "c2", Voter: true}}
 	w.heir = "c2"
 	if _, err := w.clusterClient("c1").RemoveMember(t.Context(), &farrierv1.RemoveMemberRequest{Id: "c1"}); err != nil {
 		t.Fatal(err)

@@ -3,7 +3,6 @@ package rpc
 import (
 	"context"
 	"crypto/rand"
-	"io"
 	"log/slog"
 	"net/http"
 	"sync/atomic"
@@ -16,6 +15,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/gate"
 	"github.com/farrier-project/farrier/coordinator/leader"
+	"github.com/farrier-project/farrier/coordinator/membership"
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/request"
@@ -25,9 +25,6 @@ import (
 	"github.com/farrier-project/farrier/pkg/identity"
 	"github.com/farrier-project/farrier/pkg/secret"
 )
-
-// Level is the highest feature level that this build speaks.
-const Level = 1
 
 // Reader is this member's part in the consensus, and its view of the state.
 type Reader interface {
@@ -48,26 +45,6 @@ type Changes interface {
 	Subscribe() (c <-chan struct{}, stop func())
 }
 
-// Cluster looks after the members of the Raft configuration.
-type Cluster interface {
-	Servers() ([]Server, error)
-	// AddVoter lets a member catch up, as long as ctx lets it, and then makes it a voter. It is called again until it did.
-	AddVoter(ctx context.Context, id, raftAddress string) error
-	RemoveServer(ctx context.Context, id string) error
-	SaveSnapshot(ctx context.Context, w io.Writer) error
-	RestoreSnapshot(ctx context.Context, r io.Reader) error
-}
-
-// Server is one member of the Raft configuration.
-type Server struct {
-	ID, RaftAddress string
-	Voter           bool
-	LastContact     time.Duration // since the newest answer to this member, if it leads; 0 unknown
-	Silent          time.Duration // how long it has not answered this member, while this leads
-	Match, Behind   uint64        // newest log entry that it is known to have, committed ones that it lacks, while this leads
-	Lag             time.Duration // how long ago it last had all that was committed, while this leads
-}
-
 // Progress is the leader's memory of what runs: the newest progress of steps, and agents' free workers.
 type Progress interface {
 	// Progress is what the node's running step last said of itself.
@@ -85,7 +62,7 @@ type Config struct {
 	Proposer request.Proposer
 	Queue    Queue
 	Changes  Changes
-	Cluster  Cluster
+	Cluster  membership.Cluster
 	Progress Progress
 	// Rebalance names the moves that would bring resting nodes where new ones would go.
 	Rebalance func(v *state.View, group string, limit int) []command.Move
@@ -116,6 +93,7 @@ type API struct {
 	methods  map[string]access.Method
 	leader   *leader.Finder
 	desk     *request.Desk
+	members  *membership.Service
 	watchers atomic.Int64
 }
 
@@ -138,10 +116,12 @@ func New(cfg Config) (*API, error) {
 		cfg.SyncedEvery = 5 * time.Second
 	}
 	find := leader.New(leader.Config{Self: cfg.ID, Reader: cfg.Reader, Transport: cfg.Transport, Wait: cfg.LeaderWait})
-	return &API{Config: cfg, methods: methods, leader: find,
-		desk: request.New(request.Config{Member: cfg.ID, Reader: cfg.Reader, Proposer: cfg.Proposer, Queue: cfg.Queue, Leader: find, Clock: cfg.Clock}),
-		in:   message.Reader{Seal: sealer(cfg.Keyring), NewID: newUUID},
-		out:  message.Writer{Queued: cfg.Queue.Queued, Progress: cfg.Progress.Progress},
+	desk := request.New(request.Config{Member: cfg.ID, Reader: cfg.Reader, Proposer: cfg.Proposer, Queue: cfg.Queue, Leader: find, Clock: cfg.Clock})
+	return &API{Config: cfg, methods: methods, leader: find, desk: desk,
+		members: membership.New(membership.Config{ID: cfg.ID, Own: cfg.Own, Desk: desk, Leader: find, Reader: cfg.Reader, Cluster: cfg.Cluster,
+			HandOn: cfg.HandOn, Status: cfg.Status, Keyring: cfg.Keyring, Clock: cfg.Clock, Log: cfg.Log, CertificateTTL: cfg.CertificateTTL}),
+		in:  message.Reader{Seal: sealer(cfg.Keyring), NewID: newUUID},
+		out: message.Writer{Queued: cfg.Queue.Queued, Progress: cfg.Progress.Progress},
 	}, nil
 }
 
@@ -174,6 +154,11 @@ func (a *API) Guard(ctx context.Context) error {
 	return a.desk.Guard(ctx, wake)
 }
 
+// KeepVoters makes voters of the coordinators that joined, until ctx ends; the server room runs it. See membership.Service.
+func (a *API) KeepVoters(ctx context.Context, reach membership.Reach) error {
+	return a.members.KeepVoters(ctx, reach)
+}
+
 // Handler serves the public services on the API listener.
 func (a *API) Handler() http.Handler {
 	opts := gate.Options(a.Log)
@@ -184,18 +169,8 @@ func (a *API) Handler() http.Handler {
 	mux.Handle(fc.NewRingServiceHandler(ringService{a}, opts...))
 	mux.Handle(fc.NewAgentServiceHandler(agentService{a}, opts...))
 	mux.Handle(fc.NewWatchServiceHandler(watchService{a}, opts...))
-	mux.Handle(fc.NewClusterServiceHandler(clusterService{a}, opts...))
-	mux.Handle(fc.NewCertificateServiceHandler(certificateService{a}, opts...))
-	mux.Handle(fc.NewJoinServiceHandler(joinService{a}, opts...))
-	return gate.New(gate.Config{Methods: a.methods, Desk: a.desk, Leader: a.leader, Transport: a.Transport, Members: a.known, Log: a.Log}, mux)
-}
-
-// known are the API addresses of the members. A member that does not know itself yet, after a fresh start, knows the others no
-// better: then there are none.
-func (a *API) known() []string {
-	v := a.Reader.View()
-	if _, there := v.Member(a.ID); !there {
-		return nil
-	}
-	return a.addresses(v, apiAddress)
+	mux.Handle(fc.NewClusterServiceHandler(a.members, opts...))
+	mux.Handle(fc.NewCertificateServiceHandler(a.members, opts...))
+	mux.Handle(fc.NewJoinServiceHandler(a.members, opts...))
+	return gate.New(gate.Config{Methods: a.methods, Desk: a.desk, Leader: a.leader, Transport: a.Transport, Members: a.members.Known, Log: a.Log}, mux)
 }

@@ -6,9 +6,9 @@ import (
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/config"
+	"github.com/farrier-project/farrier/coordinator/membership"
 	"github.com/farrier-project/farrier/coordinator/replica"
 	"github.com/farrier-project/farrier/coordinator/replica/home"
-	"github.com/farrier-project/farrier/coordinator/rpc"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
@@ -21,14 +21,14 @@ func (c changes) Subscribe() (<-chan struct{}, func()) {
 	return s.C, s.Close
 }
 
-// cluster is the replica's membership as rpc takes it.
+// cluster is the replica's configuration as membership takes it.
 type cluster struct{ r *replica.Replica }
 
-// Servers implements rpc.Cluster.
-func (c cluster) Servers() ([]rpc.Server, error) {
-	var out []rpc.Server
+// Servers implements membership.Cluster.
+func (c cluster) Servers() ([]membership.Server, error) {
+	var out []membership.Server
 	for _, s := range c.r.Servers() {
-		x := rpc.Server{ID: s.ID, RaftAddress: s.Address, Voter: s.Voter, Silent: s.Silent, Match: s.Match, Behind: s.Behind, Lag: s.Lag}
+		x := membership.Server{ID: s.ID, RaftAddress: s.Address, Voter: s.Voter, Silent: s.Silent, Match: s.Match, Behind: s.Behind, Lag: s.Lag}
 		if !s.Contact.IsZero() {
 			x.LastContact = max(time.Since(s.Contact), time.Millisecond)
 		}
@@ -37,21 +37,21 @@ func (c cluster) Servers() ([]rpc.Server, error) {
 	return out, nil
 }
 
-// AddVoter implements rpc.Cluster.
+// AddVoter implements membership.Cluster.
 func (c cluster) AddVoter(ctx context.Context, id, address string) error {
 	return c.r.AddVoter(ctx, id, address)
 }
 
-// RemoveServer implements rpc.Cluster.
+// RemoveServer implements membership.Cluster.
 func (c cluster) RemoveServer(ctx context.Context, id string) error { return c.r.RemoveServer(ctx, id) }
 
-// SaveSnapshot implements rpc.Cluster.
+// SaveSnapshot implements membership.Cluster.
 func (c cluster) SaveSnapshot(ctx context.Context, w io.Writer) error {
 	_, err := c.r.SaveSnapshot(ctx, w)
 	return err
 }
 
-// RestoreSnapshot implements rpc.Cluster.
+// RestoreSnapshot implements membership.Cluster.
 func (c cluster) RestoreSnapshot(ctx context.Context, in io.Reader) error {
 	_, err := c.r.RestoreSnapshot(ctx, in)
 	return err

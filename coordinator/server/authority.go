@@ -10,8 +10,8 @@ import (
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/config"
+	"github.com/farrier-project/farrier/coordinator/membership"
 	"github.com/farrier-project/farrier/coordinator/node"
-	"github.com/farrier-project/farrier/coordinator/rpc"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -31,7 +31,7 @@ type authority struct {
 }
 
 func (a authority) unseal(keys *secret.Keyring) (*identity.CA, error) {
-	return rpc.Authority(keys, &state.Cluster{ID: a.Cluster, CACert: a.Cert, CAKey: node.Sealed{KeyID: a.KeyID, Box: a.Box}})
+	return membership.Authority(keys, &state.Cluster{ID: a.Cluster, CACert: a.Cert, CAKey: node.Sealed{KeyID: a.KeyID, Box: a.Box}})
 }
 
 func readAuthority(data string) (a authority, err error) {

@@ -13,9 +13,9 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/config"
+	"github.com/farrier-project/farrier/coordinator/membership"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/replica/bootstrap"
-	"github.com/farrier-project/farrier/coordinator/rpc"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 	"github.com/farrier-project/farrier/pkg/secret"
@@ -103,7 +103,7 @@ func initialise(_ context.Context, cfg config.Config, env Env, ls *listeners, o 
 		return err
 	}
 	first := command.Command{
-		Header: command.Header{Cluster: clusterID, At: env.Clock.Now(), Actor: id.Peer().Actor(), Level: rpc.Level},
+		Header: command.Header{Cluster: clusterID, At: env.Clock.Now(), Actor: id.Peer().Actor(), Level: membership.Level},
 		Body: command.InitCluster{ClusterID: clusterID, CACert: ca.CertDER(), CAKey: node.Sealed{KeyID: keyID, Box: box}, Settings: command.DefaultSettings(),
 			Issued: issued(cfg, id, admin)},
 	}
@@ -140,7 +140,7 @@ func recoverLost(ctx context.Context, cfg config.Config, env Env, ls *listeners,
 		return fault.Wrap(op, err)
 	}
 	c := lost.View().Cluster()
-	ca, err := rpc.Authority(keys, c)
+	ca, err := membership.Authority(keys, c)
 	if err != nil {
 		return fault.New(fault.KindOf(err), op, "%s does not open what cluster %s sealed: %w", cfg.KeyFile, c.ID, err).
 			WithHelp("give the key file of the cluster that the archive is of: --key-file FILE")

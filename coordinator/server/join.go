@@ -13,8 +13,8 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/config"
+	"github.com/farrier-project/farrier/coordinator/membership"
 	"github.com/farrier-project/farrier/coordinator/replica/bootstrap"
-	"github.com/farrier-project/farrier/coordinator/rpc"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 	"github.com/farrier-project/farrier/pkg/secret"
@@ -91,7 +91,7 @@ func joinCluster(ctx context.Context, cfg config.Config, env Env, ls *listeners,
 		defer cancel()
 		res, err = fc.NewJoinServiceClient(httpClient(rt), "https://"+address).Join(ctx, &farrierv1.JoinRequest{
 			Token: o.Token, CsrDer: csr, RaftAddress: ls.at.Raft, ApiAddress: ls.at.API, RackAddress: ls.at.Rack,
-			Version: env.Version, FeatureLevel: rpc.Level})
+			Version: env.Version, FeatureLevel: membership.Level})
 		return err
 	})
 	if err != nil {
@@ -195,7 +195,7 @@ func Rejoin(ctx context.Context, cfg config.Config, env Env, addresses []string)
 		return err
 	}
 	err = call(func(ctx context.Context, c fc.ClusterServiceClient) error {
-		_, err := c.PutMember(ctx, &farrierv1.PutMemberRequest{FeatureLevel: rpc.Level, Member: &farrierv1.Member{
+		_, err := c.PutMember(ctx, &farrierv1.PutMemberRequest{FeatureLevel: membership.Level, Member: &farrierv1.Member{
 			Id: cfg.Name, RaftAddress: ls.at.Raft, ApiAddress: ls.at.API, RackAddress: ls.at.Rack, Version: env.Version}})
 		return err
 	})

@@ -185,7 +185,7 @@ func (s *server) serve(ctx context.Context) error {
 		return serveHTTP(frontCtx, connlimit.New(s.ls.rack, s.cfg.Limits.Connections, s.cfg.Limits.PerAddress), rack,
 			identity.ServerTLS(s.id, tls.RequireAndVerifyClientCert), s.cfg.StopTimeout, s.env.Log)
 	})
-	front.Go(func() error { return (&rpc.Membership{API: s.api, Reach: s.reach}).Run(frontCtx) })
+	front.Go(func() error { return s.api.KeepVoters(frontCtx, s.reach) })
 	front.Go(func() error { return s.renew(frontCtx) })
 	front.Go(func() error { return s.announce(frontCtx) })
 	front.Go(func() error { return s.keepAuthority(frontCtx) })

@@ -7,11 +7,10 @@ import (
 	"net"
 	"time"
 
-	"github.com/farrier-project/farrier/coordinator/command"
-
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
-	"github.com/farrier-project/farrier/coordinator/rpc"
+	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/membership"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -46,7 +45,7 @@ func (s *server) reach(ctx context.Context, id, raftAddress string) error {
 // record is what this member says of itself.
 func (s *server) record() command.Member {
 	return command.Member{ID: s.cfg.Name, RaftAddress: s.ls.at.Raft, APIAddress: s.ls.at.API, RackAddress: s.ls.at.Rack,
-		Version: s.env.Version, Level: rpc.Level}
+		Version: s.env.Version, Level: membership.Level}
 }
 
 // announce keeps this member's record true: addresses and version may have changed since the last start. It never

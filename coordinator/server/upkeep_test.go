@@ -6,7 +6,6 @@ import (
 	"encoding/json"
 	"errors"
 	"io"
-
 	"os"
 	"path/filepath"
 	"testing"

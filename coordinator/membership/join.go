@@ -1,4 +1,4 @@
-package rpc
+package membership
 
 import (
 	"context"
@@ -22,7 +22,6 @@ import (
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
-	"github.com/farrier-project/farrier/pkg/secret"
 )
 
 // Bounds of join tokens. TTLs count in replicated time.
@@ -37,17 +36,17 @@ const (
 //
 // Root on a coordinator's host has the sealing keys, and with them the CA: that a coordinator makes an operator's token
 // gives it nothing new, and is the way back when every operator's certificate has ended.
-func (s clusterService) CreateJoinToken(ctx context.Context, req *farrierv1.CreateJoinTokenRequest) (*farrierv1.CreateJoinTokenResponse, error) {
+func (s *Service) CreateJoinToken(ctx context.Context, req *farrierv1.CreateJoinTokenRequest) (*farrierv1.CreateJoinTokenResponse, error) {
 	if c := access.Of(ctx); c.Role == identity.RoleCoordinator && identity.Role(req.GetRole()) != identity.RoleOperator {
 		return nil, fault.New(fault.Denied, "create join token", "a coordinator makes tokens for operators only").
 			WithHelp("as an operator: farrier %s token %s", refusal.Clip(req.GetRole()), refusal.Clip(req.GetName()))
 	}
 	t, ttl, err := s.newToken(ctx, req)
 	if err == nil && t.Role == identity.RoleCoordinator {
-		err = s.checkFree(s.Reader.View(), t.Name, false)
+		err = s.checkFree(s.Desk.View(), t.Name, false)
 	}
 	if err == nil {
-		_, err = s.desk.Propose(ctx, command.CreateJoinToken{ID: t.ID, Role: string(t.Role), Name: t.Name, Group: t.Group, Hash: t.Hash(), TTL: ttl})
+		_, err = s.Desk.Propose(ctx, command.CreateJoinToken{ID: t.ID, Role: string(t.Role), Name: t.Name, Group: t.Group, Hash: t.Hash(), TTL: ttl})
 	}
 	if err != nil {
 		return nil, fault.Wrap("create join token", err)
@@ -55,7 +54,7 @@ func (s clusterService) CreateJoinToken(ctx context.Context, req *farrierv1.Crea
 	return &farrierv1.CreateJoinTokenResponse{Token: t.Encode(), ExpiresAt: timestamppb.New(s.Clock.Now().Add(ttl))}, nil
 }
 
-func (a *API) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenRequest) (t identity.JoinToken, ttl time.Duration, err error) {
+func (s *Service) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenRequest) (t identity.JoinToken, ttl time.Duration, err error) {
 	role := identity.Role(req.GetRole())
 	switch role {
 	case identity.RoleCoordinator, identity.RoleAgent, identity.RoleOperator:
@@ -84,58 +83,24 @@ func (a *API) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenReques
 	if ttl <= 0 || ttl > maxTokenTTL {
 		return t, 0, refusal.Invalid("ttl", "%v is not between 1 ns and %v", ttl, maxTokenTTL)
 	}
-	v := a.Reader.View()
-	ca, err := a.authority(v)
+	v := s.Desk.View()
+	ca, err := s.authority(v)
 	if err != nil {
 		return t, 0, err
 	}
-	t = identity.NewJoinToken(ca.Hash(), role, req.GetName(), group, a.addresses(v, apiAddress))
+	t = identity.NewJoinToken(ca.Hash(), role, req.GetName(), group, s.addresses(v, apiAddress))
 	if id := request.ID(ctx); !id.IsZero() {
 		data := append([]byte(access.Of(ctx).Actor()+"\x00"+id.Client+"\x00"), id.Digest[:]...)
-		sum := a.Keyring.Derive("join token", append(data, byte(id.Seq), byte(id.Seq>>8), byte(id.Seq>>16), byte(id.Seq>>24),
+		sum := s.Keyring.Derive("join token", append(data, byte(id.Seq), byte(id.Seq>>8), byte(id.Seq>>16), byte(id.Seq>>24),
 			byte(id.Seq>>32), byte(id.Seq>>40), byte(id.Seq>>48), byte(id.Seq>>56)))
 		t.ID, t.Secret = hex.EncodeToString(sum[:8]), sum[8:24]
 	}
 	return t, ttl, nil
 }
 
-func (a *API) authority(v *state.View) (*identity.CA, error) {
-	return Authority(a.Keyring, v.Cluster())
-}
-
-// Authority is a cluster's CA, unsealed.
-func Authority(keys *secret.Keyring, c *state.Cluster) (*identity.CA, error) {
-	key, err := keys.Open(c.CAKey.KeyID, c.CAKey.Box, "ca")
-	if err != nil {
-		return nil, fault.Wrap("unseal CA", err)
-	}
-	return identity.LoadCA(c.CACert, key)
-}
-
-func apiAddress(m *command.Member) string  { return m.APIAddress }
-func rackAddress(m *command.Member) string { return m.RackAddress }
-
-// addresses lists one address of each member in the order of their ids, this one's included.
-func (a *API) addresses(v *state.View, get func(*command.Member) string) []string {
-	var out []string
-	if _, known := v.Member(a.ID); !known && get(&a.Own) != "" {
-		out = append(out, get(&a.Own))
-	}
-	v.Members(func(m *command.Member) bool {
-		if get(m) != "" {
-			out = append(out, get(m))
-		}
-		return true
-	})
-	return out
-}
-
-// joinService implements JoinService.
-type joinService struct{ *API }
-
 // Join implements JoinService. The token is used up before anything is issued; a join that is cut after that is
 // repeated with the same token and key.
-func (s joinService) Join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.JoinResponse, error) {
+func (s *Service) Join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.JoinResponse, error) {
 	out, err := s.join(ctx, req)
 	if err != nil {
 		s.Log.Warn("a join was refused", "err", err)
@@ -145,13 +110,13 @@ func (s joinService) Join(ctx context.Context, req *farrierv1.JoinRequest) (*far
 	return out, nil
 }
 
-func (a *API) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.JoinResponse, error) {
-	v := a.Reader.View()
-	t, used, err := a.checkToken(v, req.GetToken())
+func (s *Service) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.JoinResponse, error) {
+	v := s.Desk.View()
+	t, used, err := s.checkToken(v, req.GetToken())
 	if err != nil {
 		return nil, err
 	}
-	if err := a.checkJoin(v, t, req); err != nil {
+	if err := s.checkJoin(v, t, req); err != nil {
 		return nil, err
 	}
 	key, err := keyOf(req.GetCsrDer())
@@ -159,46 +124,46 @@ func (a *API) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.
 		err = usedUp(t)
 	}
 	if err == nil && t.Role == identity.RoleCoordinator {
-		err = a.checkFree(v, t.Name, used != nil)
+		err = s.checkFree(v, t.Name, used != nil)
 	}
 	if err != nil {
 		return nil, err
 	}
-	ca, err := a.authority(v)
+	ca, err := s.authority(v)
 	if err != nil {
 		return nil, err
 	}
-	if _, err := a.desk.Propose(ctx, command.UseJoinToken{ID: t.ID, Hash: t.Hash(), Role: string(t.Role), Key: key, TTL: a.CertificateTTL}); err != nil {
+	if _, err := s.Desk.Propose(ctx, command.UseJoinToken{ID: t.ID, Hash: t.Hash(), Role: string(t.Role), Key: key, TTL: s.CertificateTTL}); err != nil {
 		return nil, err
 	}
 	peer := identity.Peer{Cluster: v.Cluster().ID, Role: t.Role, Name: t.Name, Group: t.Group}
 	out := &farrierv1.JoinResponse{CaDer: ca.CertDER(), ClusterId: peer.Cluster, Name: t.Name, Group: t.Group}
-	if out.ChainDer, err = ca.Issue(req.GetCsrDer(), peer, hostsOf(req), a.CertificateTTL); err != nil {
+	if out.ChainDer, err = ca.Issue(req.GetCsrDer(), peer, hostsOf(req), s.CertificateTTL); err != nil {
 		return nil, err
 	}
 	switch t.Role {
 	case identity.RoleAgent:
-		if out.IntermediateChainDer, err = ca.IssueIntermediate(req.GetIntermediateCsrDer(), peer, a.CertificateTTL); err != nil {
+		if out.IntermediateChainDer, err = ca.IssueIntermediate(req.GetIntermediateCsrDer(), peer, s.CertificateTTL); err != nil {
 			return nil, err
 		}
 	case identity.RoleCoordinator:
-		res, err := a.desk.ProposeAlso(ctx, command.PutMember{Member: memberOf(t.Name, req)})
+		res, err := s.Desk.ProposeAlso(ctx, command.PutMember{Member: memberOf(t.Name, req)})
 		if err == nil {
 			err = res[0].Err
 		}
 		if err != nil {
 			return nil, err
 		}
-		out.Keyring = a.Keyring.Marshal()
-		v = a.Reader.View()
+		out.Keyring = s.Keyring.Marshal()
+		v = s.Desk.View()
 	}
-	out.RackAddresses, out.ApiAddresses = a.addresses(v, rackAddress), a.addresses(v, apiAddress)
+	out.RackAddresses, out.ApiAddresses = s.addresses(v, rackAddress), s.addresses(v, apiAddress)
 	return out, nil
 }
 
 // checkToken finds the token that the request carries, and the key that used it already. A wrong secret is told from a
 // used or expired token by nobody who does not have the secret.
-func (a *API) checkToken(v *state.View, text string) (t identity.JoinToken, used *[32]byte, err error) {
+func (s *Service) checkToken(v *state.View, text string) (t identity.JoinToken, used *[32]byte, err error) {
 	if t, err = identity.ParseJoinToken(text); err != nil {
 		return t, nil, err
 	}
@@ -238,7 +203,7 @@ func keyOf(csr []byte) (key [32]byte, err error) {
 }
 
 // checkJoin checks all that could fail after the token was used.
-func (a *API) checkJoin(v *state.View, t identity.JoinToken, req *farrierv1.JoinRequest) error {
+func (s *Service) checkJoin(v *state.View, t identity.JoinToken, req *farrierv1.JoinRequest) error {
 	if n := len(req.GetCsrDer()); n == 0 || n > maxCSR || len(req.GetIntermediateCsrDer()) > maxCSR {
 		return refusal.Invalid("csr_der", "a certificate request of at most %d bytes is needed", maxCSR)
 	}
@@ -252,7 +217,7 @@ func (a *API) checkJoin(v *state.View, t identity.JoinToken, req *farrierv1.Join
 			return refusal.Invalid("intermediate_csr_der", "an agent needs a ramdisk CA")
 		}
 	case identity.RoleCoordinator:
-		return a.checkMember(memberOf(t.Name, req))
+		return s.checkMember(memberOf(t.Name, req))
 	}
 	return nil
 }
@@ -260,8 +225,8 @@ func (a *API) checkJoin(v *state.View, t identity.JoinToken, req *farrierv1.Join
 // checkFree refuses a coordinator whose name is a member's. A member that comes back empty has forgotten its votes and
 // what it acknowledged: while it still counts, committed entries can be lost. again is set when the same key joined with
 // the same token before, and its join was cut: then it has a record, but was never reached.
-func (a *API) checkFree(v *state.View, name string, again bool) error {
-	servers, err := a.Cluster.Servers()
+func (s *Service) checkFree(v *state.View, name string, again bool) error {
+	servers, err := s.Cluster.Servers()
 	if err != nil {
 		return fault.Wrap("read members", err)
 	}
@@ -290,7 +255,7 @@ func hostsOf(req *farrierv1.JoinRequest) []string {
 }
 
 // Renew implements JoinService. The new certificate has the key, role, name and group of the old one.
-func (s joinService) Renew(ctx context.Context, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
+func (s *Service) Renew(ctx context.Context, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
 	out, err := s.renew(ctx, access.Of(ctx), req)
 	return out, fault.Wrap("renew certificate", err)
 }
@@ -308,11 +273,11 @@ func present(v *state.View, c access.Caller) error {
 	return fault.New(fault.Denied, "", "%s is not of this cluster, or not any more", c.Actor()).WithHelp("it joins again with a new token: farrier %s token %s", c.Role, c.Name)
 }
 
-func (a *API) renew(ctx context.Context, c access.Caller, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
+func (s *Service) renew(ctx context.Context, c access.Caller, req *farrierv1.RenewRequest) (*farrierv1.RenewResponse, error) {
 	if n := len(req.GetCsrDer()); n == 0 || n > maxCSR || len(req.GetIntermediateCsrDer()) > maxCSR {
 		return nil, refusal.Invalid("csr_der", "a certificate request of at most %d bytes is needed", maxCSR)
 	}
-	v := a.Reader.View()
+	v := s.Desk.View()
 	if err := present(v, c); err != nil {
 		return nil, err
 	}
@@ -326,10 +291,10 @@ func (a *API) renew(ctx context.Context, c access.Caller, req *farrierv1.RenewRe
 	if len(req.GetIntermediateCsrDer()) > 0 && c.Role != identity.RoleAgent {
 		return nil, fault.New(fault.Denied, "", "only an agent has a ramdisk CA")
 	}
-	if _, err := a.desk.Propose(ctx, command.RenewCertificate{Key: key, TTL: a.CertificateTTL}); err != nil {
+	if _, err := s.Desk.Propose(ctx, command.RenewCertificate{Key: key, TTL: s.CertificateTTL}); err != nil {
 		return nil, err
 	}
-	ca, err := a.authority(v)
+	ca, err := s.authority(v)
 	if err != nil {
 		return nil, err
 	}
@@ -338,12 +303,12 @@ func (a *API) renew(ctx context.Context, c access.Caller, req *farrierv1.RenewRe
 	if m, ok := memberByID(v, c.Name); ok && c.Role == identity.RoleCoordinator {
 		hosts = hostsOf(&farrierv1.JoinRequest{ApiAddress: m.APIAddress, RackAddress: m.RackAddress})
 	}
-	out := &farrierv1.RenewResponse{CaDer: ca.CertDER(), RackAddresses: a.addresses(v, rackAddress), ApiAddresses: a.addresses(v, apiAddress)}
-	if out.ChainDer, err = ca.Issue(req.GetCsrDer(), peer, hosts, a.CertificateTTL); err != nil {
+	out := &farrierv1.RenewResponse{CaDer: ca.CertDER(), RackAddresses: s.addresses(v, rackAddress), ApiAddresses: s.addresses(v, apiAddress)}
+	if out.ChainDer, err = ca.Issue(req.GetCsrDer(), peer, hosts, s.CertificateTTL); err != nil {
 		return nil, err
 	}
 	if len(req.GetIntermediateCsrDer()) > 0 {
-		out.IntermediateChainDer, err = ca.IssueIntermediate(req.GetIntermediateCsrDer(), peer, a.CertificateTTL)
+		out.IntermediateChainDer, err = ca.IssueIntermediate(req.GetIntermediateCsrDer(), peer, s.CertificateTTL)
 	}
 	return out, err
 }

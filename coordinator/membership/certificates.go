@@ -1,4 +1,4 @@
-package rpc
+package membership
 
 import (
 	"cmp"
@@ -17,12 +17,9 @@ import (
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
-// certificateService implements CertificateService.
-type certificateService struct{ *API }
-
 // ListCertificates implements CertificateService.
-func (s certificateService) ListCertificates(ctx context.Context, req *farrierv1.ListCertificatesRequest) (*farrierv1.ListCertificatesResponse, error) {
-	v, err := s.desk.Read(ctx, false)
+func (s *Service) ListCertificates(ctx context.Context, req *farrierv1.ListCertificatesRequest) (*farrierv1.ListCertificatesResponse, error) {
+	v, err := s.Desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -47,19 +44,19 @@ func (s certificateService) ListCertificates(ctx context.Context, req *farrierv1
 
 // RevokeOperator implements CertificateService. The last operator may go as well: root on a coordinator's host lets the next
 // one in.
-func (s certificateService) RevokeOperator(ctx context.Context, req *farrierv1.RevokeOperatorRequest) (*farrierv1.RevokeOperatorResponse, error) {
+func (s *Service) RevokeOperator(ctx context.Context, req *farrierv1.RevokeOperatorRequest) (*farrierv1.RevokeOperatorResponse, error) {
 	const op = "revoke operator"
 	if err := message.Name("name", req.GetName()); err != nil {
 		return nil, fault.Wrap(op, err)
 	}
-	res, err := s.desk.Once(ctx, func() (command.Result, error) {
-		return s.desk.Propose(ctx, command.RevokeCertificates{Role: string(identity.RoleOperator), Name: req.GetName(), Reason: req.GetReason()})
+	res, err := s.Desk.Once(ctx, func() (command.Result, error) {
+		return s.Desk.Propose(ctx, command.RevokeCertificates{Role: string(identity.RoleOperator), Name: req.GetName(), Reason: req.GetReason()})
 	})
 	if err != nil {
 		return nil, fault.Wrap(op, err)
 	}
 	left := map[string]bool{}
-	s.Reader.View().Certificates(func(c *state.Certificate) bool {
+	s.Desk.View().Certificates(func(c *state.Certificate) bool {
 		if c.Role == string(identity.RoleOperator) && c.RevokedBy == "" {
 			left[c.Name] = true
 		}

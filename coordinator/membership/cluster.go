@@ -1,15 +1,12 @@
-package rpc
+package membership
 
 import (
 	"context"
-	"errors"
 	"fmt"
-	"io"
 	"net"
 	"slices"
 	"time"
 
-	"connectrpc.com/connect"
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
@@ -18,17 +15,10 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/refusal"
-	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
-
-// clusterService implements ClusterService.
-type clusterService struct{ *API }
-
-// snapshotChunk is the size of one message of a snapshot, in bytes.
-const snapshotChunk = 1 << 20
 
 // leaderAnswer bounds how long a follower waits for the leader's view of the cluster before it gives its own.
 const leaderAnswer = 2 * time.Second
@@ -41,13 +31,12 @@ const memberBehind = 10 * time.Second
 
 // GetCluster implements ClusterService. The leader knows who answers it; when none does, this member says what it
 // knows itself.
-func (s clusterService) GetCluster(ctx context.Context, req *farrierv1.GetClusterRequest) (*farrierv1.GetClusterResponse, error) {
-	_, leading := s.Reader.Leading()
-	m, known := s.leader.Other()
-	if !leading && known && access.Of(ctx).Role != identity.RoleCoordinator {
+func (s *Service) GetCluster(ctx context.Context, req *farrierv1.GetClusterRequest) (*farrierv1.GetClusterResponse, error) {
+	m, known := s.Leader.Other()
+	if !s.Desk.Leading() && known && access.Of(ctx).Role != identity.RoleCoordinator {
 		ctx, cancel := context.WithTimeout(ctx, leaderAnswer)
 		defer cancel()
-		res, err := fc.NewClusterServiceClient(s.leader.Client(), "https://"+m.APIAddress).GetCluster(ctx, req)
+		res, err := fc.NewClusterServiceClient(s.Leader.Client(), "https://"+m.APIAddress).GetCluster(ctx, req)
 		if err == nil {
 			return res, nil
 		}
@@ -56,8 +45,8 @@ func (s clusterService) GetCluster(ctx context.Context, req *farrierv1.GetCluste
 	return s.clusterHere()
 }
 
-func (s clusterService) clusterHere() (*farrierv1.GetClusterResponse, error) {
-	v := s.Reader.View()
+func (s *Service) clusterHere() (*farrierv1.GetClusterResponse, error) {
+	v := s.Desk.View()
 	c := v.Cluster()
 	term, commit := s.Status()
 	lead, _, _ := s.Reader.Leader()
@@ -68,7 +57,7 @@ func (s clusterService) clusterHere() (*farrierv1.GetClusterResponse, error) {
 	out := &farrierv1.GetClusterResponse{ClusterId: c.ID, Leader: lead, Term: term, CommitIndex: commit, AppliedIndex: v.Index(),
 		Generation: uint64(c.Generation), FeatureLevel: c.Level, Elapsed: durationpb.New(v.Elapsed())}
 	known := map[string]bool{}
-	_, leading := s.Reader.Leading()
+	leading := s.Desk.Leading()
 	voters := 0
 	for _, x := range servers {
 		if !leading {
@@ -125,7 +114,7 @@ func memberOut(m *command.Member) *farrierv1.Member {
 
 // RemoveMember implements ClusterService, and takes the coordinator's certificate back. A coordinator may remove itself only; it
 // does so before it rejoins, and keeps its certificate.
-func (s clusterService) RemoveMember(ctx context.Context, req *farrierv1.RemoveMemberRequest) (*farrierv1.RemoveMemberResponse, error) {
+func (s *Service) RemoveMember(ctx context.Context, req *farrierv1.RemoveMemberRequest) (*farrierv1.RemoveMemberResponse, error) {
 	const op = "remove member"
 	c := access.Of(ctx)
 	if c.Role == identity.RoleCoordinator && c.Name != req.GetId() {
@@ -141,15 +130,15 @@ func (s clusterService) RemoveMember(ctx context.Context, req *farrierv1.RemoveM
 		s.HandOn()
 		return nil, fault.New(fault.NotLeader, op, "%s hands the leadership on before it goes", s.ID)
 	}
-	_, err = s.desk.Once(ctx, func() (command.Result, error) {
-		_, member := memberByID(s.Reader.View(), req.GetId())
+	_, err = s.Desk.Once(ctx, func() (command.Result, error) {
+		_, member := memberByID(s.Desk.View(), req.GetId())
 		switch {
-		case !voter && !member && !access.Certified(s.Reader.View(), identity.RoleCoordinator, req.GetId()):
+		case !voter && !member && !access.Certified(s.Desk.View(), identity.RoleCoordinator, req.GetId()):
 			return command.Result{}, fault.New(fault.NotFound, "", "there is no member %q", refusal.Clip(req.GetId())).WithHelp("`farrier coordinator members` lists them")
 		case voter && len(servers) == 1:
 			return command.Result{}, fault.New(fault.Denied, "", "%s is the last member", req.GetId()).WithHelp("join another one first")
 		}
-		res, err := s.desk.Propose(ctx, command.RemoveMember{ID: req.GetId(), Rejoins: rejoins})
+		res, err := s.Desk.Propose(ctx, command.RemoveMember{ID: req.GetId(), Rejoins: rejoins})
 		if fault.Is(err, fault.NotFound) { // a voter without a record
 			err = nil
 		}
@@ -162,7 +151,7 @@ func (s clusterService) RemoveMember(ctx context.Context, req *farrierv1.RemoveM
 }
 
 // PutMember implements ClusterService. A coordinator says where it answers.
-func (s clusterService) PutMember(ctx context.Context, req *farrierv1.PutMemberRequest) (*farrierv1.PutMemberResponse, error) {
+func (s *Service) PutMember(ctx context.Context, req *farrierv1.PutMemberRequest) (*farrierv1.PutMemberResponse, error) {
 	const op = "put member"
 	m := command.Member{ID: req.GetMember().GetId(), RaftAddress: req.GetMember().GetRaftAddress(), APIAddress: req.GetMember().GetApiAddress(),
 		RackAddress: req.GetMember().GetRackAddress(), Version: req.GetMember().GetVersion(), Level: req.GetFeatureLevel()}
@@ -171,14 +160,14 @@ func (s clusterService) PutMember(ctx context.Context, req *farrierv1.PutMemberR
 	}
 	err := s.checkMember(m)
 	if err == nil {
-		_, err = s.desk.Propose(ctx, command.PutMember{Member: m})
+		_, err = s.Desk.Propose(ctx, command.PutMember{Member: m})
 	}
 	return &farrierv1.PutMemberResponse{}, fault.Wrap(op, err)
 }
 
 // checkMember checks a coordinator's level and addresses.
-func (a *API) checkMember(m command.Member) error {
-	level := a.Reader.View().Cluster().Level
+func (s *Service) checkMember(m command.Member) error {
+	level := s.Desk.View().Cluster().Level
 	if m.Level < level {
 		return fault.New(fault.Version, "", "the cluster is at feature level %d, and %s speaks %d", level, m.ID, m.Level).
 			WithHelp("install the release that the other coordinators run")
@@ -199,85 +188,8 @@ func (a *API) checkMember(m command.Member) error {
 	return nil
 }
 
-// SaveSnapshot implements ClusterService: the state in the snapshot holds all that was committed before the call.
-func (s clusterService) SaveSnapshot(ctx context.Context, _ *farrierv1.SaveSnapshotRequest, stream *connect.ServerStream[farrierv1.SaveSnapshotResponse]) error {
-	w := &chunks{send: func(p []byte) error {
-		return request.Send(ctx, func() error { return stream.Send(&farrierv1.SaveSnapshotResponse{Chunk: p}) })
-	}}
-	_, err := s.desk.Read(ctx, false) // a leader of before must not pass its old state for the newest
-	if err == nil {
-		err = s.Cluster.SaveSnapshot(ctx, w)
-	}
-	if err == nil {
-		err = w.flush()
-	}
-	return fault.Wrap("save snapshot", err)
-}
-
-// chunks is a Writer that sends messages of bounded size.
-type chunks struct {
-	send func([]byte) error
-	buf  []byte
-}
-
-func (c *chunks) Write(p []byte) (int, error) {
-	n := len(p)
-	for len(p) > 0 {
-		room := min(snapshotChunk-len(c.buf), len(p))
-		c.buf, p = append(c.buf, p[:room]...), p[room:]
-		if len(c.buf) == snapshotChunk {
-			if err := c.flush(); err != nil {
-				return n - len(p), err
-			}
-		}
-	}
-	return n, nil
-}
-
-func (c *chunks) flush() error {
-	if len(c.buf) == 0 {
-		return nil
-	}
-	err := c.send(c.buf)
-	c.buf = c.buf[:0]
-	return err
-}
-
-// RestoreSnapshot implements ClusterService: the state becomes the snapshot's, under a new generation, so that no
-// token or session of before holds.
-func (s clusterService) RestoreSnapshot(ctx context.Context, stream *connect.ClientStream[farrierv1.RestoreSnapshotRequest]) (*farrierv1.RestoreSnapshotResponse, error) {
-	err := s.Cluster.RestoreSnapshot(ctx, &received{stream: stream})
-	if err != nil {
-		return nil, fault.Wrap("restore snapshot", err)
-	}
-	v := s.Reader.View()
-	s.Log.Warn("state was restored from a snapshot", "actor", access.Of(ctx).Actor(), "generation", v.Cluster().Generation)
-	return &farrierv1.RestoreSnapshotResponse{Generation: uint64(v.Cluster().Generation), Nodes: uint64(max(v.NodeCount(), 0))}, nil
-}
-
-// received reads the chunks of a client's stream.
-type received struct {
-	stream *connect.ClientStream[farrierv1.RestoreSnapshotRequest]
-	rest   []byte
-}
-
-func (r *received) Read(p []byte) (int, error) {
-	for len(r.rest) == 0 {
-		if !r.stream.Receive() {
-			if err := r.stream.Err(); err != nil && !errors.Is(err, io.EOF) {
-				return 0, fmt.Errorf("the upload was cut: %w", err)
-			}
-			return 0, io.EOF
-		}
-		r.rest = r.stream.Msg().GetChunk()
-	}
-	n := copy(p, r.rest)
-	r.rest = r.rest[n:]
-	return n, nil
-}
-
 // ReadIndex implements ClusterService.
-func (s clusterService) ReadIndex(ctx context.Context, _ *farrierv1.ReadIndexRequest) (*farrierv1.ReadIndexResponse, error) {
+func (s *Service) ReadIndex(ctx context.Context, _ *farrierv1.ReadIndexRequest) (*farrierv1.ReadIndexResponse, error) {
 	index, err := s.Reader.ReadIndex(ctx)
 	return &farrierv1.ReadIndexResponse{Index: index}, fault.Wrap("read index", err)
 }

@@ -1,4 +1,4 @@
-package rpc
+package membership
 
 import (
 	"context"
@@ -14,8 +14,8 @@ import (
 )
 
 // GetSettings implements ClusterService.
-func (s clusterService) GetSettings(ctx context.Context, _ *farrierv1.GetSettingsRequest) (*farrierv1.GetSettingsResponse, error) {
-	v, err := s.desk.Read(ctx, false)
+func (s *Service) GetSettings(ctx context.Context, _ *farrierv1.GetSettingsRequest) (*farrierv1.GetSettingsResponse, error) {
+	v, err := s.Desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -23,8 +23,8 @@ func (s clusterService) GetSettings(ctx context.Context, _ *farrierv1.GetSetting
 }
 
 // UpdateSettings implements ClusterService.
-func (s clusterService) UpdateSettings(ctx context.Context, req *farrierv1.UpdateSettingsRequest) (*farrierv1.UpdateSettingsResponse, error) {
-	next := s.Reader.View().Settings()
+func (s *Service) UpdateSettings(ctx context.Context, req *farrierv1.UpdateSettingsRequest) (*farrierv1.UpdateSettingsResponse, error) {
+	next := s.Desk.View().Settings()
 	paths := req.GetMask().GetPaths()
 	if len(paths) == 0 {
 		return nil, fault.Wrap("update settings", refusal.Invalid("mask", "name the settings to change").WithHelp("%s", settingsHelp()))
@@ -37,10 +37,10 @@ func (s clusterService) UpdateSettings(ctx context.Context, req *farrierv1.Updat
 	if next.SessionTTL < time.Second {
 		return nil, fault.Wrap("update settings", refusal.Invalid("settings.session_ttl", "it must be at least 1 s: agents renew every 500 ms"))
 	}
-	if _, err := s.desk.Propose(ctx, command.UpdateSettings{Settings: next}); err != nil {
+	if _, err := s.Desk.Propose(ctx, command.UpdateSettings{Settings: next}); err != nil {
 		return nil, fault.Wrap("update settings", err)
 	}
-	return &farrierv1.UpdateSettingsResponse{Settings: settingsOut(s.Reader.View().Settings())}, nil
+	return &farrierv1.UpdateSettingsResponse{Settings: settingsOut(s.Desk.View().Settings())}, nil
 }
 
 // durationSetting is a timeout with the range that makes sense.
