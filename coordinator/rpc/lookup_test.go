@@ -1,9 +1,6 @@
 package rpc
 
 import (
-	"os"
-	"regexp"
-	"slices"
 	"testing"
 
 	"connectrpc.com/connect"
@@ -44,26 +41,11 @@ func TestAFilterThatMatchesNothingBecauseItIsWrong(t *testing.T) {
 	for what, req := range map[string]*farrierv1.WatchRequest{
 		"an unknown type": {Types: []string{"foo"}}, "a position beyond the log": {After: &farrierv1.Position{Index: 1 << 40}},
 	} {
-		s := watch(t, w, "c1", req)
+		s := watching(t, w, "c1", req)
 		if s.Receive() {
 			t.Errorf("%s: %v", what, s.Msg())
 		}
 		wantKind(t, s.Err(), fault.Invalid)
-	}
-}
-
-// TestEveryEventTypeCanBeAskedFor reads the types where they are defined.
-func TestEveryEventTypeCanBeAskedFor(t *testing.T) {
-	src, err := os.ReadFile("../state/event.go")
-	if err != nil {
-		t.Fatal(err)
-	}
-	var types []string
-	for _, m := range regexp.MustCompile(`(?m)^\tEvent\w+ += "([^"]+)"`).FindAllStringSubmatch(string(src), -1) {
-		types = append(types, m[1])
-	}
-	if !slices.Equal(types, eventTypes) || len(types) == 0 {
-		t.Errorf("defined are %v, known %v", types, eventTypes)
 	}
 }
 

@@ -279,10 +279,10 @@ func (w *world) start(name string) {
 	store := w.ids[identity.Peer{Cluster: testCluster, Role: identity.RoleCoordinator, Name: name}]
 	rt := w.transport(store)
 	r := replica{w.model, name}
-	api, err := New(Config{ID: name, Version: "test", Reader: r, Proposer: r, Queue: r, Changes: r, Cluster: r, Progress: r,
+	api, err := New(Config{ID: name, Reader: r, Proposer: r, Queue: r, Changes: r, Cluster: r, Progress: r,
 		Rebalance: func(*state.View, string, int) []command.Move { return nil }, Status: func() (uint64, uint64) { return 1, r.View().Index() },
 		HandOn:  func() { w.lead(w.heir) },
-		Keyring: w.keys, Identity: store, Transport: rt, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler),
+		Keyring: w.keys, Transport: rt, Clock: clock.System{}, Log: slog.New(slog.DiscardHandler),
 		LeaderWait: w.wait, MaxWatchers: 2, SyncedEvery: 100 * time.Millisecond})
 	if err != nil {
 		w.t.Fatal(err)

@@ -5,7 +5,6 @@ import (
 	"crypto/rand"
 	"log/slog"
 	"net/http"
-	"sync/atomic"
 	"time"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
@@ -20,6 +19,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/coordinator/state"
+	"github.com/farrier-project/farrier/coordinator/watch"
 	"github.com/farrier-project/farrier/pkg/clock"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -39,12 +39,6 @@ type Queue interface {
 	Queued(id node.ID) int
 }
 
-// Changes wakes its receiver after each applied entry and each change of leader. Wake-ups are coalesced.
-type Changes interface {
-	// Subscribe returns the wake-up channel and how to end it.
-	Subscribe() (c <-chan struct{}, stop func())
-}
-
 // Progress is the leader's memory of what runs: the newest progress of steps, and agents' free workers.
 type Progress interface {
 	// Progress is what the node's running step last said of itself.
@@ -56,12 +50,11 @@ type Progress interface {
 // Config is what the API needs. All fields but those with a default must be set.
 type Config struct {
 	ID       string         // this member's name
-	Version  string         // of the build
 	Own      command.Member // where this member answers; its record in the state may be behind
 	Reader   Reader
 	Proposer request.Proposer
 	Queue    Queue
-	Changes  Changes
+	Changes  watch.Changes
 	Cluster  membership.Cluster
 	Progress Progress
 	// Rebalance names the moves that would bring resting nodes where new ones would go.
@@ -71,7 +64,6 @@ type Config struct {
 	// Status is where the log stands, for people.
 	Status    func() (term, committed uint64)
 	Keyring   *secret.Keyring
-	Identity  *identity.Store
 	Transport http.RoundTripper // to other coordinators' APIs, with this member's certificate
 	Clock     clock.Clock
 	Log       *slog.Logger
@@ -88,13 +80,13 @@ type Config struct {
 // API serves the services. It is safe for concurrent use.
 type API struct {
 	Config
-	in       message.Reader
-	out      message.Writer
-	methods  map[string]access.Method
-	leader   *leader.Finder
-	desk     *request.Desk
-	members  *membership.Service
-	watchers atomic.Int64
+	in      message.Reader
+	out     message.Writer
+	methods map[string]access.Method
+	leader  *leader.Finder
+	desk    *request.Desk
+	members *membership.Service
+	watches *watch.Service
 }
 
 // New checks the table of methods and builds the API.
@@ -120,6 +112,8 @@ func New(cfg Config) (*API, error) {
 	return &API{Config: cfg, methods: methods, leader: find, desk: desk,
 		members: membership.New(membership.Config{ID: cfg.ID, Own: cfg.Own, Desk: desk, Leader: find, Reader: cfg.Reader, Cluster: cfg.Cluster,
 			HandOn: cfg.HandOn, Status: cfg.Status, Keyring: cfg.Keyring, Clock: cfg.Clock, Log: cfg.Log, CertificateTTL: cfg.CertificateTTL}),
+		watches: watch.New(watch.Config{Desk: desk, Leader: find, Changes: cfg.Changes, Progress: cfg.Progress.Progress,
+			MaxWatchers: cfg.MaxWatchers, SyncedEvery: cfg.SyncedEvery}),
 		in:  message.Reader{Seal: sealer(cfg.Keyring), NewID: newUUID},
 		out: message.Writer{Queued: cfg.Queue.Queued, Progress: cfg.Progress.Progress},
 	}, nil
@@ -168,7 +162,7 @@ func (a *API) Handler() http.Handler {
 	mux.Handle(fc.NewLockServiceHandler(lockService{a}, opts...))
 	mux.Handle(fc.NewRingServiceHandler(ringService{a}, opts...))
 	mux.Handle(fc.NewAgentServiceHandler(agentService{a}, opts...))
-	mux.Handle(fc.NewWatchServiceHandler(watchService{a}, opts...))
+	mux.Handle(fc.NewWatchServiceHandler(a.watches, opts...))
 	mux.Handle(fc.NewClusterServiceHandler(a.members, opts...))
 	mux.Handle(fc.NewCertificateServiceHandler(a.members, opts...))
 	mux.Handle(fc.NewJoinServiceHandler(a.members, opts...))

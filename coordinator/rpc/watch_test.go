@@ -8,12 +8,11 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
-	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
-func watch(t *testing.T, w *world, member string, req *farrierv1.WatchRequest) *connect.ServerStreamForClient[farrierv1.WatchResponse] {
+func watching(t *testing.T, w *world, member string, req *farrierv1.WatchRequest) *connect.ServerStreamForClient[farrierv1.WatchResponse] {
 	t.Helper()
 	ctx, cancel := context.WithCancel(t.Context())
 	stream, err := fc.NewWatchServiceClient(w.as(identity.RoleOperator, "alice"), w.url[member]).Watch(ctx, req)
@@ -41,7 +40,7 @@ func nextEvent(t *testing.T, s *connect.ServerStreamForClient[farrierv1.WatchRes
 
 func TestWatchOnAFollower(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2"}, "a1")
-	s := watch(t, w, "c2", &farrierv1.WatchRequest{Types: []string{"node.created", "node.deleted"}, Progress: true})
+	s := watching(t, w, "c2", &farrierv1.WatchRequest{Types: []string{"node.created", "node.deleted"}, Progress: true})
 	if !s.Receive() || s.Msg().GetSynced() == nil {
 		t.Fatalf("a watch begins with synced: %v, %v", s.Msg(), s.Err())
 	}
@@ -56,7 +55,7 @@ func TestWatchOnAFollower(t *testing.T) {
 	if e := nextEvent(t, s); e.GetType() != "node.deleted" {
 		t.Errorf("event %v", e)
 	}
-	again := watch(t, w, "c1", &farrierv1.WatchRequest{After: created.GetPosition(), Nodes: []string{n.GetId()}, Types: []string{"node.created", "node.deleted"}})
+	again := watching(t, w, "c1", &farrierv1.WatchRequest{After: created.GetPosition(), Nodes: []string{n.GetId()}, Types: []string{"node.created", "node.deleted"}})
 	if e := nextEvent(t, again); e.GetType() != "node.deleted" {
 		t.Errorf("after the position of the first comes %v", e)
 	}
@@ -65,7 +64,7 @@ func TestWatchOnAFollower(t *testing.T) {
 // TestWatchOfACutOffMemberEnds: a member that reaches no leader cannot say that all was sent.
 func TestWatchOfACutOffMemberEnds(t *testing.T) {
 	w := newWorld(t, []string{"c1", "c2"}, "a1")
-	s := watch(t, w, "c2", &farrierv1.WatchRequest{})
+	s := watching(t, w, "c2", &farrierv1.WatchRequest{})
 	for range 2 { // at the start, and once the leader was asked again
 		if !s.Receive() || s.Msg().GetSynced() == nil {
 			t.Fatalf("no synced: %v, %v", s.Msg(), s.Err())
@@ -77,29 +76,19 @@ func TestWatchOfACutOffMemberEnds(t *testing.T) {
 	wantKind(t, s.Err(), fault.Unavailable)
 }
 
-// TestFollowersHadNoProgress: the leader refused the request with which they ask for it.
-func TestFollowersHadNoProgress(t *testing.T) {
-	w := newWorld(t, []string{"c1", "c2"}, "a1")
-	id := mustCreate(t, w.nodes("c1"), web(1)).GetId()
-	s := watch(t, w, "c1", progressOf(map[node.ID]bool{node.ID(id): true}))
-	if !s.Receive() || s.Msg().GetSynced() == nil {
-		t.Fatalf("the leader answers %v, %v", s.Msg(), s.Err())
-	}
-}
-
 func TestWatchBounds(t *testing.T) {
 	w := newWorld(t, []string{"c1"}, "a1")
-	s := watch(t, w, "c1", &farrierv1.WatchRequest{Nodes: []string{"nobody"}})
+	s := watching(t, w, "c1", &farrierv1.WatchRequest{Nodes: []string{"nobody"}})
 	if s.Receive() {
 		t.Fatalf("received %v", s.Msg())
 	}
 	wantKind(t, s.Err(), fault.NotFound)
 	for range 2 { // MaxWatchers of the test
-		if s := watch(t, w, "c1", &farrierv1.WatchRequest{}); !s.Receive() {
+		if s := watching(t, w, "c1", &farrierv1.WatchRequest{}); !s.Receive() {
 			t.Fatal(s.Err())
 		}
 	}
-	s = watch(t, w, "c1", &farrierv1.WatchRequest{})
+	s = watching(t, w, "c1", &farrierv1.WatchRequest{})
 	if s.Receive() {
 		t.Fatalf("received %v", s.Msg())
 	}

@@ -151,9 +151,9 @@ func compose(cfg config.Config, env Env, ls *listeners, id *identity.Store, keys
 	s.dispatch = dispatch.New(dispatch.Config{
 		ID: cfg.Name, Replica: r, Changes: changes{r}, Keyring: keys, Clock: env.Clock, Log: env.Log})
 	s.api, err = rpc.New(rpc.Config{
-		ID: cfg.Name, Version: s.env.Version, Own: s.record(), Reader: r, Proposer: r, Queue: s.dispatch, Changes: changes{r}, Cluster: cluster{r},
+		ID: cfg.Name, Own: s.record(), Reader: r, Proposer: r, Queue: s.dispatch, Changes: changes{r}, Cluster: cluster{r},
 		Progress: s.dispatch, Rebalance: plan.Rebalance, HandOn: r.HandOn, Status: func() (uint64, uint64) { st := r.Stats(); return st.Term, st.Committed },
-		Keyring: keys, Identity: id, Transport: s.outward, Clock: env.Clock, Log: env.Log,
+		Keyring: keys, Transport: s.outward, Clock: env.Clock, Log: env.Log,
 		LeaderWait: cfg.LeaderWait, CertificateTTL: cfg.CertificateTTL, MaxWatchers: cfg.Limits.Watchers,
 	})
 	return s, err

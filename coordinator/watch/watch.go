@@ -1,16 +1,16 @@
-package rpc
+package watch
 
 import (
 	"context"
 	"fmt"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"connectrpc.com/connect"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
-	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/leader"
 	"github.com/farrier-project/farrier/coordinator/message"
@@ -29,25 +29,50 @@ const (
 	maxNodes      = 1000
 )
 
-// watchService implements WatchService.
-type watchService struct{ *API }
+// Changes wakes its receiver after each applied entry and each change of leader. Wake-ups are coalesced.
+type Changes interface {
+	// Subscribe returns the wake-up channel and how to end it.
+	Subscribe() (c <-chan struct{}, stop func())
+}
+
+// Config is what a watch needs. All fields must be set.
+type Config struct {
+	Desk    *request.Desk
+	Leader  *leader.Finder
+	Changes Changes
+	// Progress is what the node's running step last said of itself: the leader's memory.
+	Progress func(node.ID) (flow.ID, int, *farrierv1.Progress, bool)
+	// MaxWatchers bounds the open streams.
+	MaxWatchers int
+	// SyncedEvery is how often a stream says that all was sent, which is also its keep-alive.
+	SyncedEvery time.Duration
+}
+
+// Service implements WatchService. It is safe for concurrent use.
+type Service struct {
+	cfg  Config
+	open atomic.Int64
+}
+
+// New is the service of one member.
+func New(cfg Config) *Service { return &Service{cfg: cfg} }
 
 // Watch implements WatchService. Any member serves it from its own state, in the order of the log; progress, which
 // is in the leader's memory only, is relayed from there.
-func (s watchService) Watch(ctx context.Context, req *farrierv1.WatchRequest, stream *connect.ServerStream[farrierv1.WatchResponse]) error {
-	if s.watchers.Add(1) > int64(s.MaxWatchers) {
-		s.watchers.Add(-1)
-		return fault.New(fault.Busy, "watch", "this coordinator has its %d watchers", s.MaxWatchers).WithHelp("watch another coordinator")
+func (s *Service) Watch(ctx context.Context, req *farrierv1.WatchRequest, stream *connect.ServerStream[farrierv1.WatchResponse]) error {
+	if s.open.Add(1) > int64(s.cfg.MaxWatchers) {
+		s.open.Add(-1)
+		return fault.New(fault.Busy, "watch", "this coordinator has its %d watchers", s.cfg.MaxWatchers).WithHelp("watch another coordinator")
 	}
-	defer s.watchers.Add(-1)
-	ctx, stop := s.desk.Hold(ctx)
+	defer s.open.Add(-1)
+	ctx, stop := s.cfg.Desk.Hold(ctx)
 	defer stop()
 	// A member that has just started may lack what the caller has seen elsewhere: wait for it.
-	v, err := s.desk.Read(ctx, false)
+	v, err := s.cfg.Desk.Read(ctx, false)
 	if err != nil {
 		return fault.Wrap("watch", err)
 	}
-	w := &watcher{api: s.API, stream: stream, types: map[string]bool{}, after: state.Position{Index: v.Index(), Ordinal: ^uint32(0)}}
+	w := &watcher{cfg: s.cfg, stream: stream, types: map[string]bool{}, after: state.Position{Index: v.Index(), Ordinal: ^uint32(0)}}
 	if p := req.GetAfter(); p != nil {
 		w.after = state.Position{Index: p.GetIndex(), Ordinal: p.GetOrdinal()}
 	}
@@ -76,7 +101,7 @@ var eventTypes = []string{ // read-only
 
 // watcher is one open stream. It belongs to the handler's goroutine.
 type watcher struct {
-	api     *API
+	cfg     Config
 	stream  *connect.ServerStream[farrierv1.WatchResponse]
 	after   state.Position
 	nodes   map[node.ID]bool // nil: all
@@ -116,10 +141,10 @@ func (w *watcher) filter(v *state.View, req *farrierv1.WatchRequest) error {
 }
 
 func (w *watcher) run(ctx context.Context, progress bool) error {
-	wake, stop := w.api.Changes.Subscribe()
+	wake, stop := w.cfg.Changes.Subscribe()
 	defer stop()
 	defer w.stopRelay()
-	synced := time.NewTicker(w.api.SyncedEvery)
+	synced := time.NewTicker(w.cfg.SyncedEvery)
 	defer synced.Stop()
 	look := time.NewTicker(progressEvery)
 	defer look.Stop()
@@ -159,7 +184,7 @@ func (w *watcher) run(ctx context.Context, progress bool) error {
 // events sends all that is newer than the position.
 func (w *watcher) events(ctx context.Context) error {
 	for {
-		v := w.api.Reader.View()
+		v := w.cfg.Desk.View()
 		evs, floor, compacted := v.Events(w.after, watchBatch)
 		if compacted {
 			if err := w.emit(ctx, &farrierv1.WatchResponse{Item: &farrierv1.WatchResponse_Compacted{Compacted: positionOut(floor)}}); err != nil {
@@ -192,7 +217,7 @@ func (w *watcher) wants(e state.Event) bool {
 // confirm says that all was sent, once the leader has said how much that is. A member that is cut off cannot know: its
 // watch ends, and the caller goes on at another one.
 func (w *watcher) confirm(ctx context.Context) error {
-	_, err := w.api.desk.Read(ctx, false)
+	_, err := w.cfg.Desk.Read(ctx, false)
 	if err == nil {
 		err = w.events(ctx)
 	}
@@ -215,19 +240,19 @@ func (w *watcher) emit(ctx context.Context, r *farrierv1.WatchResponse) error {
 
 // progress sends what running steps newly said, on the leader from its memory, elsewhere through the relay.
 func (w *watcher) progress(ctx context.Context) error {
-	if _, leading := w.api.Reader.Leading(); !leading {
+	if !w.cfg.Desk.Leading() {
 		w.relay(ctx)
 		return nil
 	}
 	w.stopRelay()
-	v := w.api.Reader.View()
+	v := w.cfg.Desk.View()
 	now := map[node.ID]string{}
 	var err error
 	each := func(n *node.Node) bool {
 		if !n.FlowOpen {
 			return true
 		}
-		fid, step, p, ok := w.api.Progress.Progress(n.ID)
+		fid, step, p, ok := w.cfg.Progress(n.ID)
 		if !ok || fid != n.Flow {
 			return true
 		}
@@ -258,63 +283,6 @@ func (w *watcher) eachOpen(v *state.View, fn func(*node.Node) bool) {
 		n, ok := v.Node(node.ID(f.Node))
 		return !ok || fn(n)
 	})
-}
-
-// relay asks the leader for progress, if it is not being asked already.
-func (w *watcher) relay(ctx context.Context) {
-	if w.relayed != nil {
-		return
-	}
-	m, ok := w.api.leader.Other()
-	if !ok {
-		return
-	}
-	req := progressOf(w.nodes)
-	ctx, w.end = context.WithCancel(ctx)
-	out := make(chan *farrierv1.NodeProgress, 16)
-	w.relayed = out
-	go relay(ctx, fc.NewWatchServiceClient(w.api.leader.Client(), "https://"+m.APIAddress), req, out) // stopRelay ends it and waits for it
-}
-
-// progressOf asks for the progress of nodes, nil for all, and for no events.
-func progressOf(nodes map[node.ID]bool) *farrierv1.WatchRequest {
-	req := &farrierv1.WatchRequest{Progress: true, Types: []string{noEvents}}
-	for id := range nodes {
-		req.Nodes = append(req.Nodes, string(id))
-	}
-	return req
-}
-
-// stopRelay ends the relay and waits until it is gone.
-func (w *watcher) stopRelay() {
-	if w.relayed == nil {
-		return
-	}
-	w.end()
-	for range w.relayed { // until relay closes it
-	}
-	w.relayed = nil
-}
-
-// relay copies progress from the leader until the stream ends.
-func relay(ctx context.Context, c fc.WatchServiceClient, req *farrierv1.WatchRequest, out chan<- *farrierv1.NodeProgress) {
-	defer close(out)
-	stream, err := c.Watch(ctx, req)
-	if err != nil {
-		return
-	}
-	defer stream.Close()
-	for stream.Receive() {
-		p := stream.Msg().GetProgress()
-		if p == nil {
-			continue
-		}
-		select {
-		case out <- p:
-		case <-ctx.Done():
-			return
-		}
-	}
 }
 
 func positionOut(p state.Position) *farrierv1.Position {
