@@ -1,4 +1,4 @@
-package rpc
+package rpc_test
 
 import (
 	"strings"
@@ -6,12 +6,13 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/test/world"
 )
 
 // TestValidateNode: each thing that is missing is told of at its interface, with what to do, and nothing is changed.
 func TestValidateNode(t *testing.T) {
-	w := newWorld(t, []string{"c1"}, "a1")
-	c := w.nodes("c1")
+	w := world.New(t, []string{"c1"}, "a1")
+	c := w.Nodes("c1")
 	for i, tt := range []struct {
 		spoil func(*farrierv1.Node)
 		want  map[string]string // what is wrong, by interface: a part of the help
@@ -21,14 +22,14 @@ func TestValidateNode(t *testing.T) {
 		{func(n *farrierv1.Node) { n.Ports = nil }, map[string]string{"boot": "farrier port create"}},
 		{func(n *farrierv1.Node) { n.Retired = true }, map[string]string{"deploy": "--retired=false"}},
 	} {
-		n := web(i)
+		n := world.Web(i)
 		tt.spoil(n)
-		n = mustCreate(t, c, n)
+		n = world.MustCreate(t, c, n)
 		res, err := c.ValidateNode(t.Context(), &farrierv1.ValidateNodeRequest{Node: n.GetName()})
 		if err != nil {
 			t.Fatal(err)
 		}
-		if len(res.GetChecks()) != len(interfaceChecks) {
+		if len(res.GetChecks()) != 4 {
 			t.Errorf("%s: checks %v", n.GetName(), res.GetChecks())
 		}
 		for _, check := range res.GetChecks() {
@@ -42,7 +43,7 @@ func TestValidateNode(t *testing.T) {
 			t.Errorf("%s: version %d, then %d, %v", n.GetName(), n.GetVersion(), after.GetNode().GetVersion(), err)
 		}
 	}
-	w.apply(t, command.CloseSession{Session: "s-a1", Reason: "test"})
+	w.Apply(t, command.CloseSession{Session: "s-a1", Reason: "test"})
 	res, err := c.ValidateNode(t.Context(), &farrierv1.ValidateNodeRequest{Node: "web-0"})
 	if err != nil || res.GetChecks()[1].GetError().GetKind() != "no_agent" {
 		t.Errorf("without its agent: %v, %v", res.GetChecks(), err)

@@ -1,4 +1,4 @@
-package rpc
+package rpc_test
 
 import (
 	"context"
@@ -14,6 +14,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/pkg/identity"
+	"github.com/farrier-project/farrier/test/world"
 )
 
 // repeats are the clients of one operator whose requests all have one id.
@@ -37,23 +38,34 @@ var unrepeated = map[string]string{ // read-only
 	fc.WatchServiceWatchProcedure:             "it changes nothing",
 }
 
+// repeats are clients of alice whose calls are all the same request.
+func repeatsOf(w *world.World, member string) repeats {
+	http, url, id := w.As(identity.RoleOperator, "alice"), w.URL[member], world.RequestID("0123456789abcdef", 1)
+	return repeats{
+		nodes: fc.NewNodeServiceClient(http, url, id), ports: fc.NewPortServiceClient(http, url, id),
+		locks: fc.NewLockServiceClient(http, url, id), ring: fc.NewRingServiceClient(http, url, id),
+		agents: fc.NewAgentServiceClient(http, url, id), clusters: fc.NewClusterServiceClient(http, url, id),
+		certificates: fc.NewCertificateServiceClient(http, url, id),
+	}
+}
+
 // TestARepeatIsAnsweredAlthoughItsConditionsAreGone: a request that was done makes its own repeat look impossible: the
 // node is deleted, the name is another, nobody is there any more. A repeat is not checked; it has the first answer.
 func TestARepeatIsAnsweredAlthoughItsConditionsAreGone(t *testing.T) {
 	const id = "11111111-2222-4333-8444-555555555555"
-	removeAgent := func(t *testing.T, w *world) { w.apply(t, command.RemoveAgent{Agent: "a1"}) }
-	deleted := func(t *testing.T, w *world) { w.apply(t, command.DeleteNode{Node: w.only(t)}) }
+	removeAgent := func(t *testing.T, w *world.World) { w.Apply(t, command.RemoveAgent{Agent: "a1"}) }
+	deleted := func(t *testing.T, w *world.World) { w.Apply(t, command.DeleteNode{Node: only(t, w)}) }
 	rows := []struct {
 		procedure string
-		before    func(t *testing.T, w *world)
+		before    func(t *testing.T, w *world.World)
 		call      func(context.Context, repeats) (proto.Message, error)
-		after     func(t *testing.T, w *world) // what else would refuse the repeat
+		after     func(t *testing.T, w *world.World) // what else would refuse the repeat
 	}{
 		{fc.NodeServiceCreateNodeProcedure, nil, func(ctx context.Context, c repeats) (proto.Message, error) {
-			return c.nodes.CreateNode(ctx, &farrierv1.CreateNodeRequest{Node: web(9)})
+			return c.nodes.CreateNode(ctx, &farrierv1.CreateNodeRequest{Node: world.Web(9)})
 		}, nil},
 		{fc.NodeServiceCreateNodesProcedure, nil, func(ctx context.Context, c repeats) (proto.Message, error) {
-			return c.nodes.CreateNodes(ctx, &farrierv1.CreateNodesRequest{Nodes: []*farrierv1.Node{web(8), web(9)}})
+			return c.nodes.CreateNodes(ctx, &farrierv1.CreateNodesRequest{Nodes: []*farrierv1.Node{world.Web(8), world.Web(9)}})
 		}, removeAgent},
 		{fc.NodeServiceUpdateNodeProcedure, nil, func(ctx context.Context, c repeats) (proto.Message, error) {
 			return c.nodes.UpdateNode(ctx, &farrierv1.UpdateNodeRequest{Node: &farrierv1.Node{Id: "web-1", Name: "renamed"}, Mask: &fieldmaskpb.FieldMask{Paths: []string{"name"}}})
@@ -76,8 +88,8 @@ func TestARepeatIsAnsweredAlthoughItsConditionsAreGone(t *testing.T) {
 		{fc.PortServiceCreatePortProcedure, nil, func(ctx context.Context, c repeats) (proto.Message, error) {
 			return c.ports.CreatePort(ctx, &farrierv1.CreatePortRequest{Port: &farrierv1.Port{Node: "web-1", Address: "52:54:00:00:aa:01"}})
 		}, nil},
-		{fc.PortServiceUpdatePortProcedure, func(t *testing.T, w *world) {
-			w.apply(t, command.CreatePort{Port: node.Port{ID: id, Node: w.only(t), Address: "52:54:00:00:aa:02"}})
+		{fc.PortServiceUpdatePortProcedure, func(t *testing.T, w *world.World) {
+			w.Apply(t, command.CreatePort{Port: node.Port{ID: id, Node: only(t, w), Address: "52:54:00:00:aa:02"}})
 		}, func(ctx context.Context, c repeats) (proto.Message, error) {
 			return c.ports.UpdatePort(ctx, &farrierv1.UpdatePortRequest{Version: 1, Port: &farrierv1.Port{Id: id, Address: "52:54:00:00:aa:03"}, Mask: &fieldmaskpb.FieldMask{Paths: []string{"address"}}})
 		}, nil},
@@ -105,8 +117,8 @@ func TestARepeatIsAnsweredAlthoughItsConditionsAreGone(t *testing.T) {
 		{fc.AgentServiceRemoveAgentProcedure, nil, func(ctx context.Context, c repeats) (proto.Message, error) {
 			return c.agents.RemoveAgent(ctx, &farrierv1.RemoveAgentRequest{Agent: "a1", Force: true})
 		}, nil},
-		{fc.ClusterServiceRemoveMemberProcedure, func(t *testing.T, w *world) {
-			w.apply(t, command.PutMember{Member: command.Member{ID: "c9", RaftAddress: "h:1", Level: 1}})
+		{fc.ClusterServiceRemoveMemberProcedure, func(t *testing.T, w *world.World) {
+			w.Apply(t, command.PutMember{Member: command.Member{ID: "c9", RaftAddress: "h:1", Level: 1}})
 		}, func(ctx context.Context, c repeats) (proto.Message, error) {
 			return c.clusters.RemoveMember(ctx, &farrierv1.RemoveMemberRequest{Id: "c9"})
 		}, nil},
@@ -117,7 +129,7 @@ func TestARepeatIsAnsweredAlthoughItsConditionsAreGone(t *testing.T) {
 		{fc.ClusterServiceUpdateSettingsProcedure, nil, func(ctx context.Context, c repeats) (proto.Message, error) {
 			return c.clusters.UpdateSettings(ctx, &farrierv1.UpdateSettingsRequest{Settings: &farrierv1.Settings{StepTries: 7}, Mask: &fieldmaskpb.FieldMask{Paths: []string{"step_tries"}}})
 		}, nil},
-		{fc.CertificateServiceRevokeOperatorProcedure, func(t *testing.T, w *world) { w.as(identity.RoleOperator, "bob") }, func(ctx context.Context, c repeats) (proto.Message, error) {
+		{fc.CertificateServiceRevokeOperatorProcedure, func(t *testing.T, w *world.World) { w.As(identity.RoleOperator, "bob") }, func(ctx context.Context, c repeats) (proto.Message, error) {
 			return c.certificates.RevokeOperator(ctx, &farrierv1.RevokeOperatorRequest{Name: "bob", Reason: "x"})
 		}, nil},
 	}
@@ -125,12 +137,12 @@ func TestARepeatIsAnsweredAlthoughItsConditionsAreGone(t *testing.T) {
 	for _, row := range rows {
 		seen[row.procedure] = true
 		t.Run(strings.TrimPrefix(row.procedure, "/farrier.v1."), func(t *testing.T) {
-			w := newWorld(t, []string{"c1"}, "a1")
-			mustCreate(t, w.nodes("c1"), web(1))
+			w := world.New(t, []string{"c1"}, "a1")
+			world.MustCreate(t, w.Nodes("c1"), world.Web(1))
 			if row.before != nil {
 				row.before(t, w)
 			}
-			c := w.repeats("c1")
+			c := repeatsOf(w, "c1")
 			first, err := row.call(t.Context(), c)
 			if err != nil {
 				t.Fatal(err)
@@ -158,25 +170,14 @@ func TestARepeatIsAnsweredAlthoughItsConditionsAreGone(t *testing.T) {
 	}
 }
 
-// repeats are clients of alice whose calls are all the same request.
-func (w *world) repeats(member string) repeats {
-	http, url, id := w.as(identity.RoleOperator, "alice"), w.url[member], requestID("0123456789abcdef", 1)
-	return repeats{
-		nodes: fc.NewNodeServiceClient(http, url, id), ports: fc.NewPortServiceClient(http, url, id),
-		locks: fc.NewLockServiceClient(http, url, id), ring: fc.NewRingServiceClient(http, url, id),
-		agents: fc.NewAgentServiceClient(http, url, id), clusters: fc.NewClusterServiceClient(http, url, id),
-		certificates: fc.NewCertificateServiceClient(http, url, id),
-	}
-}
-
 // only is the world's only node.
-func (w *world) only(t *testing.T) (id node.ID) {
+func only(t *testing.T, w *world.World) (id node.ID) {
 	t.Helper()
-	w.view.Nodes("", func(n *node.Node) bool { id = n.ID; return true })
+	w.Newest().Nodes("", func(n *node.Node) bool { id = n.ID; return true })
 	return id
 }
 
 // lockIt has an operator hold the lock of the only node, under the cluster's first token.
-func lockIt(t *testing.T, w *world) {
-	w.apply(t, command.AcquireLock{Node: w.only(t), Session: "s-a1", Holder: "agent a1", Task: "t", Purpose: "x"})
+func lockIt(t *testing.T, w *world.World) {
+	w.Apply(t, command.AcquireLock{Node: only(t, w), Session: "s-a1", Holder: "agent a1", Task: "t", Purpose: "x"})
 }

@@ -1,4 +1,4 @@
-package rpc
+package access_test
 
 import (
 	"context"
@@ -15,16 +15,21 @@ import (
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
+	"github.com/farrier-project/farrier/test/world"
 )
 
 // TestEveryMethodRefusesOthers calls each method with each role over a real connection: who has no row entry is
 // refused before anything else is looked at.
 func TestEveryMethodRefusesOthers(t *testing.T) {
-	w := newWorld(t, []string{"c1"})
+	w := world.New(t, []string{"c1"})
+	methods, err := access.Methods()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, role := range []identity.Role{"", identity.RoleOperator, identity.RoleAgent, identity.RoleCoordinator} {
-		client := w.as(role, "x")
-		for name, row := range w.apis["c1"].methods {
-			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.url["c1"]+name, strings.NewReader("{"))
+		client := w.As(role, "x")
+		for name, row := range methods {
+			req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, w.URL["c1"]+name, strings.NewReader("{"))
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -47,10 +52,10 @@ func TestEveryMethodRefusesOthers(t *testing.T) {
 }
 
 func TestOnlyCoordinatorsSpeakForOthers(t *testing.T) {
-	w := newWorld(t, []string{"c1"}, "a1")
-	key := w.identity(identity.Peer{Cluster: testCluster, Role: identity.RoleOperator, Name: "bob"}).Pin()
+	w := world.New(t, []string{"c1"}, "a1")
+	key := w.Identity(identity.Peer{Cluster: world.Cluster, Role: identity.RoleOperator, Name: "bob"}).Pin()
 	create := func(c *http.Client, actor, name string) (*farrierv1.Node, error) {
-		client := fc.NewNodeServiceClient(c, w.url["c1"], connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
+		client := fc.NewNodeServiceClient(c, w.URL["c1"], connect.WithInterceptors(connect.UnaryInterceptorFunc(func(next connect.UnaryFunc) connect.UnaryFunc {
 			return func(ctx context.Context, req connect.AnyRequest) (connect.AnyResponse, error) {
 				req.Header().Set(access.HeaderActor, actor)
 				req.Header().Set(access.HeaderActorKey, hex.EncodeToString(key[:]))
@@ -60,26 +65,26 @@ func TestOnlyCoordinatorsSpeakForOthers(t *testing.T) {
 		res, err := client.CreateNode(t.Context(), &farrierv1.CreateNodeRequest{Node: &farrierv1.Node{Name: name, Driver: "fake-hardware"}})
 		return res.GetNode(), err
 	}
-	if _, err := create(w.as(identity.RoleCoordinator, "c2"), "operator bob", "n1"); err != nil {
+	if _, err := create(w.As(identity.RoleCoordinator, "c2"), "operator bob", "n1"); err != nil {
 		t.Fatal(err)
 	}
-	evs, _, _ := (replica{w.model, "c1"}).View().Events(state.Position{}, 1000)
+	evs, _, _ := w.Newest().Events(state.Position{}, 1000)
 	if last := evs[len(evs)-1]; last.Actor != "operator bob" {
 		t.Errorf("actor %q, want the one that the coordinator named", last.Actor)
 	}
-	if _, err := create(w.as(identity.RoleAgent, "a1"), "operator bob", "n2"); err == nil {
+	if _, err := create(w.As(identity.RoleAgent, "a1"), "operator bob", "n2"); err == nil {
 		t.Error("an agent spoke for an operator")
 	} else {
-		wantKind(t, err, fault.Denied)
+		world.WantKind(t, err, fault.Denied)
 	}
-	if _, err := create(w.as(identity.RoleCoordinator, "c2"), "agent a1", "n3"); err == nil {
+	if _, err := create(w.As(identity.RoleCoordinator, "c2"), "agent a1", "n3"); err == nil {
 		t.Error("a coordinator lent an agent the right to create")
 	} else {
-		wantKind(t, err, fault.Denied)
+		world.WantKind(t, err, fault.Denied)
 	}
-	if _, err := create(w.as(identity.RoleCoordinator, "c2"), "nonsense", "n4"); err == nil {
+	if _, err := create(w.As(identity.RoleCoordinator, "c2"), "nonsense", "n4"); err == nil {
 		t.Error("a malformed actor passed")
 	} else {
-		wantKind(t, err, fault.Invalid)
+		world.WantKind(t, err, fault.Invalid)
 	}
 }
