@@ -19,7 +19,7 @@ import (
 
 // ListCertificates implements CertificateService.
 func (s *Service) ListCertificates(ctx context.Context, req *farrierv1.ListCertificatesRequest) (*farrierv1.ListCertificatesResponse, error) {
-	v, err := s.Desk.Read(ctx, false)
+	v, err := s.cfg.Desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -49,14 +49,14 @@ func (s *Service) RevokeOperator(ctx context.Context, req *farrierv1.RevokeOpera
 	if err := message.Name("name", req.GetName()); err != nil {
 		return nil, fault.Wrap(op, err)
 	}
-	res, err := s.Desk.Once(ctx, func() (command.Result, error) {
-		return s.Desk.Propose(ctx, command.RevokeCertificates{Role: string(identity.RoleOperator), Name: req.GetName(), Reason: req.GetReason()})
+	res, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		return s.cfg.Desk.Propose(ctx, command.RevokeCertificates{Role: string(identity.RoleOperator), Name: req.GetName(), Reason: req.GetReason()})
 	})
 	if err != nil {
 		return nil, fault.Wrap(op, err)
 	}
 	left := map[string]bool{}
-	s.Desk.View().Certificates(func(c *state.Certificate) bool {
+	s.cfg.Desk.View().Certificates(func(c *state.Certificate) bool {
 		if c.Role == string(identity.RoleOperator) && c.RevokedBy == "" {
 			left[c.Name] = true
 		}

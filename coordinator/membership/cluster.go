@@ -32,32 +32,32 @@ const memberBehind = 10 * time.Second
 // GetCluster implements ClusterService. The leader knows who answers it; when none does, this member says what it
 // knows itself.
 func (s *Service) GetCluster(ctx context.Context, req *farrierv1.GetClusterRequest) (*farrierv1.GetClusterResponse, error) {
-	m, known := s.Leader.Other()
-	if !s.Desk.Leading() && known && access.Of(ctx).Role != identity.RoleCoordinator {
+	m, known := s.cfg.Leader.Other()
+	if !s.cfg.Desk.Leading() && known && access.Of(ctx).Role != identity.RoleCoordinator {
 		ctx, cancel := context.WithTimeout(ctx, leaderAnswer)
 		defer cancel()
-		res, err := fc.NewClusterServiceClient(s.Leader.Client(), "https://"+m.APIAddress).GetCluster(ctx, req)
+		res, err := fc.NewClusterServiceClient(s.cfg.Leader.Client(), "https://"+m.APIAddress).GetCluster(ctx, req)
 		if err == nil {
 			return res, nil
 		}
-		s.Log.Debug("the leader did not say how the cluster is", "leader", m.ID, "err", err)
+		s.cfg.Log.Debug("the leader did not say how the cluster is", "leader", m.ID, "err", err)
 	}
 	return s.clusterHere()
 }
 
 func (s *Service) clusterHere() (*farrierv1.GetClusterResponse, error) {
-	v := s.Desk.View()
+	v := s.cfg.Desk.View()
 	c := v.Cluster()
-	term, commit := s.Status()
-	lead, _, _ := s.Reader.Leader()
-	servers, err := s.Cluster.Servers()
+	term, commit := s.cfg.Status()
+	lead, _, _ := s.cfg.Reader.Leader()
+	servers, err := s.cfg.Cluster.Servers()
 	if err != nil {
 		return nil, fault.Wrap("read members", err)
 	}
 	out := &farrierv1.GetClusterResponse{ClusterId: c.ID, Leader: lead, Term: term, CommitIndex: commit, AppliedIndex: v.Index(),
 		Generation: uint64(c.Generation), FeatureLevel: c.Level, Elapsed: durationpb.New(v.Elapsed())}
 	known := map[string]bool{}
-	leading := s.Desk.Leading()
+	leading := s.cfg.Desk.Leading()
 	voters := 0
 	for _, x := range servers {
 		if !leading {
@@ -120,32 +120,32 @@ func (s *Service) RemoveMember(ctx context.Context, req *farrierv1.RemoveMemberR
 	if c.Role == identity.RoleCoordinator && c.Name != req.GetId() {
 		return nil, fault.New(fault.Denied, op, "a coordinator removes itself only")
 	}
-	servers, err := s.Cluster.Servers()
+	servers, err := s.cfg.Cluster.Servers()
 	if err != nil {
 		return nil, fault.Wrap(op, err)
 	}
 	voter := slices.ContainsFunc(servers, func(x Server) bool { return x.ID == req.GetId() })
 	rejoins := c.Role == identity.RoleCoordinator
-	if voter && req.GetId() == s.ID && len(servers) > 1 && !rejoins { // the others would hear nothing more of it
-		s.HandOn()
-		return nil, fault.New(fault.NotLeader, op, "%s hands the leadership on before it goes", s.ID)
+	if voter && req.GetId() == s.cfg.ID && len(servers) > 1 && !rejoins { // the others would hear nothing more of it
+		s.cfg.HandOn()
+		return nil, fault.New(fault.NotLeader, op, "%s hands the leadership on before it goes", s.cfg.ID)
 	}
-	_, err = s.Desk.Once(ctx, func() (command.Result, error) {
-		_, member := memberByID(s.Desk.View(), req.GetId())
+	_, err = s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		_, member := memberByID(s.cfg.Desk.View(), req.GetId())
 		switch {
-		case !voter && !member && !access.Certified(s.Desk.View(), identity.RoleCoordinator, req.GetId()):
+		case !voter && !member && !access.Certified(s.cfg.Desk.View(), identity.RoleCoordinator, req.GetId()):
 			return command.Result{}, fault.New(fault.NotFound, "", "there is no member %q", refusal.Clip(req.GetId())).WithHelp("`farrier coordinator members` lists them")
 		case voter && len(servers) == 1:
 			return command.Result{}, fault.New(fault.Denied, "", "%s is the last member", req.GetId()).WithHelp("join another one first")
 		}
-		res, err := s.Desk.Propose(ctx, command.RemoveMember{ID: req.GetId(), Rejoins: rejoins})
+		res, err := s.cfg.Desk.Propose(ctx, command.RemoveMember{ID: req.GetId(), Rejoins: rejoins})
 		if fault.Is(err, fault.NotFound) { // a voter without a record
 			err = nil
 		}
 		return res, err
 	})
 	if err == nil && voter { // also when a first try was cut between the two
-		err = s.Cluster.RemoveServer(ctx, req.GetId())
+		err = s.cfg.Cluster.RemoveServer(ctx, req.GetId())
 	}
 	return &farrierv1.RemoveMemberResponse{}, fault.Wrap(op, err)
 }
@@ -160,14 +160,14 @@ func (s *Service) PutMember(ctx context.Context, req *farrierv1.PutMemberRequest
 	}
 	err := s.checkMember(m)
 	if err == nil {
-		_, err = s.Desk.Propose(ctx, command.PutMember{Member: m})
+		_, err = s.cfg.Desk.Propose(ctx, command.PutMember{Member: m})
 	}
 	return &farrierv1.PutMemberResponse{}, fault.Wrap(op, err)
 }
 
 // checkMember checks a coordinator's level and addresses.
 func (s *Service) checkMember(m command.Member) error {
-	level := s.Desk.View().Cluster().Level
+	level := s.cfg.Desk.View().Cluster().Level
 	if m.Level < level {
 		return fault.New(fault.Version, "", "the cluster is at feature level %d, and %s speaks %d", level, m.ID, m.Level).
 			WithHelp("install the release that the other coordinators run")
@@ -190,6 +190,6 @@ func (s *Service) checkMember(m command.Member) error {
 
 // ReadIndex implements ClusterService.
 func (s *Service) ReadIndex(ctx context.Context, _ *farrierv1.ReadIndexRequest) (*farrierv1.ReadIndexResponse, error) {
-	index, err := s.Reader.ReadIndex(ctx)
+	index, err := s.cfg.Reader.ReadIndex(ctx)
 	return &farrierv1.ReadIndexResponse{Index: index}, fault.Wrap("read index", err)
 }

@@ -43,15 +43,15 @@ func (s *Service) CreateJoinToken(ctx context.Context, req *farrierv1.CreateJoin
 	}
 	t, ttl, err := s.newToken(ctx, req)
 	if err == nil && t.Role == identity.RoleCoordinator {
-		err = s.checkFree(s.Desk.View(), t.Name, false)
+		err = s.checkFree(s.cfg.Desk.View(), t.Name, false)
 	}
 	if err == nil {
-		_, err = s.Desk.Propose(ctx, command.CreateJoinToken{ID: t.ID, Role: string(t.Role), Name: t.Name, Group: t.Group, Hash: t.Hash(), TTL: ttl})
+		_, err = s.cfg.Desk.Propose(ctx, command.CreateJoinToken{ID: t.ID, Role: string(t.Role), Name: t.Name, Group: t.Group, Hash: t.Hash(), TTL: ttl})
 	}
 	if err != nil {
 		return nil, fault.Wrap("create join token", err)
 	}
-	return &farrierv1.CreateJoinTokenResponse{Token: t.Encode(), ExpiresAt: timestamppb.New(s.Clock.Now().Add(ttl))}, nil
+	return &farrierv1.CreateJoinTokenResponse{Token: t.Encode(), ExpiresAt: timestamppb.New(s.cfg.Clock.Now().Add(ttl))}, nil
 }
 
 func (s *Service) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenRequest) (t identity.JoinToken, ttl time.Duration, err error) {
@@ -83,7 +83,7 @@ func (s *Service) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenRe
 	if ttl <= 0 || ttl > maxTokenTTL {
 		return t, 0, refusal.Invalid("ttl", "%v is not between 1 ns and %v", ttl, maxTokenTTL)
 	}
-	v := s.Desk.View()
+	v := s.cfg.Desk.View()
 	ca, err := s.authority(v)
 	if err != nil {
 		return t, 0, err
@@ -91,7 +91,7 @@ func (s *Service) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenRe
 	t = identity.NewJoinToken(ca.Hash(), role, req.GetName(), group, s.addresses(v, apiAddress))
 	if id := request.ID(ctx); !id.IsZero() {
 		data := append([]byte(access.Of(ctx).Actor()+"\x00"+id.Client+"\x00"), id.Digest[:]...)
-		sum := s.Keyring.Derive("join token", append(data, byte(id.Seq), byte(id.Seq>>8), byte(id.Seq>>16), byte(id.Seq>>24),
+		sum := s.cfg.Keyring.Derive("join token", append(data, byte(id.Seq), byte(id.Seq>>8), byte(id.Seq>>16), byte(id.Seq>>24),
 			byte(id.Seq>>32), byte(id.Seq>>40), byte(id.Seq>>48), byte(id.Seq>>56)))
 		t.ID, t.Secret = hex.EncodeToString(sum[:8]), sum[8:24]
 	}
@@ -103,15 +103,15 @@ func (s *Service) newToken(ctx context.Context, req *farrierv1.CreateJoinTokenRe
 func (s *Service) Join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.JoinResponse, error) {
 	out, err := s.join(ctx, req)
 	if err != nil {
-		s.Log.Warn("a join was refused", "err", err)
+		s.cfg.Log.Warn("a join was refused", "err", err)
 		return nil, fault.Wrap("join", err)
 	}
-	s.Log.Info("joined", "name", out.GetName(), "group", out.GetGroup(), "version", req.GetVersion())
+	s.cfg.Log.Info("joined", "name", out.GetName(), "group", out.GetGroup(), "version", req.GetVersion())
 	return out, nil
 }
 
 func (s *Service) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrierv1.JoinResponse, error) {
-	v := s.Desk.View()
+	v := s.cfg.Desk.View()
 	t, used, err := s.checkToken(v, req.GetToken())
 	if err != nil {
 		return nil, err
@@ -133,29 +133,29 @@ func (s *Service) join(ctx context.Context, req *farrierv1.JoinRequest) (*farrie
 	if err != nil {
 		return nil, err
 	}
-	if _, err := s.Desk.Propose(ctx, command.UseJoinToken{ID: t.ID, Hash: t.Hash(), Role: string(t.Role), Key: key, TTL: s.CertificateTTL}); err != nil {
+	if _, err := s.cfg.Desk.Propose(ctx, command.UseJoinToken{ID: t.ID, Hash: t.Hash(), Role: string(t.Role), Key: key, TTL: s.cfg.CertificateTTL}); err != nil {
 		return nil, err
 	}
 	peer := identity.Peer{Cluster: v.Cluster().ID, Role: t.Role, Name: t.Name, Group: t.Group}
 	out := &farrierv1.JoinResponse{CaDer: ca.CertDER(), ClusterId: peer.Cluster, Name: t.Name, Group: t.Group}
-	if out.ChainDer, err = ca.Issue(req.GetCsrDer(), peer, hostsOf(req), s.CertificateTTL); err != nil {
+	if out.ChainDer, err = ca.Issue(req.GetCsrDer(), peer, hostsOf(req), s.cfg.CertificateTTL); err != nil {
 		return nil, err
 	}
 	switch t.Role {
 	case identity.RoleAgent:
-		if out.IntermediateChainDer, err = ca.IssueIntermediate(req.GetIntermediateCsrDer(), peer, s.CertificateTTL); err != nil {
+		if out.IntermediateChainDer, err = ca.IssueIntermediate(req.GetIntermediateCsrDer(), peer, s.cfg.CertificateTTL); err != nil {
 			return nil, err
 		}
 	case identity.RoleCoordinator:
-		res, err := s.Desk.ProposeAlso(ctx, command.PutMember{Member: memberOf(t.Name, req)})
+		res, err := s.cfg.Desk.ProposeAlso(ctx, command.PutMember{Member: memberOf(t.Name, req)})
 		if err == nil {
 			err = res[0].Err
 		}
 		if err != nil {
 			return nil, err
 		}
-		out.Keyring = s.Keyring.Marshal()
-		v = s.Desk.View()
+		out.Keyring = s.cfg.Keyring.Marshal()
+		v = s.cfg.Desk.View()
 	}
 	out.RackAddresses, out.ApiAddresses = s.addresses(v, rackAddress), s.addresses(v, apiAddress)
 	return out, nil
@@ -226,12 +226,12 @@ func (s *Service) checkJoin(v *state.View, t identity.JoinToken, req *farrierv1.
 // what it acknowledged: while it still counts, committed entries can be lost. again is set when the same key joined with
 // the same token before, and its join was cut: then it has a record, but was never reached.
 func (s *Service) checkFree(v *state.View, name string, again bool) error {
-	servers, err := s.Cluster.Servers()
+	servers, err := s.cfg.Cluster.Servers()
 	if err != nil {
 		return fault.Wrap("read members", err)
 	}
 	_, member := v.Member(name)
-	if slices.ContainsFunc(servers, func(s Server) bool { return s.ID == name }) || member && !again {
+	if slices.ContainsFunc(servers, func(x Server) bool { return x.ID == name }) || member && !again {
 		return fault.New(fault.Exists, "", "coordinator %s is a member already", name).
 			WithHelp("if its machine or its disk is gone, farrier coordinator remove %s first; if only its log is damaged, farrier-coordinator rejoin there", name)
 	}
@@ -277,7 +277,7 @@ func (s *Service) renew(ctx context.Context, c access.Caller, req *farrierv1.Ren
 	if n := len(req.GetCsrDer()); n == 0 || n > maxCSR || len(req.GetIntermediateCsrDer()) > maxCSR {
 		return nil, refusal.Invalid("csr_der", "a certificate request of at most %d bytes is needed", maxCSR)
 	}
-	v := s.Desk.View()
+	v := s.cfg.Desk.View()
 	if err := present(v, c); err != nil {
 		return nil, err
 	}
@@ -291,7 +291,7 @@ func (s *Service) renew(ctx context.Context, c access.Caller, req *farrierv1.Ren
 	if len(req.GetIntermediateCsrDer()) > 0 && c.Role != identity.RoleAgent {
 		return nil, fault.New(fault.Denied, "", "only an agent has a ramdisk CA")
 	}
-	if _, err := s.Desk.Propose(ctx, command.RenewCertificate{Key: key, TTL: s.CertificateTTL}); err != nil {
+	if _, err := s.cfg.Desk.Propose(ctx, command.RenewCertificate{Key: key, TTL: s.cfg.CertificateTTL}); err != nil {
 		return nil, err
 	}
 	ca, err := s.authority(v)
@@ -304,11 +304,11 @@ func (s *Service) renew(ctx context.Context, c access.Caller, req *farrierv1.Ren
 		hosts = hostsOf(&farrierv1.JoinRequest{ApiAddress: m.APIAddress, RackAddress: m.RackAddress})
 	}
 	out := &farrierv1.RenewResponse{CaDer: ca.CertDER(), RackAddresses: s.addresses(v, rackAddress), ApiAddresses: s.addresses(v, apiAddress)}
-	if out.ChainDer, err = ca.Issue(req.GetCsrDer(), peer, hosts, s.CertificateTTL); err != nil {
+	if out.ChainDer, err = ca.Issue(req.GetCsrDer(), peer, hosts, s.cfg.CertificateTTL); err != nil {
 		return nil, err
 	}
 	if len(req.GetIntermediateCsrDer()) > 0 {
-		out.IntermediateChainDer, err = ca.IssueIntermediate(req.GetIntermediateCsrDer(), peer, s.CertificateTTL)
+		out.IntermediateChainDer, err = ca.IssueIntermediate(req.GetIntermediateCsrDer(), peer, s.cfg.CertificateTTL)
 	}
 	return out, err
 }

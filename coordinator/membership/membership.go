@@ -67,13 +67,13 @@ type Config struct {
 }
 
 // Service implements ClusterService, JoinService and CertificateService. It is safe for concurrent use.
-type Service struct{ Config }
+type Service struct{ cfg Config }
 
 // New is the services of one member.
 func New(cfg Config) *Service { return &Service{cfg} }
 
 func (s *Service) authority(v *state.View) (*identity.CA, error) {
-	return Authority(s.Keyring, v.Cluster())
+	return Authority(s.cfg.Keyring, v.Cluster())
 }
 
 // Authority is a cluster's CA, unsealed.
@@ -91,8 +91,8 @@ func rackAddress(m *command.Member) string { return m.RackAddress }
 // Known are the API addresses of the members. A member that does not know itself yet, after a fresh start, knows the others no
 // better: then there are none.
 func (s *Service) Known() []string {
-	v := s.Desk.View()
-	if _, there := v.Member(s.ID); !there {
+	v := s.cfg.Desk.View()
+	if _, there := v.Member(s.cfg.ID); !there {
 		return nil
 	}
 	return s.addresses(v, apiAddress)
@@ -101,8 +101,8 @@ func (s *Service) Known() []string {
 // addresses lists one address of each member in the order of their ids, this one's included.
 func (s *Service) addresses(v *state.View, get func(*command.Member) string) []string {
 	var out []string
-	if _, known := v.Member(s.ID); !known && get(&s.Own) != "" {
-		out = append(out, get(&s.Own))
+	if _, known := v.Member(s.cfg.ID); !known && get(&s.cfg.Own) != "" {
+		out = append(out, get(&s.cfg.Own))
 	}
 	v.Members(func(m *command.Member) bool {
 		if get(m) != "" {

@@ -15,7 +15,7 @@ import (
 
 // GetSettings implements ClusterService.
 func (s *Service) GetSettings(ctx context.Context, _ *farrierv1.GetSettingsRequest) (*farrierv1.GetSettingsResponse, error) {
-	v, err := s.Desk.Read(ctx, false)
+	v, err := s.cfg.Desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -24,7 +24,7 @@ func (s *Service) GetSettings(ctx context.Context, _ *farrierv1.GetSettingsReque
 
 // UpdateSettings implements ClusterService.
 func (s *Service) UpdateSettings(ctx context.Context, req *farrierv1.UpdateSettingsRequest) (*farrierv1.UpdateSettingsResponse, error) {
-	next := s.Desk.View().Settings()
+	next := s.cfg.Desk.View().Settings()
 	paths := req.GetMask().GetPaths()
 	if len(paths) == 0 {
 		return nil, fault.Wrap("update settings", refusal.Invalid("mask", "name the settings to change").WithHelp("%s", settingsHelp()))
@@ -37,10 +37,10 @@ func (s *Service) UpdateSettings(ctx context.Context, req *farrierv1.UpdateSetti
 	if next.SessionTTL < time.Second {
 		return nil, fault.Wrap("update settings", refusal.Invalid("settings.session_ttl", "it must be at least 1 s: agents renew every 500 ms"))
 	}
-	if _, err := s.Desk.Propose(ctx, command.UpdateSettings{Settings: next}); err != nil {
+	if _, err := s.cfg.Desk.Propose(ctx, command.UpdateSettings{Settings: next}); err != nil {
 		return nil, fault.Wrap("update settings", err)
 	}
-	return &farrierv1.UpdateSettingsResponse{Settings: settingsOut(s.Desk.View().Settings())}, nil
+	return &farrierv1.UpdateSettingsResponse{Settings: settingsOut(s.cfg.Desk.View().Settings())}, nil
 }
 
 // durationSetting is a timeout with the range that makes sense.

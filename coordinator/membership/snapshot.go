@@ -22,9 +22,9 @@ func (s *Service) SaveSnapshot(ctx context.Context, _ *farrierv1.SaveSnapshotReq
 	w := &chunks{send: func(p []byte) error {
 		return request.Send(ctx, func() error { return stream.Send(&farrierv1.SaveSnapshotResponse{Chunk: p}) })
 	}}
-	_, err := s.Desk.Read(ctx, false) // a leader of before must not pass its old state for the newest
+	_, err := s.cfg.Desk.Read(ctx, false) // a leader of before must not pass its old state for the newest
 	if err == nil {
-		err = s.Cluster.SaveSnapshot(ctx, w)
+		err = s.cfg.Cluster.SaveSnapshot(ctx, w)
 	}
 	if err == nil {
 		err = w.flush()
@@ -64,12 +64,12 @@ func (c *chunks) flush() error {
 // RestoreSnapshot implements ClusterService: the state becomes the snapshot's, under a new generation, so that no
 // token or session of before holds.
 func (s *Service) RestoreSnapshot(ctx context.Context, stream *connect.ClientStream[farrierv1.RestoreSnapshotRequest]) (*farrierv1.RestoreSnapshotResponse, error) {
-	err := s.Cluster.RestoreSnapshot(ctx, &received{stream: stream})
+	err := s.cfg.Cluster.RestoreSnapshot(ctx, &received{stream: stream})
 	if err != nil {
 		return nil, fault.Wrap("restore snapshot", err)
 	}
-	v := s.Desk.View()
-	s.Log.Warn("state was restored from a snapshot", "actor", access.Of(ctx).Actor(), "generation", v.Cluster().Generation)
+	v := s.cfg.Desk.View()
+	s.cfg.Log.Warn("state was restored from a snapshot", "actor", access.Of(ctx).Actor(), "generation", v.Cluster().Generation)
 	return &farrierv1.RestoreSnapshotResponse{Generation: uint64(v.Cluster().Generation), Nodes: uint64(max(v.NodeCount(), 0))}, nil
 }
 

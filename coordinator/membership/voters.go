@@ -28,7 +28,7 @@ func (s *Service) KeepVoters(ctx context.Context, reach Reach) error {
 			return nil
 		case <-tick.C:
 		}
-		if s.Desk.Leading() {
+		if s.cfg.Desk.Leading() {
 			s.addVoter(ctx, reach)
 		}
 	}
@@ -36,7 +36,7 @@ func (s *Service) KeepVoters(ctx context.Context, reach Reach) error {
 
 // addVoter adds at most one voter: two changes at a time could leave the cluster without a quorum.
 func (s *Service) addVoter(ctx context.Context, reach Reach) {
-	servers, err := s.Cluster.Servers()
+	servers, err := s.cfg.Cluster.Servers()
 	if err != nil {
 		return
 	}
@@ -47,8 +47,8 @@ func (s *Service) addVoter(ctx context.Context, reach Reach) {
 		}
 	}
 	var missing []command.Member
-	s.Desk.View().Members(func(x *command.Member) bool {
-		if at[x.ID] != x.RaftAddress && x.RaftAddress != "" && x.ID != s.ID {
+	s.cfg.Desk.View().Members(func(x *command.Member) bool {
+		if at[x.ID] != x.RaftAddress && x.RaftAddress != "" && x.ID != s.cfg.ID {
 			missing = append(missing, *x)
 		}
 		return true
@@ -57,13 +57,13 @@ func (s *Service) addVoter(ctx context.Context, reach Reach) {
 		ctx, cancel := context.WithTimeout(ctx, voterTimeout)
 		err := reach(ctx, x.ID, x.RaftAddress)
 		if err == nil {
-			err = s.Cluster.AddVoter(ctx, x.ID, x.RaftAddress)
+			err = s.cfg.Cluster.AddVoter(ctx, x.ID, x.RaftAddress)
 		}
 		cancel()
 		if err == nil {
-			s.Log.Info("a coordinator became a voter", "member", x.ID, "address", x.RaftAddress)
+			s.cfg.Log.Info("a coordinator became a voter", "member", x.ID, "address", x.RaftAddress)
 			return
 		}
-		s.Log.Debug("a joined coordinator is no voter yet", "member", x.ID, "address", x.RaftAddress, "err", err)
+		s.cfg.Log.Debug("a joined coordinator is no voter yet", "member", x.ID, "address", x.RaftAddress, "err", err)
 	}
 }

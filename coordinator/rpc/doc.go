@@ -1,10 +1,6 @@
-// Package rpc serves the public API of a coordinator: every service of api/proto/farrier/v1 but the rack's.
+// Package rpc composes the public API of a coordinator: every service of api/proto/farrier/v1 but the rack's. The services are those
+// of fleet, membership and watch, behind a gate.
 //
-// A request comes through the gate. A handler reads a state, has the message checked and its secrets sealed, and proposes one
-// command at its desk, whose answer is read back from the state. Nothing is decided here that Apply does not check again.
-//
-// Reads are linearizable unless the request says stale.
-//
-// Rooms that rpc needs are interfaces of its own (Queue, Reader, Cluster, Progress). The room starts no goroutine but that of a
-// watch's relay; the server room runs FollowLeader, Guard and Membership.
+// Rooms that they need are interfaces (Reader, Queue, Progress and those of the rooms). The room starts no goroutine; the server
+// room runs FollowLeader, Guard and KeepVoters.
 package rpc

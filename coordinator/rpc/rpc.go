@@ -2,7 +2,6 @@ package rpc
 
 import (
 	"context"
-	"crypto/rand"
 	"log/slog"
 	"net/http"
 	"time"
@@ -11,17 +10,16 @@ import (
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/access"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/fleet"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/gate"
 	"github.com/farrier-project/farrier/coordinator/leader"
 	"github.com/farrier-project/farrier/coordinator/membership"
-	"github.com/farrier-project/farrier/coordinator/message"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/request"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/coordinator/watch"
 	"github.com/farrier-project/farrier/pkg/clock"
-	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 	"github.com/farrier-project/farrier/pkg/secret"
 )
@@ -79,9 +77,8 @@ type Config struct {
 
 // API serves the services. It is safe for concurrent use.
 type API struct {
-	Config
-	in      message.Reader
-	out     message.Writer
+	cfg     Config
+	fleet   *fleet.Service
 	methods map[string]access.Method
 	leader  *leader.Finder
 	desk    *request.Desk
@@ -109,41 +106,26 @@ func New(cfg Config) (*API, error) {
 	}
 	find := leader.New(leader.Config{Self: cfg.ID, Reader: cfg.Reader, Transport: cfg.Transport, Wait: cfg.LeaderWait})
 	desk := request.New(request.Config{Member: cfg.ID, Reader: cfg.Reader, Proposer: cfg.Proposer, Queue: cfg.Queue, Leader: find, Clock: cfg.Clock})
-	return &API{Config: cfg, methods: methods, leader: find, desk: desk,
+	return &API{cfg: cfg, methods: methods, leader: find, desk: desk,
 		members: membership.New(membership.Config{ID: cfg.ID, Own: cfg.Own, Desk: desk, Leader: find, Reader: cfg.Reader, Cluster: cfg.Cluster,
 			HandOn: cfg.HandOn, Status: cfg.Status, Keyring: cfg.Keyring, Clock: cfg.Clock, Log: cfg.Log, CertificateTTL: cfg.CertificateTTL}),
 		watches: watch.New(watch.Config{Desk: desk, Leader: find, Changes: cfg.Changes, Progress: cfg.Progress.Progress,
 			MaxWatchers: cfg.MaxWatchers, SyncedEvery: cfg.SyncedEvery}),
-		in:  message.Reader{Seal: sealer(cfg.Keyring), NewID: newUUID},
-		out: message.Writer{Queued: cfg.Queue.Queued, Progress: cfg.Progress.Progress},
+		fleet: fleet.New(fleet.Config{Desk: desk, Keyring: cfg.Keyring, Queued: cfg.Queue.Queued, Progress: cfg.Progress.Progress,
+			FreeWorkers: cfg.Progress.FreeWorkers, Rebalance: cfg.Rebalance}),
 	}, nil
-}
-
-// sealer closes secrets for one node and field each: the box opens nowhere else.
-func sealer(k *secret.Keyring) func(node.ID, string, []byte) (node.Sealed, error) {
-	return func(id node.ID, field string, plain []byte) (node.Sealed, error) {
-		keyID, box, err := k.Seal(plain, "node/"+string(id)+"/"+field)
-		return node.Sealed{KeyID: keyID, Box: box}, fault.Wrap("seal "+field, err)
-	}
-}
-
-// newUUID draws a UUID.
-func newUUID() string {
-	var b [16]byte
-	_, _ = rand.Read(b[:]) // crypto/rand.Read never fails
-	return message.UUID(b)
 }
 
 // FollowLeader looks who leads until ctx ends; the server room runs it.
 func (a *API) FollowLeader(ctx context.Context) error {
-	wake, stop := a.Changes.Subscribe()
+	wake, stop := a.cfg.Changes.Subscribe()
 	defer stop()
 	return a.leader.Run(ctx, wake)
 }
 
 // Guard ends the calls of those whose certificates are taken back, until ctx ends; the server room runs it.
 func (a *API) Guard(ctx context.Context) error {
-	wake, stop := a.Changes.Subscribe()
+	wake, stop := a.cfg.Changes.Subscribe()
 	defer stop()
 	return a.desk.Guard(ctx, wake)
 }
@@ -155,16 +137,16 @@ func (a *API) KeepVoters(ctx context.Context, reach membership.Reach) error {
 
 // Handler serves the public services on the API listener.
 func (a *API) Handler() http.Handler {
-	opts := gate.Options(a.Log)
+	opts := gate.Options(a.cfg.Log)
 	mux := http.NewServeMux()
-	mux.Handle(fc.NewNodeServiceHandler(nodeService{a}, opts...))
-	mux.Handle(fc.NewPortServiceHandler(portService{a}, opts...))
-	mux.Handle(fc.NewLockServiceHandler(lockService{a}, opts...))
-	mux.Handle(fc.NewRingServiceHandler(ringService{a}, opts...))
-	mux.Handle(fc.NewAgentServiceHandler(agentService{a}, opts...))
+	mux.Handle(fc.NewNodeServiceHandler(a.fleet, opts...))
+	mux.Handle(fc.NewPortServiceHandler(a.fleet, opts...))
+	mux.Handle(fc.NewLockServiceHandler(a.fleet, opts...))
+	mux.Handle(fc.NewRingServiceHandler(a.fleet, opts...))
+	mux.Handle(fc.NewAgentServiceHandler(a.fleet, opts...))
 	mux.Handle(fc.NewWatchServiceHandler(a.watches, opts...))
 	mux.Handle(fc.NewClusterServiceHandler(a.members, opts...))
 	mux.Handle(fc.NewCertificateServiceHandler(a.members, opts...))
 	mux.Handle(fc.NewJoinServiceHandler(a.members, opts...))
-	return gate.New(gate.Config{Methods: a.methods, Desk: a.desk, Leader: a.leader, Transport: a.Transport, Members: a.members.Known, Log: a.Log}, mux)
+	return gate.New(gate.Config{Methods: a.methods, Desk: a.desk, Leader: a.leader, Transport: a.cfg.Transport, Members: a.members.Known, Log: a.cfg.Log}, mux)
 }

@@ -1,4 +1,4 @@
-package rpc
+package fleet
 
 import (
 	"context"
@@ -25,8 +25,8 @@ var interfaceChecks = []struct { // read-only
 }
 
 // ValidateNode implements NodeService.
-func (s nodeService) ValidateNode(ctx context.Context, req *farrierv1.ValidateNodeRequest) (*farrierv1.ValidateNodeResponse, error) {
-	v, err := s.desk.Read(ctx, false)
+func (s *Service) ValidateNode(ctx context.Context, req *farrierv1.ValidateNodeRequest) (*farrierv1.ValidateNodeResponse, error) {
+	v, err := s.cfg.Desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}

@@ -1,4 +1,4 @@
-package rpc
+package fleet
 
 import (
 	"context"
@@ -19,17 +19,14 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// nodeService implements NodeService.
-type nodeService struct{ *API }
-
 // CreateNode implements NodeService.
-func (s nodeService) CreateNode(ctx context.Context, req *farrierv1.CreateNodeRequest) (*farrierv1.CreateNodeResponse, error) {
-	res, err := s.desk.Once(ctx, func() (command.Result, error) {
-		body, err := s.in.NewNode(s.Reader.View(), req.GetNode(), newUUID())
+func (s *Service) CreateNode(ctx context.Context, req *farrierv1.CreateNodeRequest) (*farrierv1.CreateNodeResponse, error) {
+	res, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		body, err := s.in.NewNode(s.cfg.Desk.View(), req.GetNode(), newUUID())
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.desk.Propose(ctx, body)
+		return s.cfg.Desk.Propose(ctx, body)
 	})
 	if err != nil {
 		return nil, fault.Wrap("create node", err)
@@ -39,13 +36,13 @@ func (s nodeService) CreateNode(ctx context.Context, req *farrierv1.CreateNodeRe
 }
 
 // show is a node as it is here after a change of it.
-func (a *API) show(id string) (*farrierv1.Node, error) {
-	v := a.Reader.View()
+func (s *Service) show(id string) (*farrierv1.Node, error) {
+	v := s.cfg.Desk.View()
 	n, err := message.FindNode(v, id)
 	if err != nil {
 		return nil, err
 	}
-	return a.out.Node(v, n, message.Whole), nil
+	return s.out.Node(v, n, message.Whole), nil
 }
 
 // maxBulkNodes bounds one CreateNodes.
@@ -53,11 +50,11 @@ const maxBulkNodes = 1000
 
 // CreateNodes implements NodeService. The ids follow from the request's id, so that a repeat finds the nodes
 // that it made before and reports them as made.
-func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodesRequest) (*farrierv1.CreateNodesResponse, error) {
+func (s *Service) CreateNodes(ctx context.Context, req *farrierv1.CreateNodesRequest) (*farrierv1.CreateNodesResponse, error) {
 	if n := len(req.GetNodes()); n == 0 || n > maxBulkNodes {
 		return nil, fault.Wrap("create nodes", refusal.Invalid("nodes", "there are %d, from 1 to %d are allowed", n, maxBulkNodes))
 	}
-	v := s.Reader.View()
+	v := s.cfg.Desk.View()
 	out := &farrierv1.CreateNodesResponse{Results: make([]*farrierv1.CreateNodesResponse_Result, len(req.GetNodes()))}
 	var bodies []command.Body
 	var at []int // of each body, the index of its node
@@ -76,7 +73,7 @@ func (s nodeService) CreateNodes(ctx context.Context, req *farrierv1.CreateNodes
 	}
 	for len(bodies) > 0 {
 		n := bulkStep(bodies)
-		results, err := s.desk.ProposeAlso(ctx, bodies[:n]...)
+		results, err := s.cfg.Desk.ProposeAlso(ctx, bodies[:n]...)
 		if err != nil {
 			return nil, fault.Wrap("create nodes", err) // a repeat finds those that were made
 		}
@@ -120,8 +117,8 @@ func bulkID(ctx context.Context, i int) string {
 }
 
 // GetNode implements NodeService.
-func (s nodeService) GetNode(ctx context.Context, req *farrierv1.GetNodeRequest) (*farrierv1.GetNodeResponse, error) {
-	v, err := s.desk.Read(ctx, req.GetStale())
+func (s *Service) GetNode(ctx context.Context, req *farrierv1.GetNodeRequest) (*farrierv1.GetNodeResponse, error) {
+	v, err := s.cfg.Desk.Read(ctx, req.GetStale())
 	if err != nil {
 		return nil, err
 	}
@@ -134,8 +131,8 @@ func (s nodeService) GetNode(ctx context.Context, req *farrierv1.GetNodeRequest)
 }
 
 // UpdateNode implements NodeService.
-func (s nodeService) UpdateNode(ctx context.Context, req *farrierv1.UpdateNodeRequest) (*farrierv1.UpdateNodeResponse, error) {
-	res, err := s.desk.Once(ctx, func() (command.Result, error) { return s.updateNode(ctx, req) })
+func (s *Service) UpdateNode(ctx context.Context, req *farrierv1.UpdateNodeRequest) (*farrierv1.UpdateNodeResponse, error) {
+	res, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) { return s.updateNode(ctx, req) })
 	if err != nil {
 		return nil, fault.Wrap("update node", err)
 	}
@@ -145,19 +142,19 @@ func (s nodeService) UpdateNode(ctx context.Context, req *farrierv1.UpdateNodeRe
 
 // updateNode makes the change. A change of one key of a map is made on the version that was read, and again on a
 // newer one when somebody was faster, unless the caller named the version.
-func (a *API) updateNode(ctx context.Context, req *farrierv1.UpdateNodeRequest) (command.Result, error) {
+func (s *Service) updateNode(ctx context.Context, req *farrierv1.UpdateNodeRequest) (command.Result, error) {
 	const tries = 5
 	for try := 1; ; try++ {
-		v := a.Reader.View()
+		v := s.cfg.Desk.View()
 		n, err := message.FindNode(v, message.NameOf(req.GetNode()))
 		if err != nil {
 			return command.Result{}, err
 		}
-		body, merged, err := a.in.ChangeNode(v, n, req)
+		body, merged, err := s.in.ChangeNode(v, n, req)
 		if err != nil {
 			return command.Result{}, err
 		}
-		res, err := a.desk.Queue(ctx, body, req.GetWait())
+		res, err := s.cfg.Desk.Queue(ctx, body, req.GetWait())
 		if !fault.Is(err, fault.VersionConflict) || req.GetVersion() != 0 || !merged || try == tries {
 			return res, err
 		}
@@ -165,21 +162,21 @@ func (a *API) updateNode(ctx context.Context, req *farrierv1.UpdateNodeRequest) 
 }
 
 // DeleteNode implements NodeService.
-func (s nodeService) DeleteNode(ctx context.Context, req *farrierv1.DeleteNodeRequest) (*farrierv1.DeleteNodeResponse, error) {
-	_, err := s.desk.Once(ctx, func() (command.Result, error) {
-		n, err := message.FindNode(s.Reader.View(), req.GetNode())
+func (s *Service) DeleteNode(ctx context.Context, req *farrierv1.DeleteNodeRequest) (*farrierv1.DeleteNodeResponse, error) {
+	_, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		n, err := message.FindNode(s.cfg.Desk.View(), req.GetNode())
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.desk.Queue(ctx, command.DeleteNode{Node: n.ID}, req.GetWait())
+		return s.cfg.Desk.Queue(ctx, command.DeleteNode{Node: n.ID}, req.GetWait())
 	})
 	return &farrierv1.DeleteNodeResponse{}, fault.Wrap("delete node", err)
 }
 
 // SetMaintenance implements NodeService.
-func (s nodeService) SetMaintenance(ctx context.Context, req *farrierv1.SetMaintenanceRequest) (*farrierv1.SetMaintenanceResponse, error) {
-	res, err := s.desk.Once(ctx, func() (command.Result, error) {
-		n, err := message.FindNode(s.Reader.View(), req.GetNode())
+func (s *Service) SetMaintenance(ctx context.Context, req *farrierv1.SetMaintenanceRequest) (*farrierv1.SetMaintenanceResponse, error) {
+	res, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		n, err := message.FindNode(s.cfg.Desk.View(), req.GetNode())
 		if err == nil {
 			err = message.Text("reason", req.GetReason(), message.MaxText)
 		}
@@ -189,7 +186,7 @@ func (s nodeService) SetMaintenance(ctx context.Context, req *farrierv1.SetMaint
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.desk.Propose(ctx, command.SetMaintenance{Node: n.ID, On: req.GetOn(), Reason: req.GetReason()})
+		return s.cfg.Desk.Propose(ctx, command.SetMaintenance{Node: n.ID, On: req.GetOn(), Reason: req.GetReason()})
 	})
 	if err != nil {
 		return nil, fault.Wrap("set maintenance", err)
@@ -199,9 +196,9 @@ func (s nodeService) SetMaintenance(ctx context.Context, req *farrierv1.SetMaint
 }
 
 // WaiveWipe implements NodeService.
-func (s nodeService) WaiveWipe(ctx context.Context, req *farrierv1.WaiveWipeRequest) (*farrierv1.WaiveWipeResponse, error) {
-	res, err := s.desk.Once(ctx, func() (command.Result, error) {
-		n, err := message.FindNode(s.Reader.View(), req.GetNode())
+func (s *Service) WaiveWipe(ctx context.Context, req *farrierv1.WaiveWipeRequest) (*farrierv1.WaiveWipeResponse, error) {
+	res, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		n, err := message.FindNode(s.cfg.Desk.View(), req.GetNode())
 		if err == nil {
 			err = message.Text("reason", req.GetReason(), message.MaxText)
 		}
@@ -212,7 +209,7 @@ func (s nodeService) WaiveWipe(ctx context.Context, req *farrierv1.WaiveWipeRequ
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.desk.Propose(ctx, command.WaiveWipe{Node: n.ID, Reason: req.GetReason()})
+		return s.cfg.Desk.Propose(ctx, command.WaiveWipe{Node: n.ID, Reason: req.GetReason()})
 	})
 	if err != nil {
 		return nil, fault.Wrap("waive wipe", err)
@@ -225,8 +222,8 @@ func (s nodeService) WaiveWipe(ctx context.Context, req *farrierv1.WaiveWipeRequ
 const maxInventory = 4 << 20
 
 // GetInventory implements NodeService.
-func (s nodeService) GetInventory(ctx context.Context, req *farrierv1.GetInventoryRequest) (*farrierv1.GetInventoryResponse, error) {
-	v, err := s.desk.Read(ctx, false)
+func (s *Service) GetInventory(ctx context.Context, req *farrierv1.GetInventoryRequest) (*farrierv1.GetInventoryResponse, error) {
+	v, err := s.cfg.Desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}

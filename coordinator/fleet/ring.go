@@ -1,4 +1,4 @@
-package rpc
+package fleet
 
 import (
 	"context"
@@ -15,9 +15,6 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// ringService implements RingService.
-type ringService struct{ *API }
-
 // Bounds of a rebalance, in moves.
 const (
 	defaultMoves = 100
@@ -25,8 +22,8 @@ const (
 )
 
 // ShowRing implements RingService.
-func (s ringService) ShowRing(ctx context.Context, req *farrierv1.ShowRingRequest) (*farrierv1.ShowRingResponse, error) {
-	v, err := s.desk.Read(ctx, false)
+func (s *Service) ShowRing(ctx context.Context, req *farrierv1.ShowRingRequest) (*farrierv1.ShowRingResponse, error) {
+	v, err := s.cfg.Desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -61,8 +58,8 @@ func ringOut(v *state.View, group, driver string) *farrierv1.Ring {
 }
 
 // ExplainNode implements RingService.
-func (s ringService) ExplainNode(ctx context.Context, req *farrierv1.ExplainNodeRequest) (*farrierv1.ExplainNodeResponse, error) {
-	v, err := s.desk.Read(ctx, false)
+func (s *Service) ExplainNode(ctx context.Context, req *farrierv1.ExplainNodeRequest) (*farrierv1.ExplainNodeResponse, error) {
+	v, err := s.cfg.Desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -137,7 +134,7 @@ func ownerReason(v *state.View, n *node.Node) string {
 }
 
 // Rebalance implements RingService.
-func (s ringService) Rebalance(ctx context.Context, req *farrierv1.RebalanceRequest) (*farrierv1.RebalanceResponse, error) {
+func (s *Service) Rebalance(ctx context.Context, req *farrierv1.RebalanceRequest) (*farrierv1.RebalanceResponse, error) {
 	limit := int(req.GetLimit())
 	if limit == 0 {
 		limit = defaultMoves
@@ -145,11 +142,11 @@ func (s ringService) Rebalance(ctx context.Context, req *farrierv1.RebalanceRequ
 	if limit > maxMoves {
 		return nil, fault.Wrap("rebalance", refusal.Invalid("limit", "%d is above %d moves", limit, maxMoves))
 	}
-	if _, done := s.desk.Answered(ctx); done { // which nodes moved is not kept: their events say it
+	if _, done := s.cfg.Desk.Answered(ctx); done { // which nodes moved is not kept: their events say it
 		return &farrierv1.RebalanceResponse{}, nil
 	}
-	v := s.Reader.View()
-	moves := s.API.Rebalance(v, req.GetGroup(), limit)
+	v := s.cfg.Desk.View()
+	moves := s.cfg.Rebalance(v, req.GetGroup(), limit)
 	out := &farrierv1.RebalanceResponse{}
 	for _, m := range moves {
 		move := &farrierv1.RebalanceResponse_Move{Node: string(m.Node), From: m.From, To: m.To}
@@ -161,6 +158,6 @@ func (s ringService) Rebalance(ctx context.Context, req *farrierv1.RebalanceRequ
 	if req.GetDryRun() || len(moves) == 0 {
 		return out, nil
 	}
-	_, err := s.desk.Propose(ctx, command.MoveNodes{Moves: moves})
+	_, err := s.cfg.Desk.Propose(ctx, command.MoveNodes{Moves: moves})
 	return out, fault.Wrap("rebalance", err)
 }

@@ -1,4 +1,4 @@
-package rpc_test
+package fleet_test
 
 import (
 	"slices"

@@ -1,4 +1,4 @@
-package rpc
+package fleet
 
 import (
 	"context"
@@ -15,12 +15,9 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// lockService implements LockService.
-type lockService struct{ *API }
-
 // ListLocks implements LockService.
-func (s lockService) ListLocks(ctx context.Context, req *farrierv1.ListLocksRequest) (*farrierv1.ListLocksResponse, error) {
-	v, err := s.desk.Read(ctx, false)
+func (s *Service) ListLocks(ctx context.Context, req *farrierv1.ListLocksRequest) (*farrierv1.ListLocksResponse, error) {
+	v, err := s.cfg.Desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -43,9 +40,9 @@ func (s lockService) ListLocks(ctx context.Context, req *farrierv1.ListLocksRequ
 }
 
 // BreakLock implements LockService.
-func (s lockService) BreakLock(ctx context.Context, req *farrierv1.BreakLockRequest) (*farrierv1.BreakLockResponse, error) {
-	res, err := s.desk.Once(ctx, func() (command.Result, error) {
-		n, err := message.FindNode(s.Reader.View(), req.GetNode())
+func (s *Service) BreakLock(ctx context.Context, req *farrierv1.BreakLockRequest) (*farrierv1.BreakLockResponse, error) {
+	res, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		n, err := message.FindNode(s.cfg.Desk.View(), req.GetNode())
 		if err == nil {
 			err = message.Text("reason", req.GetReason(), message.MaxText)
 		}
@@ -55,7 +52,7 @@ func (s lockService) BreakLock(ctx context.Context, req *farrierv1.BreakLockRequ
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.desk.Propose(ctx, command.BreakLock{Node: n.ID, Token: lock.Token(req.GetToken()), Reason: req.GetReason()})
+		return s.cfg.Desk.Propose(ctx, command.BreakLock{Node: n.ID, Token: lock.Token(req.GetToken()), Reason: req.GetReason()})
 	})
 	if err != nil {
 		return nil, fault.Wrap("break lock", err)
@@ -63,18 +60,18 @@ func (s lockService) BreakLock(ctx context.Context, req *farrierv1.BreakLockRequ
 	return &farrierv1.BreakLockResponse{Lock: s.lockNow(res.Node)}, nil
 }
 
-func (a *API) lockNow(id node.ID) *farrierv1.Lock {
-	if n, ok := a.Reader.View().Node(id); ok {
-		return a.out.Lock(n)
+func (s *Service) lockNow(id node.ID) *farrierv1.Lock {
+	if n, ok := s.cfg.Desk.View().Node(id); ok {
+		return s.out.Lock(n)
 	}
 	return nil
 }
 
 // AcquireLock implements LockService. The lock belongs to the caller's client session: the header Farrier-Client
 // names it.
-func (s lockService) AcquireLock(ctx context.Context, req *farrierv1.AcquireLockRequest) (*farrierv1.AcquireLockResponse, error) {
-	res, err := s.desk.Once(ctx, func() (command.Result, error) {
-		n, err := message.FindNode(s.Reader.View(), req.GetNode())
+func (s *Service) AcquireLock(ctx context.Context, req *farrierv1.AcquireLockRequest) (*farrierv1.AcquireLockResponse, error) {
+	res, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		n, err := message.FindNode(s.cfg.Desk.View(), req.GetNode())
 		if err == nil {
 			err = message.Text("purpose", req.GetPurpose(), message.MaxName)
 		}
@@ -86,7 +83,7 @@ func (s lockService) AcquireLock(ctx context.Context, req *farrierv1.AcquireLock
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.desk.Queue(ctx, command.AcquireLock{Node: n.ID, Session: id.Client, Holder: access.Of(ctx).Actor(), Task: "operator", Purpose: req.GetPurpose()}, req.GetWait())
+		return s.cfg.Desk.Queue(ctx, command.AcquireLock{Node: n.ID, Session: id.Client, Holder: access.Of(ctx).Actor(), Task: "operator", Purpose: req.GetPurpose()}, req.GetWait())
 	})
 	if err != nil {
 		return nil, fault.Wrap("acquire lock", err)
@@ -99,9 +96,9 @@ func (s lockService) AcquireLock(ctx context.Context, req *farrierv1.AcquireLock
 }
 
 // ReleaseLock implements LockService. Who holds the token may release.
-func (s lockService) ReleaseLock(ctx context.Context, req *farrierv1.ReleaseLockRequest) (*farrierv1.ReleaseLockResponse, error) {
-	_, err := s.desk.Once(ctx, func() (command.Result, error) {
-		n, err := message.FindNode(s.Reader.View(), req.GetNode())
+func (s *Service) ReleaseLock(ctx context.Context, req *farrierv1.ReleaseLockRequest) (*farrierv1.ReleaseLockResponse, error) {
+	_, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		n, err := message.FindNode(s.cfg.Desk.View(), req.GetNode())
 		if err == nil && req.GetToken() == 0 {
 			err = refusal.Invalid("token", "name the token that AcquireLock gave")
 		}
@@ -111,7 +108,7 @@ func (s lockService) ReleaseLock(ctx context.Context, req *farrierv1.ReleaseLock
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.desk.Propose(ctx, command.ReleaseLock{Node: n.ID, Token: lock.Token(req.GetToken())})
+		return s.cfg.Desk.Propose(ctx, command.ReleaseLock{Node: n.ID, Token: lock.Token(req.GetToken())})
 	})
 	return &farrierv1.ReleaseLockResponse{}, fault.Wrap("release lock", err)
 }

@@ -1,4 +1,4 @@
-package rpc
+package fleet
 
 import (
 	"cmp"
@@ -17,7 +17,7 @@ import (
 )
 
 // ListNodes implements NodeService.
-func (s nodeService) ListNodes(ctx context.Context, req *farrierv1.ListNodesRequest) (*farrierv1.ListNodesResponse, error) {
+func (s *Service) ListNodes(ctx context.Context, req *farrierv1.ListNodesRequest) (*farrierv1.ListNodesResponse, error) {
 	size, err := pageSize(req.GetPageSize())
 	if err != nil {
 		return nil, err
@@ -35,7 +35,7 @@ func (s nodeService) ListNodes(ctx context.Context, req *farrierv1.ListNodesRequ
 	if err != nil {
 		return nil, err
 	}
-	v, err := s.desk.Read(ctx, req.GetStale())
+	v, err := s.cfg.Desk.Read(ctx, req.GetStale())
 	if err != nil {
 		return nil, err
 	}
@@ -140,7 +140,7 @@ type cursor struct {
 func (o order) token(n *node.Node) string {
 	data, err := json.Marshal(cursor{By: o.by, Desc: o.desc, Key: o.key(n), ID: n.ID})
 	if err != nil {
-		panic("rpc: a cursor always marshals: " + err.Error())
+		panic("fleet: a cursor always marshals: " + err.Error())
 	}
 	return base64.RawURLEncoding.EncodeToString(data)
 }

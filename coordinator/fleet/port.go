@@ -1,4 +1,4 @@
-package rpc
+package fleet
 
 import (
 	"context"
@@ -11,13 +11,10 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
-// portService implements PortService.
-type portService struct{ *API }
-
 // CreatePort implements PortService.
-func (s portService) CreatePort(ctx context.Context, req *farrierv1.CreatePortRequest) (*farrierv1.CreatePortResponse, error) {
-	_, err := s.desk.Once(ctx, func() (command.Result, error) {
-		n, err := message.FindNode(s.Reader.View(), req.GetPort().GetNode())
+func (s *Service) CreatePort(ctx context.Context, req *farrierv1.CreatePortRequest) (*farrierv1.CreatePortResponse, error) {
+	_, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		n, err := message.FindNode(s.cfg.Desk.View(), req.GetPort().GetNode())
 		if err != nil {
 			return command.Result{}, err
 		}
@@ -25,7 +22,7 @@ func (s portService) CreatePort(ctx context.Context, req *farrierv1.CreatePortRe
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.desk.Queue(ctx, command.CreatePort{Port: p}, req.GetWait())
+		return s.cfg.Desk.Queue(ctx, command.CreatePort{Port: p}, req.GetWait())
 	})
 	if err != nil {
 		return nil, fault.Wrap("create port", err)
@@ -34,8 +31,8 @@ func (s portService) CreatePort(ctx context.Context, req *farrierv1.CreatePortRe
 	return &farrierv1.CreatePortResponse{Port: out}, err
 }
 
-func (a *API) showPort(idOrMAC string) (*farrierv1.Port, error) {
-	v := a.Reader.View()
+func (s *Service) showPort(idOrMAC string) (*farrierv1.Port, error) {
+	v := s.cfg.Desk.View()
 	p, err := message.FindPort(v, idOrMAC)
 	if err != nil {
 		return nil, err
@@ -44,8 +41,8 @@ func (a *API) showPort(idOrMAC string) (*farrierv1.Port, error) {
 }
 
 // GetPort implements PortService.
-func (s portService) GetPort(ctx context.Context, req *farrierv1.GetPortRequest) (*farrierv1.GetPortResponse, error) {
-	v, err := s.desk.Read(ctx, false)
+func (s *Service) GetPort(ctx context.Context, req *farrierv1.GetPortRequest) (*farrierv1.GetPortResponse, error) {
+	v, err := s.cfg.Desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -57,7 +54,7 @@ func (s portService) GetPort(ctx context.Context, req *farrierv1.GetPortRequest)
 }
 
 // ListPorts implements PortService: of one node, or of all in the order of their ids.
-func (s portService) ListPorts(ctx context.Context, req *farrierv1.ListPortsRequest) (*farrierv1.ListPortsResponse, error) {
+func (s *Service) ListPorts(ctx context.Context, req *farrierv1.ListPortsRequest) (*farrierv1.ListPortsResponse, error) {
 	size, err := pageSize(req.GetPageSize())
 	if err != nil {
 		return nil, err
@@ -65,7 +62,7 @@ func (s portService) ListPorts(ctx context.Context, req *farrierv1.ListPortsRequ
 	if req.GetPageToken() != "" && !message.IsUUID(req.GetPageToken()) {
 		return nil, refusal.Invalid("page_token", "it is not one that a list returned")
 	}
-	v, err := s.desk.Read(ctx, false)
+	v, err := s.cfg.Desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -92,13 +89,13 @@ func (s portService) ListPorts(ctx context.Context, req *farrierv1.ListPortsRequ
 }
 
 // UpdatePort implements PortService.
-func (s portService) UpdatePort(ctx context.Context, req *farrierv1.UpdatePortRequest) (*farrierv1.UpdatePortResponse, error) {
-	_, err := s.desk.Once(ctx, func() (command.Result, error) {
-		body, err := message.ChangePort(s.Reader.View(), req)
+func (s *Service) UpdatePort(ctx context.Context, req *farrierv1.UpdatePortRequest) (*farrierv1.UpdatePortResponse, error) {
+	_, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		body, err := message.ChangePort(s.cfg.Desk.View(), req)
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.desk.Queue(ctx, body, req.GetWait())
+		return s.cfg.Desk.Queue(ctx, body, req.GetWait())
 	})
 	if err != nil {
 		return nil, fault.Wrap("update port", err)
@@ -108,13 +105,13 @@ func (s portService) UpdatePort(ctx context.Context, req *farrierv1.UpdatePortRe
 }
 
 // DeletePort implements PortService.
-func (s portService) DeletePort(ctx context.Context, req *farrierv1.DeletePortRequest) (*farrierv1.DeletePortResponse, error) {
-	_, err := s.desk.Once(ctx, func() (command.Result, error) {
-		p, err := message.FindPort(s.Reader.View(), req.GetPort())
+func (s *Service) DeletePort(ctx context.Context, req *farrierv1.DeletePortRequest) (*farrierv1.DeletePortResponse, error) {
+	_, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		p, err := message.FindPort(s.cfg.Desk.View(), req.GetPort())
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.desk.Queue(ctx, command.DeletePort{Port: p.ID}, req.GetWait())
+		return s.cfg.Desk.Queue(ctx, command.DeletePort{Port: p.ID}, req.GetWait())
 	})
 	return &farrierv1.DeletePortResponse{}, fault.Wrap("delete port", err)
 }

@@ -1,4 +1,4 @@
-package rpc
+package fleet
 
 import (
 	"context"
@@ -20,8 +20,8 @@ import (
 var powerTargets = []string{"power on", "power off", "rebooting", "soft power off", "soft rebooting"} // read-only
 
 // SetProvisionState implements NodeService.
-func (s nodeService) SetProvisionState(ctx context.Context, req *farrierv1.SetProvisionStateRequest) (*farrierv1.SetProvisionStateResponse, error) {
-	res, err := s.desk.Once(ctx, func() (command.Result, error) { return s.provision(ctx, req) })
+func (s *Service) SetProvisionState(ctx context.Context, req *farrierv1.SetProvisionStateRequest) (*farrierv1.SetProvisionStateResponse, error) {
+	res, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) { return s.provision(ctx, req) })
 	if err != nil {
 		return nil, fault.Wrap(refusal.Clip(req.GetVerb()), err)
 	}
@@ -29,12 +29,12 @@ func (s nodeService) SetProvisionState(ctx context.Context, req *farrierv1.SetPr
 	return &farrierv1.SetProvisionStateResponse{Node: out}, err
 }
 
-func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateRequest) (command.Result, error) {
+func (s *Service) provision(ctx context.Context, req *farrierv1.SetProvisionStateRequest) (command.Result, error) {
 	verb, ok := lifecycle.ParseVerb(req.GetVerb())
 	if !ok {
 		return command.Result{}, refusal.Invalid("verb", "there is no verb %q", refusal.Clip(req.GetVerb())).WithHelp("the verbs are %s", verbNames())
 	}
-	v := a.Reader.View()
+	v := s.cfg.Desk.View()
 	n, err := message.FindNode(v, req.GetNode())
 	if err != nil {
 		return command.Result{}, err
@@ -53,7 +53,7 @@ func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateReq
 	case lifecycle.Manage:
 		err = credentials(n)
 	case lifecycle.Deploy, lifecycle.Rebuild:
-		body.Instance, err = a.in.Instance(n, verb, req.GetDeploy())
+		body.Instance, err = s.in.Instance(n, verb, req.GetDeploy())
 	case lifecycle.Clean:
 		if len(req.GetCleanSteps()) == 0 {
 			return command.Result{}, refusal.Invalid("clean_steps", "say which steps to run").
@@ -67,7 +67,7 @@ func (a *API) provision(ctx context.Context, req *farrierv1.SetProvisionStateReq
 	if err != nil {
 		return command.Result{}, err
 	}
-	return a.desk.Queue(ctx, body, req.GetWait())
+	return s.cfg.Desk.Queue(ctx, body, req.GetWait())
 }
 
 // legal refuses early what Apply would refuse at a node that nobody works on, so that a wrong verb is named
@@ -121,9 +121,9 @@ func credentials(n *node.Node) error {
 }
 
 // SetPowerState implements NodeService.
-func (s nodeService) SetPowerState(ctx context.Context, req *farrierv1.SetPowerStateRequest) (*farrierv1.SetPowerStateResponse, error) {
-	res, err := s.desk.Once(ctx, func() (command.Result, error) {
-		v := s.Reader.View()
+func (s *Service) SetPowerState(ctx context.Context, req *farrierv1.SetPowerStateRequest) (*farrierv1.SetPowerStateResponse, error) {
+	res, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		v := s.cfg.Desk.View()
 		n, err := message.FindNode(v, req.GetNode())
 		if err == nil && !slices.Contains(powerTargets, req.GetTarget()) {
 			err = refusal.Invalid("target", "%q is not a power target", refusal.Clip(req.GetTarget())).WithHelp("the targets are %s", strings.Join(powerTargets, ", "))
@@ -137,7 +137,7 @@ func (s nodeService) SetPowerState(ctx context.Context, req *farrierv1.SetPowerS
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.desk.Queue(ctx, command.SetPower{Node: n.ID, Target: req.GetTarget()}, req.GetWait())
+		return s.cfg.Desk.Queue(ctx, command.SetPower{Node: n.ID, Target: req.GetTarget()}, req.GetWait())
 	})
 	if err != nil {
 		return nil, fault.Wrap("set power", err)

@@ -1,4 +1,4 @@
-package rpc
+package fleet
 
 import (
 	"context"
@@ -16,12 +16,9 @@ import (
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
-// agentService implements AgentService.
-type agentService struct{ *API }
-
 // ListAgents implements AgentService.
-func (s agentService) ListAgents(ctx context.Context, req *farrierv1.ListAgentsRequest) (*farrierv1.ListAgentsResponse, error) {
-	v, err := s.desk.Read(ctx, false)
+func (s *Service) ListAgents(ctx context.Context, req *farrierv1.ListAgentsRequest) (*farrierv1.ListAgentsResponse, error) {
+	v, err := s.cfg.Desk.Read(ctx, false)
 	if err != nil {
 		return nil, err
 	}
@@ -35,12 +32,12 @@ func (s agentService) ListAgents(ctx context.Context, req *farrierv1.ListAgentsR
 	return out, nil
 }
 
-func (a *API) agentOut(v *state.View, x *state.Agent) *farrierv1.Agent {
+func (s *Service) agentOut(v *state.View, x *state.Agent) *farrierv1.Agent {
 	out := &farrierv1.Agent{Name: x.Name, Group: x.Group, Drivers: x.Drivers, Weight: x.Weight, State: "dead", Session: x.Session,
 		Incarnation: x.Incarnation, Nodes: uint64(max(v.NodesWith(x.Name), 0)), Version: x.Version, RegisteredAt: message.Stamp(x.RegisteredAt),
 		Address: x.HTTPURL, Alarm: x.Alarm}
 	if se, ok := v.Session(x.Session); ok && x.Session != "" {
-		out.State, out.FreeWorkers = "live", a.Progress.FreeWorkers(x.Name)
+		out.State, out.FreeWorkers = "live", s.cfg.FreeWorkers(x.Name)
 		out.SessionLeft = durationpb.New(max(se.Deadline-v.Elapsed(), 0).Round(time.Millisecond))
 	}
 	if x.Draining {
@@ -58,32 +55,32 @@ func findAgent(v *state.View, name string) (*state.Agent, error) {
 }
 
 // drain starts or ends draining, and answers how many nodes are on their way.
-func (a *API) drain(ctx context.Context, name string, on bool) (*farrierv1.Agent, uint64, error) {
-	res, err := a.desk.Once(ctx, func() (command.Result, error) {
-		if _, err := findAgent(a.Reader.View(), name); err != nil {
+func (s *Service) drain(ctx context.Context, name string, on bool) (*farrierv1.Agent, uint64, error) {
+	res, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		if _, err := findAgent(s.cfg.Desk.View(), name); err != nil {
 			return command.Result{}, err
 		}
-		return a.desk.Propose(ctx, command.SetDrain{Agent: name, On: on})
+		return s.cfg.Desk.Propose(ctx, command.SetDrain{Agent: name, On: on})
 	})
 	if err != nil {
 		return nil, 0, err
 	}
-	v := a.Reader.View()
+	v := s.cfg.Desk.View()
 	x, err := findAgent(v, name)
 	if err != nil {
 		return nil, 0, err
 	}
-	return a.agentOut(v, x), res.Count, nil
+	return s.agentOut(v, x), res.Count, nil
 }
 
 // DrainAgent implements AgentService.
-func (s agentService) DrainAgent(ctx context.Context, req *farrierv1.DrainAgentRequest) (*farrierv1.DrainAgentResponse, error) {
+func (s *Service) DrainAgent(ctx context.Context, req *farrierv1.DrainAgentRequest) (*farrierv1.DrainAgentResponse, error) {
 	x, moving, err := s.drain(ctx, req.GetAgent(), true)
 	return &farrierv1.DrainAgentResponse{Agent: x, Moving: moving}, fault.Wrap("drain agent", err)
 }
 
 // UndrainAgent implements AgentService.
-func (s agentService) UndrainAgent(ctx context.Context, req *farrierv1.UndrainAgentRequest) (*farrierv1.UndrainAgentResponse, error) {
+func (s *Service) UndrainAgent(ctx context.Context, req *farrierv1.UndrainAgentRequest) (*farrierv1.UndrainAgentResponse, error) {
 	x, _, err := s.drain(ctx, req.GetAgent(), false)
 	return &farrierv1.UndrainAgentResponse{Agent: x}, fault.Wrap("undrain agent", err)
 }
@@ -98,9 +95,9 @@ func mayRemove(x *farrierv1.Agent) error {
 }
 
 // RemoveAgent implements AgentService.
-func (s agentService) RemoveAgent(ctx context.Context, req *farrierv1.RemoveAgentRequest) (*farrierv1.RemoveAgentResponse, error) {
-	res, err := s.desk.Once(ctx, func() (command.Result, error) {
-		v := s.Reader.View()
+func (s *Service) RemoveAgent(ctx context.Context, req *farrierv1.RemoveAgentRequest) (*farrierv1.RemoveAgentResponse, error) {
+	res, err := s.cfg.Desk.Once(ctx, func() (command.Result, error) {
+		v := s.cfg.Desk.View()
 		x, err := findAgent(v, req.GetAgent())
 		if err != nil && access.Certified(v, identity.RoleAgent, req.GetAgent()) { // it joined and never came
 			err = nil
@@ -110,7 +107,7 @@ func (s agentService) RemoveAgent(ctx context.Context, req *farrierv1.RemoveAgen
 		if err != nil {
 			return command.Result{}, err
 		}
-		return s.desk.Propose(ctx, command.RemoveAgent{Agent: req.GetAgent()})
+		return s.cfg.Desk.Propose(ctx, command.RemoveAgent{Agent: req.GetAgent()})
 	})
 	return &farrierv1.RemoveAgentResponse{Moved: res.Count}, fault.Wrap("remove agent", err)
 }
