@@ -12,10 +12,10 @@ import (
 	"github.com/farrier-project/farrier/pkg/identity"
 )
 
-// changes is the replica's wake-up as rpc and dispatch take it.
+// changes is the replica's wake-up as the API and dispatch take it.
 type changes struct{ r *replica.Replica }
 
-// Subscribe implements rpc.Changes and dispatch.Changes.
+// Subscribe implements watch.Changes and dispatch.Changes.
 func (c changes) Subscribe() (<-chan struct{}, func()) {
 	s := c.r.Subscribe()
 	return s.C, s.Close
