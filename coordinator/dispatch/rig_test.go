@@ -19,6 +19,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/coordinator/apply"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -35,7 +36,7 @@ const patience = 10 * time.Second
 // model is a replica of one member: real state, no log.
 type model struct {
 	mu    sync.Mutex // guards the fields below
-	st    *state.State
+	st    *apply.Applier
 	index uint64
 	term  uint64
 	gate  chan struct{} // not nil: proposals of outcomes wait for it
@@ -47,7 +48,7 @@ type model struct {
 }
 
 func newModel() *model {
-	m := &model{st: state.New(), term: 1}
+	m := &model{st: apply.New(), term: 1}
 	m.view.Store(m.st.View())
 	return m
 }

@@ -9,6 +9,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/farrier-project/farrier/coordinator/apply"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/leader"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -44,7 +45,7 @@ func (e *elections) Leader() (string, string, bool) {
 
 // twoMembers is a state that knows c1 and c3.
 func twoMembers() *state.View {
-	s := state.New()
+	s := apply.New()
 	for i, body := range []command.Body{command.InitCluster{ClusterID: "c0ffee", Settings: command.DefaultSettings()},
 		command.PutMember{Member: command.Member{ID: "c1", RaftAddress: "a:1", APIAddress: "a:2", RackAddress: "a:3", Level: 1}},
 		command.PutMember{Member: command.Member{ID: "c3", RaftAddress: "c:1", APIAddress: "c:2", RackAddress: "c:3", Level: 1}}} {

@@ -5,5 +5,5 @@
 // types and different columns of the table, so that no request can be an internal event, even where Ironic
 // gives both one name (manage, clean).
 //
-// The room is pure: it looks rows up and changes nothing. Only coordinator/state moves a node.
+// The room is pure: it looks rows up and changes nothing. Only coordinator/apply moves a node.
 package lifecycle

@@ -6,22 +6,22 @@ import (
 	"testing"
 	"time"
 
+	"github.com/farrier-project/farrier/coordinator/apply"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/node"
-	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/step"
 )
 
 // rack applies commands as a leader would.
 type rack struct {
 	t     *testing.T
-	s     *state.State
+	s     *apply.Applier
 	index uint64
 }
 
 func newRack(t *testing.T) *rack {
-	r := &rack{t: t, s: state.New()}
+	r := &rack{t: t, s: apply.New()}
 	r.do(command.InitCluster{ClusterID: "c", Settings: command.DefaultSettings()})
 	return r
 }

@@ -14,6 +14,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/apply"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/bootstrap"
@@ -21,7 +22,6 @@ import (
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/coordinator/replica/machine"
-	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -383,7 +383,7 @@ func TestArchiveOfAnotherCluster(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		c := newCluster(t, 1, nil)
 		defer c.close()
-		s := state.New()
+		s := apply.New()
 		s.Apply(1, command.Command{Header: command.Header{Cluster: "other", Level: 1}, Body: command.InitCluster{ClusterID: "other", Settings: command.DefaultSettings()}})
 		var saved bytes.Buffer
 		_, err := archive.Write(t.Context(), &saved, archive.Image{View: s.View(), Applied: 1}, time.Now())

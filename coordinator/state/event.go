@@ -99,9 +99,9 @@ func fromStored(e *event) Event {
 	return Event{Index: e.Index, Ordinal: e.Ordinal, Type: e.Type, Node: e.Node, NodeName: e.NodeName, At: e.At, Actor: e.Actor, Fields: fields}
 }
 
-// emit adds an event of the command in work; pairs are key, value, key, value.
-func (s *State) emit(kind string, n *node.Node, pairs ...string) {
-	e := &event{Index: s.root.index, Ordinal: s.root.ordinal, Type: kind, At: s.header.At, Actor: s.header.Actor}
+// Emit adds an event of the command in work; pairs are key, value, key, value.
+func (s *State) Emit(kind string, n *node.Node, pairs ...string) {
+	e := &event{Index: s.Root.index, Ordinal: s.Root.ordinal, Type: kind, At: s.Header.At, Actor: s.Header.Actor}
 	if n != nil {
 		e.Node, e.NodeName = n.ID, n.Name
 	}
@@ -111,29 +111,39 @@ func (s *State) emit(kind string, n *node.Node, pairs ...string) {
 			e.Fields = append(e.Fields, command.Field{Key: pairs[i], Value: pairs[i+1]})
 		}
 	}
-	s.root.ordinal++
+	s.Root.ordinal++
 	s.emitted = append(s.emitted, e)
-	s.events.Put(&s.log, e)
+	s.events.Put(&s.Log, e)
 	if s.events.Len() > MaxEvents {
 		oldest, _ := s.events.First()
-		s.root.evicted = oldest
-		s.events.Drop(&s.log, oldest)
+		s.Root.evicted = oldest
+		s.events.Drop(&s.Log, oldest)
 	}
 }
 
-// forgetEvents drops all events so far: whoever watches from before the next one is told that they are gone.
-func (s *State) forgetEvents() {
+// Emitted is the events of the command in work, or of the newest one.
+func (s *State) Emitted() []Event {
+	events := make([]Event, len(s.emitted))
+	for i, e := range s.emitted {
+		events[i] = fromStored(e)
+	}
+	return events
+}
+
+// ForgetEvents drops all events so far: whoever watches from before the next one is told that they are gone.
+func (s *State) ForgetEvents() {
 	for s.events.Len() > 0 {
 		oldest, _ := s.events.First()
-		s.events.Drop(&s.log, oldest)
+		s.events.Drop(&s.Log, oldest)
 	}
-	if s.root.ordinal > 0 {
-		s.root.evicted = Position{s.root.index, s.root.ordinal - 1}
+	if s.Root.ordinal > 0 {
+		s.Root.evicted = Position{s.Root.index, s.Root.ordinal - 1}
 	} else {
-		s.root.evicted = Position{s.root.index - 1, ^uint32(0)}
+		s.Root.evicted = Position{s.Root.index - 1, ^uint32(0)}
 	}
 }
 
-func num[N ~uint64 | ~uint32 | ~int | ~uint8 | ~uint16](n N) string {
+// Num is a number as an event has it.
+func Num[N ~uint64 | ~uint32 | ~int | ~uint8 | ~uint16](n N) string {
 	return strconv.FormatUint(uint64(n), 10)
 }

@@ -14,7 +14,7 @@ import (
 	"github.com/farrier-project/farrier/coordinator/table"
 )
 
-func (d *data) newNodeTable() table.Table[node.ID, node.Node] {
+func (d *Tables) newNodeTable() table.Table[node.ID, node.Node] {
 	var w canon.Writer // for the applier's goroutine only, as packing is
 	return table.New(table.Spec[node.ID, node.Node]{
 		Key: func(n *node.Node) node.ID { return n.ID }, Hash: hashNode, Index: d.indexNode,
@@ -59,7 +59,7 @@ func hashPort(h *canon.Writer, p *node.Port) {
 	h.Num(p.Version)
 }
 
-func (d *data) newFlowTable() table.Table[flow.ID, flow.Flow] {
+func (d *Tables) newFlowTable() table.Table[flow.ID, flow.Flow] {
 	return table.New(table.Spec[flow.ID, flow.Flow]{Key: func(f *flow.Flow) flow.ID { return f.ID }, Hash: hashFlow, Index: d.indexFlow})
 }
 
@@ -268,36 +268,36 @@ func hashAlarm(h *canon.Writer, a *Alarm) {
 }
 
 // hash joins the tables' hashes and the root's.
-func (d *data) hash() [16]byte {
+func (d *Tables) hash() [16]byte {
 	var h canon.Writer
-	r := &d.root
+	r := &d.Root
 	h.Num(r.index)
 	h.Num(uint64(r.ordinal))
-	h.Dur(r.elapsed)
-	h.Str(r.cluster.ID)
-	h.Num(uint64(r.cluster.Generation))
-	h.Num(uint64(r.cluster.Level))
-	h.Raw(r.cluster.CACert)
-	node.WriteSealed(&h, r.cluster.CAKey)
-	h.Num(r.cluster.Tokens)
-	hashSettings(&h, &r.settings)
-	h.Num(r.flows)
+	h.Dur(r.Elapsed)
+	h.Str(r.Cluster.ID)
+	h.Num(uint64(r.Cluster.Generation))
+	h.Num(uint64(r.Cluster.Level))
+	h.Raw(r.Cluster.CACert)
+	node.WriteSealed(&h, r.Cluster.CAKey)
+	h.Num(r.Cluster.Tokens)
+	hashSettings(&h, &r.Settings)
+	h.Num(r.LastFlow)
 	h.Num(r.alarms)
 	h.Num(r.evicted.Index)
 	h.Num(uint64(r.evicted.Ordinal))
 	for _, sum := range [...]uint64{
-		d.nodes.Sum(), d.ports.Sum(), d.flows.Sum(), d.inventories.Sum(), d.sessions.Sum(), d.agents.Sum(), d.rings.Sum(),
-		d.clients.Sum(), d.answers.Sum(), d.joinTokens.Sum(), d.members.Sum(), d.events.Sum(), d.alarms.Sum(),
+		d.Nodes.Sum(), d.Ports.Sum(), d.Flows.Sum(), d.Inventories.Sum(), d.Sessions.Sum(), d.Agents.Sum(), d.Rings.Sum(),
+		d.Clients.Sum(), d.Answers.Sum(), d.JoinTokens.Sum(), d.Members.Sum(), d.events.Sum(), d.alarms.Sum(),
 	} {
 		h.Num(sum)
 	}
-	if d.bmcs.Sum() != 0 { // tables that came later: without rows they leave the hash of older snapshots alone
+	if d.BMCs.Sum() != 0 { // tables that came later: without rows they leave the hash of older snapshots alone
 		h.Str("bmc sessions")
-		h.Num(d.bmcs.Sum())
+		h.Num(d.BMCs.Sum())
 	}
-	if d.roster.Sum() != 0 {
+	if d.Certificates.Sum() != 0 {
 		h.Str("roster")
-		h.Num(d.roster.Sum())
+		h.Num(d.Certificates.Sum())
 	}
 	var out [16]byte
 	binary.LittleEndian.PutUint64(out[:8], h.Sum())

@@ -10,10 +10,7 @@ import "github.com/farrier-project/farrier/coordinator/node"
 const packBatch = 512
 
 // packAtRest packs one node, if it is at rest.
-func (s *State) packAtRest(id node.ID) { s.nodes.Pack(id, (*node.Node).AtRest) }
+func (s *State) packAtRest(id node.ID) { s.Nodes.Pack(id, (*node.Node).AtRest) }
 
-// packSome looks at the next nodes in order and packs those at rest.
-func (s *State) packSome() { s.packed = s.nodes.PackSome(s.packed, packBatch, (*node.Node).AtRest) }
-
-// node is data's, but opens a packed node once although a command looks at it several times.
-func (s *State) node(id node.ID) *node.Node { return s.near.Find(id) }
+// PackSome looks at the next nodes in order and packs those at rest.
+func (s *State) PackSome() { s.packed = s.Nodes.PackSome(s.packed, packBatch, (*node.Node).AtRest) }

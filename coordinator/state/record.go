@@ -1,6 +1,7 @@
 package state
 
 import (
+	"strings"
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
@@ -41,23 +42,20 @@ type Cluster struct {
 	Tokens     uint64 // lock tokens granted in this cluster's life
 }
 
-// root holds what is not a table. It is copied before each command, for undo.
-type root struct {
+// Root holds what is not a table. It is copied before each command, for undo.
+type Root struct {
+	Elapsed  time.Duration // replicated time
+	Cluster  Cluster
+	Settings command.Settings
+	LastFlow uint64 // flow ids given out
+
 	index   uint64
 	ordinal uint32 // events at index so far
-	elapsed time.Duration
-
-	cluster  Cluster
-	settings command.Settings
-	flows    uint64 // flow ids given out
-	alarms   uint64 // alarm ids given out
-	evicted  Position
-
-	deploys, cleans uint32 // flows that count against the limits: see countedAs
-	queuedChanged   bool   // a slot may be free: admit before the command ends
+	alarms  uint64 // alarm ids given out
+	evicted Position
 }
 
-// Limits of this room. Each bounds memory or the work of one entry.
+// Limits of what is kept. Each bounds memory or the work of one entry.
 const (
 	MaxEvents         = 50000                     // kept for Watch
 	MaxAlarms         = 100                       // the newest are kept
@@ -85,3 +83,11 @@ const (
 	MaxCertificateTTL = 20 * 365 * 24 * time.Hour // as long as the CA's own
 	JoinAgain         = 5 * time.Minute           // of elapsed, in which who used a token may use it again: its join was cut
 )
+
+// Clip bounds a text that comes from outside.
+func Clip(s string, most int) string {
+	if len(s) <= most {
+		return s
+	}
+	return strings.ToValidUTF8(s[:most], "") + "..."
+}

@@ -20,21 +20,21 @@ import (
 // The writer is used from this call only; errors are its own.
 func (v *View) WriteSnapshot(w io.Writer) error {
 	out := &snapshotWriter{w: bufio.NewWriterSize(w, 1<<18)}
-	d := &v.data
+	d := &v.tables
 	out.write(d.rootRecord())
-	writeTable(out, &d.agents)
-	writeTable(out, &d.sessions)
-	writeTable(out, &d.rings)
-	writeTable(out, &d.members)
-	writeTable(out, &d.joinTokens)
-	writeTable(out, &d.roster)
-	writeNodes(out, &d.nodes)
-	writeTable(out, &d.ports)
-	writeTable(out, &d.flows)
-	writeTable(out, &d.inventories)
-	writeTable(out, &d.bmcs)
-	writeTable(out, &d.clients)
-	writeTable(out, &d.answers)
+	writeTable(out, &d.Agents)
+	writeTable(out, &d.Sessions)
+	writeTable(out, &d.Rings)
+	writeTable(out, &d.Members)
+	writeTable(out, &d.JoinTokens)
+	writeTable(out, &d.Certificates)
+	writeNodes(out, &d.Nodes)
+	writeTable(out, &d.Ports)
+	writeTable(out, &d.Flows)
+	writeTable(out, &d.Inventories)
+	writeTable(out, &d.BMCs)
+	writeTable(out, &d.Clients)
+	writeTable(out, &d.Answers)
 	writeTable(out, &d.alarms)
 	writeTable(out, &d.events)
 	out.write(&command.SnapshotEnd{Records: out.records, Hash: d.hash()})
@@ -44,12 +44,12 @@ func (v *View) WriteSnapshot(w io.Writer) error {
 	return out.w.Flush()
 }
 
-func (d *data) rootRecord() *command.Root {
-	r := &d.root
+func (d *Tables) rootRecord() *command.Root {
+	r := &d.Root
 	return &command.Root{
-		Index: r.index, Ordinal: r.ordinal, Elapsed: r.elapsed, ClusterID: r.cluster.ID, Generation: r.cluster.Generation,
-		Level: r.cluster.Level, CACert: r.cluster.CACert, CAKey: r.cluster.CAKey, Tokens: r.cluster.Tokens,
-		Flows: r.flows, Alarms: r.alarms, Settings: r.settings, FloorIndex: r.evicted.Index, FloorOrdinal: r.evicted.Ordinal,
+		Index: r.index, Ordinal: r.ordinal, Elapsed: r.Elapsed, ClusterID: r.Cluster.ID, Generation: r.Cluster.Generation,
+		Level: r.Cluster.Level, CACert: r.Cluster.CACert, CAKey: r.Cluster.CAKey, Tokens: r.Cluster.Tokens,
+		Flows: r.LastFlow, Alarms: r.alarms, Settings: r.Settings, FloorIndex: r.evicted.Index, FloorOrdinal: r.evicted.Ordinal,
 	}
 }
 
@@ -212,35 +212,34 @@ func (in *snapshotLoader) load(rec any) error {
 		}
 		s.setRoot(root)
 	case *Agent:
-		load(s, &s.agents, r)
+		load(s, &s.Agents, r)
 	case *Session:
-		load(s, &s.sessions, r)
+		load(s, &s.Sessions, r)
 	case *Ring:
-		load(s, &s.rings, r)
+		load(s, &s.Rings, r)
 	case *command.Member:
-		load(s, &s.members, r)
+		load(s, &s.Members, r)
 	case *JoinToken:
-		load(s, &s.joinTokens, r)
+		load(s, &s.JoinTokens, r)
 	case *Certificate:
-		load(s, &s.roster, r)
+		load(s, &s.Certificates, r)
 	case *node.Packed:
 		return in.loadNode(r)
 	case *node.Node:
-		load(s, &s.nodes, r)
+		load(s, &s.Nodes, r)
 		s.packAtRest(r.ID)
 	case *node.Port:
-		load(s, &s.ports, r)
+		load(s, &s.Ports, r)
 	case *flow.Flow:
-		load(s, &s.flows, r)
-		s.countFlow(r)
+		load(s, &s.Flows, r)
 	case *Inventory:
-		load(s, &s.inventories, r)
+		load(s, &s.Inventories, r)
 	case *BMCSessions:
-		load(s, &s.bmcs, r)
+		load(s, &s.BMCs, r)
 	case *Client:
-		load(s, &s.clients, r)
+		load(s, &s.Clients, r)
 	case *Answer:
-		load(s, &s.answers, r)
+		load(s, &s.Answers, r)
 	case *Alarm:
 		load(s, &s.alarms, r)
 	case *event:
@@ -250,7 +249,7 @@ func (in *snapshotLoader) load(rec any) error {
 }
 
 // load puts a record into a table.
-func load[K, R any](s *State, t *table.Table[K, R], r *R) { t.Load(s.log.Hasher(), r) }
+func load[K, R any](s *State, t *table.Table[K, R], r *R) { t.Load(s.Log.Hasher(), r) }
 
 // loadNode puts a packed node into its table, and leaves it packed if it is at rest.
 func (in *snapshotLoader) loadNode(p *node.Packed) error {
@@ -266,7 +265,7 @@ func (in *snapshotLoader) loadNode(p *node.Packed) error {
 		return fault.New(fault.Version, readOp, "node %s has provision state %d or target %d, which this member does not know", n.ID, n.Provision, n.TargetProvision).
 			WithHelp("install the version that the others run")
 	}
-	t := &in.s.nodes
+	t := &in.s.Nodes
 	if t.Has(n.ID) {
 		return fault.New(fault.Corrupt, readOp, "record %d is a second node %s", in.records, n.ID)
 	}
@@ -276,7 +275,7 @@ func (in *snapshotLoader) loadNode(p *node.Packed) error {
 	for _, few := range [...]*string{&n.Group, &n.Driver, &n.Owner} {
 		*few = in.text(*few)
 	}
-	t.LoadPacked(n, packedNode(in.s.log.Hasher(), p.Data, body), (*node.Node).AtRest)
+	t.LoadPacked(n, packedNode(in.s.Log.Hasher(), p.Data, body), (*node.Node).AtRest)
 	return nil
 }
 
@@ -291,24 +290,12 @@ func (in *snapshotLoader) text(t string) string {
 }
 
 func (s *State) setRoot(r *command.Root) {
-	s.root = root{
-		index: r.Index, ordinal: r.Ordinal, elapsed: r.Elapsed, settings: r.Settings, flows: r.Flows, alarms: r.Alarms,
+	s.Root = Root{
+		index: r.Index, ordinal: r.Ordinal, Elapsed: r.Elapsed, Settings: r.Settings, LastFlow: r.Flows, alarms: r.Alarms,
 		evicted: Position{r.FloorIndex, r.FloorOrdinal},
-		cluster: Cluster{
+		Cluster: Cluster{
 			ID: r.ClusterID, Generation: r.Generation, Level: r.Level, CACert: r.CACert, CAKey: r.CAKey, Tokens: r.Tokens,
 		},
-	}
-}
-
-// countFlow counts a restored flow against its limit. Its node is there: nodes come before flows.
-func (s *State) countFlow(f *flow.Flow) {
-	n := s.node(node.ID(f.Node))
-	if n == nil || n.Flow != f.ID {
-		return
-	}
-	if class := countedAs(n, f); class != unlimited {
-		counted, _ := s.limit(class)
-		*counted++
 	}
 }
 

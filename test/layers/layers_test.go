@@ -48,20 +48,21 @@ var table = []rule{ // read-only
 	{"coordinator/flow", []string{"coordinator/lock", "pkg/fault", "pkg/step"}},
 	{"coordinator/node", []string{"coordinator/canon", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/ring", "pkg/fault", "pkg/step"}},
 	{"coordinator/command", []string{"api/gen/", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "pkg/fault", "pkg/step"}},
-	{"coordinator/state", []string{"coordinator/canon", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "coordinator/table", "pkg/fault", "pkg/step"}},
-	{"coordinator/plan", []string{"coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "coordinator/state", "pkg/fault", "pkg/step"}},
+	{"coordinator/state", []string{"coordinator/canon", "coordinator/command", "coordinator/flow", "coordinator/node", "coordinator/ring", "coordinator/table", "pkg/fault"}},
+	{"coordinator/apply", []string{"coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "coordinator/state", "pkg/fault", "pkg/step"}},
+	{"coordinator/plan", []string{"coordinator/apply", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "coordinator/state", "pkg/fault", "pkg/step"}},
 	{"coordinator/replica", []string{"coordinator/command", "coordinator/replica/", "coordinator/state", "pkg/"}},
 	{"coordinator/replica/archive", []string{"coordinator/state", "pkg/fault"}},
 	{"coordinator/replica/ballot", nil},
 	{"coordinator/replica/batch", []string{"coordinator/command", "coordinator/replica/entry", "coordinator/replica/fatal", "pkg/fault"}},
 	{"coordinator/replica/boltfile", []string{"coordinator/replica/fatal", "pkg/fault"}},
-	{"coordinator/replica/bootstrap", []string{"coordinator/command", "coordinator/replica/archive", "coordinator/replica/entry", "coordinator/replica/home", "coordinator/state", "pkg/fault"}},
+	{"coordinator/replica/bootstrap", []string{"coordinator/apply", "coordinator/command", "coordinator/replica/archive", "coordinator/replica/entry", "coordinator/replica/home", "coordinator/state", "pkg/fault"}},
 	{"coordinator/replica/entry", []string{"pkg/fault"}},
 	{"coordinator/replica/fatal", []string{"pkg/fault"}},
 	{"coordinator/replica/home", []string{"coordinator/replica/boltfile", "coordinator/replica/fatal", "coordinator/replica/logstore", "coordinator/replica/snapshot", "pkg/fault"}},
 	{"coordinator/replica/logger", nil},
 	{"coordinator/replica/logstore", []string{"coordinator/replica/fatal", "pkg/fault"}},
-	{"coordinator/replica/machine", []string{"coordinator/command", "coordinator/replica/archive", "coordinator/replica/ballot", "coordinator/replica/entry", "coordinator/replica/fatal", "coordinator/replica/upload", "coordinator/state", "pkg/fault"}},
+	{"coordinator/replica/machine", []string{"coordinator/apply", "coordinator/command", "coordinator/replica/archive", "coordinator/replica/ballot", "coordinator/replica/entry", "coordinator/replica/fatal", "coordinator/replica/upload", "coordinator/state", "pkg/fault"}},
 	{"coordinator/replica/snapshot", []string{"coordinator/replica/fatal"}},
 	{"coordinator/replica/transport", []string{"pkg/identity"}},
 	{"coordinator/replica/upload", []string{"coordinator/command", "coordinator/replica/archive", "coordinator/replica/entry", "coordinator/state", "pkg/fault"}},
@@ -135,7 +136,7 @@ func owners(path string) (module string, rooms []string) {
 // pure rooms do no I/O, read no clock, draw no randomness, start no goroutine and log nothing.
 var pure = []string{ // read-only
 	"coordinator/canon", "coordinator/table", "coordinator/lifecycle", "coordinator/lock", "coordinator/ring", "coordinator/flow", "coordinator/node", "coordinator/command",
-	"coordinator/state", "coordinator/plan", "coordinator/message", "coordinator/replica/entry", "agent/boot", "agent/bootenv", "agent/lease", "agent/work", "ramdisk-agent/work",
+	"coordinator/state", "coordinator/apply", "coordinator/plan", "coordinator/message", "coordinator/replica/entry", "agent/boot", "agent/bootenv", "agent/lease", "agent/work", "ramdisk-agent/work",
 }
 
 type pkg struct {

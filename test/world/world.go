@@ -18,6 +18,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/coordinator/apply"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/leader"
@@ -39,7 +40,7 @@ const Cluster = "c0ffee"
 // model stands in for the replicas of a cluster: one state, applied at once, and a leader that tests choose.
 type model struct {
 	mu     sync.Mutex
-	state  *state.State
+	state  *apply.Applier
 	view   *state.View
 	index  uint64
 	leader string // "" when there is none
@@ -259,7 +260,7 @@ func NewPatient(t *testing.T, wait time.Duration, members []string, agents ...st
 		t.Fatal(err)
 	}
 	w := &World{t: t, wait: wait, ca: ca, Keys: secret.NewKeyring(), APIs: map[string]*rpc.API{}, URL: map[string]string{}, IDs: map[identity.Peer]*identity.Store{},
-		model: &model{state: state.New(), wakes: map[chan struct{}]bool{}, seen: map[string]bool{}, queued: map[node.ID]int{}, stale: map[string]*state.View{}}}
+		model: &model{state: apply.New(), wakes: map[chan struct{}]bool{}, seen: map[string]bool{}, queued: map[node.ID]int{}, stale: map[string]*state.View{}}}
 	id, box, err := w.Keys.Seal(ca.KeyDER(), "ca")
 	if err != nil {
 		t.Fatal(err)

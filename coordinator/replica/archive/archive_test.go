@@ -12,9 +12,9 @@ import (
 	"testing"
 	"time"
 
+	"github.com/farrier-project/farrier/coordinator/apply"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
-	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -26,9 +26,9 @@ func must(t *testing.T, err error) {
 }
 
 // some is a state of more than one chunk.
-func some(t *testing.T) *state.State {
+func some(t *testing.T) *apply.Applier {
 	t.Helper()
-	s := state.New()
+	s := apply.New()
 	h := command.Header{Cluster: "c", Level: 1, Actor: "operator test"}
 	bodies := []command.Body{command.InitCluster{ClusterID: "c", Settings: command.DefaultSettings()}}
 	for i := range 40 {
@@ -72,7 +72,7 @@ func TestWriteAndRead(t *testing.T) {
 
 // TestDamagedArchive: whatever byte is changed, and wherever it is cut, nothing else is read.
 func TestDamagedArchive(t *testing.T) {
-	s := state.New()
+	s := apply.New()
 	s.Apply(1, command.Command{Header: command.Header{Cluster: "c", Level: 1}, Body: command.InitCluster{ClusterID: "c", Settings: command.DefaultSettings()}})
 	var saved bytes.Buffer
 	_, err := archive.Write(t.Context(), &saved, archive.Image{View: s.View(), Applied: 1}, time.Unix(1790000000, 0))

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/apply"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/bootstrap"
@@ -17,7 +18,6 @@ import (
 	"github.com/farrier-project/farrier/coordinator/replica/fatal"
 	"github.com/farrier-project/farrier/coordinator/replica/home"
 	"github.com/farrier-project/farrier/coordinator/replica/snapshot"
-	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -89,7 +89,7 @@ func TestJoin(t *testing.T) {
 // saved is an archive of a cluster with a second member, and of its generation and index.
 func saved(t *testing.T) (*bytes.Buffer, uint16, uint64) {
 	t.Helper()
-	s := state.New()
+	s := apply.New()
 	for i, b := range []command.Body{first.Body, command.PutMember{Member: command.Member{ID: "c2", APIAddress: "a", Level: 1}}} {
 		if res := s.Apply(uint64(i+1), command.Command{Header: first.Header, Body: b}); res.Err != nil {
 			t.Fatal(res.Err)

@@ -11,6 +11,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/apply"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/home"
@@ -28,7 +29,7 @@ const (
 // Lost is what an archive holds of a cluster whose members are all lost. It is verified as a whole.
 type Lost struct {
 	archive.Header
-	state *state.State
+	state *apply.Applier
 }
 
 // ReadLost reads an archive of at most limit bytes, 0: archive.DefaultMax. Errors are fault.Corrupt and
@@ -41,7 +42,7 @@ func ReadLost(ctx context.Context, in io.Reader, limit int64) (*Lost, error) {
 	if err != nil {
 		return nil, err
 	}
-	return &Lost{Header: a, state: s}, nil
+	return &Lost{Header: a, state: apply.On(s)}, nil
 }
 
 // View is the state in the archive.

@@ -1,4 +1,4 @@
-// Package machine is raft's state machine over coordinator/state: it applies the log's entries, one after the other.
+// Package machine is raft's state machine over coordinator/apply: it applies the log's entries, one after the other.
 //
 // # Contract
 //

@@ -10,6 +10,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/apply"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/ballot"
@@ -48,7 +49,7 @@ type Machine struct {
 	uploads upload.Receiver
 
 	mu      sync.Mutex
-	state   *state.State
+	state   *apply.Applier
 	applied uint64        // index of the newest entry applied here
 	view    *state.View   // after that entry; nil until somebody asks
 	moved   chan struct{} // closed and replaced when applied moves and somebody waits
@@ -57,7 +58,7 @@ type Machine struct {
 
 // New makes one with an empty state.
 func New(o Options) *Machine {
-	return &Machine{o: o, state: state.New(), moved: make(chan struct{})}
+	return &Machine{o: o, state: apply.New(), moved: make(chan struct{})}
 }
 
 // Apply implements raft.FSM.
@@ -147,11 +148,12 @@ func (m *Machine) restore(l *raft.Log, content []byte) (command.Result, error) {
 		return command.Result{Err: refusal}, nil
 	}
 	now, applied := m.Newest()
-	s, err := whole.State(m.o.Cluster, applied, m.o.GetLog)
+	archived, err := whole.State(m.o.Cluster, applied, m.o.GetLog)
 	if err != nil {
 		return command.Result{}, err
 	}
-	s.KeepMembership(m.state)
+	archived.KeepMembership(m.state.State)
+	s := apply.On(archived)
 	floor := max(now.Cluster().Generation, s.View().Cluster().Generation)
 	for s.View().Cluster().Generation <= floor {
 		whole.Raise.Header.Level = s.View().Cluster().Level
@@ -165,7 +167,7 @@ func (m *Machine) restore(l *raft.Log, content []byte) (command.Result, error) {
 }
 
 // place puts a state in place, as that after the entry.
-func (m *Machine) place(s *state.State, applied uint64) {
+func (m *Machine) place(s *apply.Applier, applied uint64) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	m.state, m.applied, m.view = s, applied, nil
@@ -256,7 +258,7 @@ func (m *Machine) Restore(rc io.ReadCloser) error {
 		return m.failed
 	}
 	m.uploads.Reset() // snapshots are of moments without one
-	m.place(s, applied)
+	m.place(apply.On(s), applied)
 	m.tell()
 	return nil
 }

@@ -13,6 +13,7 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/apply"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/ballot"
@@ -194,7 +195,7 @@ func TestSnapshotAndRestore(t *testing.T) {
 
 // TestUpload: what does not follow upon the parts before it changes nothing, and says so.
 func TestUpload(t *testing.T) {
-	source := state.New()
+	source := apply.New()
 	source.Apply(1, first)
 	var data bytes.Buffer
 	must(t, archive.Image{View: source.View(), Applied: 1}.Write(&data))

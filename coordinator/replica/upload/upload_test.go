@@ -9,11 +9,11 @@ import (
 
 	"github.com/hashicorp/raft"
 
+	"github.com/farrier-project/farrier/coordinator/apply"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/replica/archive"
 	"github.com/farrier-project/farrier/coordinator/replica/entry"
 	"github.com/farrier-project/farrier/coordinator/replica/upload"
-	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -71,7 +71,7 @@ var raise = command.Command{Header: command.Header{Cluster: "c", Level: 1, Actor
 // image is that of a state with more than one part.
 func image(t *testing.T) ([]byte, string) {
 	t.Helper()
-	s := state.New()
+	s := apply.New()
 	bodies := []command.Body{command.InitCluster{ClusterID: "c", Settings: command.DefaultSettings()}}
 	for i := range 300 {
 		bodies = append(bodies, command.PutMember{Member: command.Member{ID: fmt.Sprint(i), APIAddress: strings.Repeat("a", upload.PartBytes/100), Level: 1}})
