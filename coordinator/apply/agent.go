@@ -67,10 +67,7 @@ func (s *Applier) welcome(a *state.Agent) {
 func (s *Applier) placeUnowned(a *state.Agent) {
 	for _, id := range s.NodesOf("") {
 		if n := s.Node(id); n.Group == a.Group && a.HasDriver(n.Driver) {
-			j := s.jobOf(id)
-			j.setOwner(s.place(n), "agent came")
-			j.advance()
-			j.save()
+			s.jobs.Move(id, s.place(n), "agent came")
 		}
 	}
 }
@@ -105,10 +102,8 @@ func (s *Applier) setDrain(c command.SetDrain) command.Result {
 // evacuate moves an agent's nodes to the others. Nodes that nobody else can take stay.
 func (s *Applier) evacuate(agent, reason string) (moved int) {
 	for _, id := range s.NodesOf(agent) {
-		j := s.jobOf(id)
-		if to := s.place(j.n); to != "" && to != agent {
-			j.setOwner(to, reason)
-			j.save()
+		if to := s.place(s.Node(id)); to != "" && to != agent {
+			s.jobs.Move(id, to, reason)
 			moved++
 		}
 	}
@@ -152,9 +147,7 @@ func (s *Applier) moveNodes(c command.MoveNodes) command.Result {
 			n.FlowOpen || n.Lock.Held() || n.PrevOwner != "" || n.Group != to.Group || !to.HasDriver(n.Driver) {
 			continue
 		}
-		j := s.jobOf(m.Node)
-		j.setOwner(m.To, "rebalance")
-		j.save()
+		s.jobs.Move(m.Node, m.To, "rebalance")
 		moved++
 	}
 	return command.Result{Count: moved}
@@ -166,41 +159,6 @@ func (s *Applier) handoverAck(c command.HandoverAck) command.Result {
 	if n == nil || n.PrevOwner != c.Agent || n.PrevOwner == "" || n.Epoch != c.Epoch {
 		return command.Result{Flags: command.FlagLate}
 	}
-	j := s.jobOf(c.Node)
-	j.acknowledged(c.Agent, false)
-	j.advance()
-	j.save()
-	return command.Result{Node: c.Node, Version: j.n.Version}
-}
-
-// acknowledged ends a handover: the old owner let go, or its session is over and a change that it began may
-// still be on its way.
-func (j *job) acknowledged(agent string, dead bool) {
-	j.n.PrevOwner = ""
-	j.s.Emit(state.EventNodeHandover, j.n, "agent", agent, "epoch", state.Num(j.n.Epoch))
-	if st := j.openStep(); st != nil && dead {
-		j.holdBack(st)
-	}
-}
-
-// setOwner makes agent ("" for nobody) the node's owner. The old owner, while it lives, has to let go first;
-// work that is under way goes on under a new token.
-func (j *job) setOwner(agent, reason string) {
-	n := j.n
-	if n.Owner == agent {
-		return
-	}
-	from := n.Owner
-	if n.PrevOwner == "" && from != "" {
-		if a := j.s.Agent(from); a != nil && a.Session != "" {
-			n.PrevOwner = from
-		}
-	}
-	if n.PrevOwner == agent {
-		n.PrevOwner = "" // it never let go
-	}
-	n.Owner = agent
-	n.Epoch++
-	j.s.Emit(state.EventNodeOwner, n, "from", from, "to", agent, "epoch", state.Num(n.Epoch), "reason", reason, "previous", n.PrevOwner)
-	j.regrant(reason)
+	s.jobs.LetGo(c.Node, c.Agent, false)
+	return command.Result{Node: c.Node, Version: s.Node(c.Node).Version}
 }

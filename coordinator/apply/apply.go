@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/job"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -12,7 +13,7 @@ import (
 // Applier is a state in the hands of its rules.
 type Applier struct {
 	*state.State
-	places places
+	jobs *job.Jobs
 }
 
 // New is the rules of the empty state: the first command must be InitCluster.
@@ -20,9 +21,7 @@ func New() *Applier { return On(state.New()) }
 
 // On is the rules of a state, which is theirs from then on.
 func On(s *state.State) *Applier {
-	a := &Applier{State: s}
-	a.count()
-	return a
+	return &Applier{State: s, jobs: job.New(s)}
 }
 
 // Apply does one command of the log entry at index and answers with its result; Emitted has the events that it added.
@@ -69,14 +68,10 @@ func (s *Applier) admissible(h command.Header, body command.Body) error {
 
 // guarded executes a body completely or not at all.
 func (s *Applier) guarded(body command.Body) (res command.Result) {
-	mark, places := s.Mark(), s.places
-	undo := func() {
-		s.Rollback(mark)
-		s.places = places
-	}
+	mark := s.jobs.Mark()
 	defer func() {
 		if p := recover(); p != nil {
-			undo()
+			s.jobs.Rollback(mark)
 			if unknown, is := p.(unknownCommand); is {
 				panic(unknown)
 			}
@@ -88,15 +83,15 @@ func (s *Applier) guarded(body command.Body) (res command.Result) {
 	}()
 	res = s.execute(body)
 	if res.Err != nil {
-		undo()
+		s.jobs.Rollback(mark)
 		var loud alarmed
 		if errors.As(res.Err, &loud) {
 			s.Raise(loud.Error())
 			res.Err = loud.err
 		}
 		res = command.Result{Err: typed(res.Err)}
-	} else if s.places.changed {
-		s.admitQueued()
+	} else {
+		s.jobs.Admit()
 	}
 	return res
 }

@@ -19,7 +19,7 @@ func (s *Applier) recordBMCSession(c command.RecordBMCSession) command.Result {
 	n := s.Node(c.Node)
 	switch {
 	case n == nil:
-		return refuse(noNode(c.Node, op))
+		return refuse(node.Missing(c.Node, op))
 	case !strings.HasPrefix(c.URI, "/") || len(c.URI) > state.MaxBMCURI:
 		return refuse(fault.New(fault.Invalid, op, "the session's URI is not a path of at most %d bytes", state.MaxBMCURI))
 	}
@@ -39,7 +39,7 @@ func (s *Applier) recordBMCSession(c command.RecordBMCSession) command.Result {
 	case se == nil || se.Agent != c.Agent:
 		return refuse(fault.New(fault.Expired, op, "session %q of agent %s has ended", c.Session, c.Agent))
 	case n.Owner != c.Agent || n.PrevOwner != "":
-		return refuse(fault.New(fault.IllegalState, op, "agent %s does not own node %s", c.Agent, label(n)))
+		return refuse(fault.New(fault.IllegalState, op, "agent %s does not own node %s", c.Agent, n.Label()))
 	case at >= 0 && at == len(old)-1 && old[at].Session == c.Session:
 		return command.Result{Node: n.ID} // said again
 	case at >= 0:

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -30,7 +31,7 @@ func (s *Applier) updateSettings(c command.UpdateSettings) command.Result {
 		return refuse(err)
 	}
 	s.Root.Settings = c.Settings
-	s.places.changed = true
+	s.jobs.LimitsChanged()
 	s.Emit(state.EventSettings, nil)
 	return ok()
 }
@@ -56,7 +57,7 @@ func checkSettings(c command.Settings) error {
 		}
 	}
 	switch c.Erase {
-	case "auto", wipeDiscard, wipeOverwrite, wipeMetadata:
+	case "auto", node.WipeDiscard, node.WipeOverwrite, node.WipeMetadata:
 	default:
 		return bad("erase", "erase is %q, not auto, discard, overwrite or metadata", c.Erase)
 	}

@@ -2,6 +2,7 @@ package apply
 
 import (
 	"errors"
+	"maps"
 	"slices"
 	"strings"
 	"testing"
@@ -9,6 +10,7 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/job"
 	"github.com/farrier-project/farrier/coordinator/lifecycle"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -275,8 +277,8 @@ func TestConcurrencyLimitQueues(t *testing.T) {
 		w.must(w.verb(nodeID(i), "active"))
 		w.is(nodeID(i), "deploying")
 	}
-	if d, _ := w.s.View().Queued(); d != 3 || w.s.places.taken[flow.LimitDeploy] != 2 {
-		t.Fatalf("%d queued, %d run", d, w.s.places.taken[flow.LimitDeploy])
+	if d, _ := w.s.View().Queued(); d != 3 || w.s.jobs.AtWork(flow.LimitDeploy) != 2 {
+		t.Fatalf("%d queued, %d run", d, w.s.jobs.AtWork(flow.LimitDeploy))
 	}
 	w.run(nodeID(0))
 	if w.flow(nodeID(2)).Queued() || !w.open(nodeID(2)) || !w.flow(nodeID(3)).Queued() {
@@ -294,8 +296,8 @@ func TestConcurrencyLimitQueues(t *testing.T) {
 			w.is(nodeID(i), want)
 		}
 	}
-	if w.s.places.taken[flow.LimitDeploy] != 0 {
-		t.Fatalf("%d deploys are counted, none runs", w.s.places.taken[flow.LimitDeploy])
+	if w.s.jobs.AtWork(flow.LimitDeploy) != 0 {
+		t.Fatalf("%d deploys are counted, none runs", w.s.jobs.AtWork(flow.LimitDeploy))
 	}
 }
 
@@ -449,7 +451,7 @@ func TestSecondClaim(t *testing.T) {
 	boot := w.flow(id).Boot.ID
 	w.must(command.Edge{Node: id, Boot: boot, Kind: "first_contact", KeyHash: "another key"})
 	n := w.node(id)
-	if !n.Maintenance || n.Fault != FaultBootClaim || w.flow(id).Boot.ID != "" {
+	if !n.Maintenance || n.Fault != job.FaultBootClaim || w.flow(id).Boot.ID != "" {
 		t.Fatalf("%+v", n)
 	}
 	w.run(id)
@@ -646,7 +648,8 @@ func TestRamdiskReportsTheBMCsStep(t *testing.T) {
 		switch o, ok := body.(command.Outcome); {
 		case ok && st.Executor == step.Ramdisk:
 			own = true
-			o.Facts = merged(o.Facts, map[string]string{flow.FactPower: "power off"})
+			o.Facts = maps.Clone(o.Facts)
+			o.Facts[flow.FactPower] = "power off"
 			body = o
 		case ok && st.FullName() == flow.StepPowerOff && f.Boot.ID != "":
 			forged = true
@@ -728,9 +731,9 @@ func TestMaintenanceOfTwo(t *testing.T) {
 	w.to(id, "manage")
 	failedClean(w, id)
 	w.run(id)
-	is(w, id, w.node(id).LastError, FaultClean)
+	is(w, id, w.node(id).LastError, job.FaultClean)
 	w.must(command.SetMaintenance{Node: id, On: true, Reason: "disk ordered"})
-	is(w, id, "disk ordered", FaultClean)
+	is(w, id, "disk ordered", job.FaultClean)
 	w.must(command.SetMaintenance{Node: id})
 	if n := w.node(id); n.Maintenance || n.MaintenanceReason != "" || n.Fault != "" {
 		t.Errorf("reason %q and fault %q outlive maintenance", n.MaintenanceReason, n.Fault)
@@ -739,7 +742,7 @@ func TestMaintenanceOfTwo(t *testing.T) {
 	failedClean(w, id)
 	w.must(command.SetMaintenance{Node: id, On: true, Reason: "fan"}) // while the cleanup runs
 	w.run(id)
-	is(w, id, "fan", FaultClean)
+	is(w, id, "fan", job.FaultClean)
 }
 
 // TestBootModeChangedUnderTheRamdisk: a state that changes by itself has a boot mode in use.

@@ -9,8 +9,11 @@ import (
 // unknownCommand is what execute panics with, and what guarded lets through: the member must stop.
 type unknownCommand string
 
-// execute is the one list of commands. Each case lives in the file of its table.
+// execute does a command. Those about a node's work are the jobs'; each case here lives in the file of its table.
 func (s *Applier) execute(body command.Body) command.Result {
+	if res, done := s.jobs.Do(body); done {
+		return res
+	}
 	switch c := body.(type) {
 	case command.InitCluster:
 		return s.initCluster(c)
@@ -42,28 +45,6 @@ func (s *Applier) execute(body command.Body) command.Result {
 		return s.updatePort(c)
 	case command.DeletePort:
 		return s.deletePort(c)
-	case command.SetMaintenance:
-		return s.setMaintenance(c)
-	case command.WaiveWipe:
-		return s.waiveWipe(c)
-	case command.Provision:
-		return s.provision(c)
-	case command.SetPower:
-		return s.setPowerState(c)
-	case command.Outcome:
-		return s.outcome(c)
-	case command.Edge:
-		return s.edge(c)
-	case command.Timeout:
-		return s.timeout(c)
-	case command.Resume:
-		return s.resume(c)
-	case command.AcquireLock:
-		return s.acquireLock(c)
-	case command.ReleaseLock:
-		return s.releaseLock(c)
-	case command.BreakLock:
-		return s.breakLock(c)
 	case command.PutMember:
 		return s.putMember(c)
 	case command.RemoveMember:

@@ -4,12 +4,34 @@ import (
 	"fmt"
 
 	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/job"
 	"github.com/farrier-project/farrier/coordinator/lifecycle"
 	"github.com/farrier-project/farrier/coordinator/lock"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/step"
 )
+
+// The rules of work in the invariants' own words.
+
+// paused: maintenance holds deploys and cleans that nobody has given up.
+func paused(n *node.Node, f *flow.Flow) bool {
+	kind := f.Kind == flow.Deploy || f.Kind == flow.Rebuild || f.Kind == flow.Clean
+	return n.Maintenance && kind && f.Error == "" && !f.AbortRequested
+}
+
+// loads: somebody acts on the node, or may at any moment.
+func loads(n *node.Node, f *flow.Flow) bool {
+	a := f.Steps[f.Cur]
+	acts := a.Attempt.Open && a.Executor != step.Wait
+	return n.Owner != "" && (acts || !paused(n, f))
+}
+
+// timed: the time of the open attempt counts.
+func timed(n *node.Node, f *flow.Flow) bool {
+	callback := f.Step().Executor == step.Wait || f.Step().Executor == step.Ramdisk
+	return n.Owner != "" && n.PrevOwner == "" && !(callback && paused(n, f))
+}
 
 // invariants are what DESIGN.md says of every state.
 func (s *Applier) invariants() error {
@@ -35,11 +57,12 @@ func (s *Applier) invariants() error {
 		}
 		if n.FlowOpen {
 			open++
-			if class := countedAs(n, f); class != flow.Unlimited {
-				admitted[class]++
-			}
-			if f.Queued() && works(n, f) {
-				waiting[f.Kind.Limit()]++
+			switch limit := f.Kind.Limit(); {
+			case limit == flow.Unlimited || !loads(n, f):
+			case f.Phase == 0:
+				waiting[limit]++
+			default:
+				admitted[limit]++
 			}
 			s.checkFlow(n, f, fail)
 		} else if n.Provision.Transient() || n.Provision.Waiting() {
@@ -55,7 +78,7 @@ func (s *Applier) invariants() error {
 		if len(n.Written) > 0 && (!n.Tenanted || n.Wipe != nil || n.Provision == lifecycle.Available) {
 			fail("node %s is %s with images on %v: tenanted %v, wipe %+v", n.ID, n.Provision, n.Written, n.Tenanted, n.Wipe)
 		}
-		if w := n.Wipe; w != nil && (w.Method == wipeWaiver) != (len(w.Disks) == 0) {
+		if w := n.Wipe; w != nil && (w.Method == node.WipeWaiver) != (len(w.Disks) == 0) {
 			fail("node %s was wiped by %s: %v", n.ID, w.Method, w.Disks)
 		}
 		if n.Provision == lifecycle.Active && n.Instance.ImageDigest != n.Instance.ImageSHA {
@@ -83,8 +106,8 @@ func (s *Applier) invariants() error {
 	if s.Flows.Len() > s.Nodes.Len() {
 		fail("%d flows of %d nodes", s.Flows.Len(), s.Nodes.Len())
 	}
-	if admitted[flow.LimitDeploy] != s.places.taken[flow.LimitDeploy] || admitted[flow.LimitClean] != s.places.taken[flow.LimitClean] {
-		fail("%v flows work, counted are %d and %d", admitted, s.places.taken[flow.LimitDeploy], s.places.taken[flow.LimitClean])
+	if admitted[flow.LimitDeploy] != s.jobs.AtWork(flow.LimitDeploy) || admitted[flow.LimitClean] != s.jobs.AtWork(flow.LimitClean) {
+		fail("%v flows work, counted are %d and %d", admitted, s.jobs.AtWork(flow.LimitDeploy), s.jobs.AtWork(flow.LimitClean))
 	}
 	if waiting[flow.LimitDeploy] > 0 && admitted[flow.LimitDeploy] < s.Root.Settings.MaxDeploy || waiting[flow.LimitClean] > 0 && admitted[flow.LimitClean] < s.Root.Settings.MaxClean {
 		fail("%v flows are queued although only %v work", waiting, admitted)
@@ -154,10 +177,10 @@ func (s *Applier) checkFlow(n *node.Node, f *flow.Flow, fail func(string, ...any
 	if acting != mine {
 		fail("flow %d: %s is open: %v, lock is the flow's: %v", f.ID, st.FullName(), st.Attempt.Open, mine)
 	}
-	if st.Attempt.Open && clockRuns(n, f) != (st.Attempt.Deadline != 0) {
+	if st.Attempt.Open && timed(n, f) != (st.Attempt.Deadline != 0) {
 		fail("flow %d: owner %q, previous %q, maintenance %v, and %s has the deadline %s", f.ID, n.Owner, n.PrevOwner, n.Maintenance, st.FullName(), st.Attempt.Deadline)
 	}
-	if f.AbortRequested && orphaned(n) {
+	if f.AbortRequested && n.Orphaned() {
 		fail("flow %d is to end and nobody can end it", f.ID)
 	}
 	if acting && st.Attempt.Token != n.Lock.Token {
@@ -166,7 +189,7 @@ func (s *Applier) checkFlow(n *node.Node, f *flow.Flow, fail func(string, ...any
 	if st.Attempt.Open && st.Executor == step.Ramdisk && st.Attempt.Token != n.Token && n.Owner != "" && !n.Lock.Held() && n.Token < st.Attempt.Token {
 		fail("flow %d: the ramdisk runs under %s, the node's highest is %s", f.ID, st.Attempt.Token, n.Token)
 	}
-	if !st.Attempt.Open && ready(n, f) {
+	if job.Resumable(s.View(), f) {
 		fail("flow %d is idle at %s although nothing stands in its way", f.ID, st.FullName())
 	}
 	if st.Attempt.Open && f.Kind.Boots() && n.Provision.Waiting() == acting {

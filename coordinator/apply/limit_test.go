@@ -45,24 +45,24 @@ func TestADeadRackKeptThePlacesOfAllOthers(t *testing.T) {
 	}
 	w, other := twoRacks(t)
 	w.must(command.CloseSession{Session: w.s.Agent("r1").Session, Reason: "power cut"})
-	if w.flow(nodeID(2)).Queued() || w.s.places.taken[flow.LimitClean] != 1 {
-		t.Fatalf("the other rack waits; %d cleans are counted", w.s.places.taken[flow.LimitClean])
+	if w.flow(nodeID(2)).Queued() || w.s.jobs.AtWork(flow.LimitClean) != 1 {
+		t.Fatalf("the other rack waits; %d cleans are counted", w.s.jobs.AtWork(flow.LimitClean))
 	}
 	check(w)
 	w.run(nodeID(2))
 	w.is(nodeID(2), "available")
 	w.ticks(time.Second, other)
 	w.agent("r1", 2)
-	if w.s.places.taken[flow.LimitClean] != 2 {
-		t.Errorf("%d cleans are counted after the rack is back", w.s.places.taken[flow.LimitClean])
+	if w.s.jobs.AtWork(flow.LimitClean) != 2 {
+		t.Errorf("%d cleans are counted after the rack is back", w.s.jobs.AtWork(flow.LimitClean))
 	}
 	check(w)
 	for i := range 2 {
 		w.run(nodeID(i))
 		w.is(nodeID(i), "available")
 	}
-	if w.s.places.taken[flow.LimitClean] != 0 {
-		t.Errorf("%d cleans are counted at rest", w.s.places.taken[flow.LimitClean])
+	if w.s.jobs.AtWork(flow.LimitClean) != 0 {
+		t.Errorf("%d cleans are counted at rest", w.s.jobs.AtWork(flow.LimitClean))
 	}
 
 	w, _ = twoRacks(t)
@@ -76,8 +76,8 @@ func TestADeadRackKeptThePlacesOfAllOthers(t *testing.T) {
 	}
 	check(w)
 	w.must(command.SetMaintenance{Node: nodeID(0)}) // and goes on at once, one over the limit
-	if w.s.places.taken[flow.LimitClean] != 3 {
-		t.Errorf("%d cleans are counted", w.s.places.taken[flow.LimitClean])
+	if w.s.jobs.AtWork(flow.LimitClean) != 3 {
+		t.Errorf("%d cleans are counted", w.s.jobs.AtWork(flow.LimitClean))
 	}
 	check(w)
 

@@ -4,7 +4,6 @@ import (
 	"strings"
 
 	"github.com/farrier-project/farrier/coordinator/command"
-	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/lifecycle"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
@@ -130,13 +129,13 @@ func free(field string) bool {
 // Ironic's rules for each field and state hold.
 func (s *Applier) updateNode(c command.UpdateNode) command.Result {
 	const op = "update node"
-	j, err := s.take(c.Node.ID, op)
-	if err != nil {
-		return refuse(err)
+	before := s.Node(c.Node.ID)
+	if before == nil {
+		return refuse(node.Missing(c.Node.ID, op))
 	}
-	n := j.n
+	n := before.Clone()
 	if c.Version != 0 && c.Version != n.Version {
-		return refuse(fault.New(fault.VersionConflict, op, "node %s is at version %d, not %d", label(n), n.Version, c.Version).
+		return refuse(fault.New(fault.VersionConflict, op, "node %s is at version %d, not %d", n.Label(), n.Version, c.Version).
 			WithHelp("read it again and repeat the change"))
 	}
 	if len(c.Fields) == 0 {
@@ -158,8 +157,8 @@ func (s *Applier) updateNode(c command.UpdateNode) command.Result {
 	if err := s.checkNode(n, nodeSize(n), op); err != nil {
 		return refuse(err)
 	}
-	moved := n.Driver != j.before.Driver || n.Group != j.before.Group
-	if n.Driver != j.before.Driver {
+	moved := n.Driver != before.Driver || n.Group != before.Group
+	if n.Driver != before.Driver {
 		if err := s.checkDriver(n.Driver, op); err != nil {
 			return refuse(err)
 		}
@@ -167,15 +166,12 @@ func (s *Applier) updateNode(c command.UpdateNode) command.Result {
 	n.Version++
 	n.UpdatedAt = s.Header.At
 	s.Nodes.Put(&s.Log, n)
-	if otherBMC(n, j.before) {
+	if otherBMC(n, before) {
 		s.BMCs.Drop(&s.Log, n.ID)
 	}
 	s.Emit(state.EventNodeUpdated, n, "fields", strings.Join(c.Fields, ","), "version", state.Num(n.Version))
 	if moved {
-		j = s.jobOf(n.ID)
-		j.lockOnly = true
-		j.setOwner(s.place(n), "group or driver changed")
-		j.save()
+		s.jobs.Rehome(n.ID, s.place(n), "group or driver changed")
 	}
 	return command.Result{Node: n.ID, Version: n.Version}
 }
@@ -185,29 +181,29 @@ func mayUpdate(n, in *node.Node, field string) error {
 	const op = "update node"
 	if free(field) {
 		if field == "protected" && in.Protected && !n.Protected && n.Provision != lifecycle.Active && n.Provision != lifecycle.Rescue {
-			return fault.New(fault.IllegalState, op, "node %s is %s: only active nodes are protected", label(n), n.Provision).WithDetail(stateDetail(n))
+			return fault.New(fault.IllegalState, op, "node %s is %s: only active nodes are protected", n.Label(), n.Provision).WithDetail(n.StateDetail())
 		}
 		return nil
 	}
 	if n.Lock.Held() {
-		return locked(n, op)
+		return n.Locked(op)
 	}
 	if n.TargetProvision != lifecycle.None && !n.Provision.UpdateAllowed() && !n.Maintenance {
-		return fault.New(fault.IllegalState, op, "node %s is %s: %s cannot change now", label(n), n.Provision, field).
-			WithHelp("wait for the work to end").WithDetail(stateDetail(n))
+		return fault.New(fault.IllegalState, op, "node %s is %s: %s cannot change now", n.Label(), n.Provision, field).
+			WithHelp("wait for the work to end").WithDetail(n.StateDetail())
 	}
 	if field == "boot_mode" && n.Provision.Unstable() {
-		return fault.New(fault.IllegalState, op, "node %s is %s: its boot mode cannot change now", label(n), n.Provision).
-			WithHelp("wait for the work to end").WithDetail(stateDetail(n))
+		return fault.New(fault.IllegalState, op, "node %s is %s: its boot mode cannot change now", n.Label(), n.Provision).
+			WithHelp("wait for the work to end").WithDetail(n.StateDetail())
 	}
 	rewire := field == "driver" || field == "group" || field == "resource_class" && n.ResourceClass != ""
 	switch {
 	case rewire && (n.FlowOpen || !n.Provision.RewireAllowed() && (!n.Maintenance || field == "resource_class")):
-		return fault.New(fault.IllegalState, op, "node %s is %s: its %s cannot change now", label(n), n.Provision, field).
-			WithHelp("bring it to manageable first").WithDetail(stateDetail(n))
+		return fault.New(fault.IllegalState, op, "node %s is %s: its %s cannot change now", n.Label(), n.Provision, field).
+			WithHelp("bring it to manageable first").WithDetail(n.StateDetail())
 	case field == "retired" && in.Retired && n.Provision == lifecycle.Available:
-		return fault.New(fault.IllegalState, op, "node %s is available: it could be handed out while it retires", label(n)).
-			WithHelp("bring it to manageable first: farrier node manage %s", label(n)).WithDetail(stateDetail(n))
+		return fault.New(fault.IllegalState, op, "node %s is available: it could be handed out while it retires", n.Label()).
+			WithHelp("bring it to manageable first: farrier node manage %s", n.Label()).WithDetail(n.StateDetail())
 	}
 	return nil
 }
@@ -264,69 +260,23 @@ func (s *Applier) deleteNode(c command.DeleteNode) command.Result {
 	n := s.Node(c.Node)
 	switch {
 	case n == nil:
-		return refuse(noNode(c.Node, op))
-	case n.Lock.Held() && !(n.Maintenance && n.Lock.Session == "" && orphaned(n)):
-		return refuse(locked(n, op))
+		return refuse(node.Missing(c.Node, op))
+	case n.Lock.Held() && !(n.Maintenance && n.Lock.Session == "" && n.Orphaned()):
+		return refuse(n.Locked(op))
 	case n.Protected:
-		return refuse(fault.New(fault.IllegalState, op, "node %s is protected: %s", label(n), n.ProtectedReason).
-			WithHelp("farrier node set %s --protected=false", label(n)))
+		return refuse(fault.New(fault.IllegalState, op, "node %s is protected: %s", n.Label(), n.ProtectedReason).
+			WithHelp("farrier node set %s --protected=false", n.Label()))
 	case !n.Maintenance && (!n.Provision.DeleteAllowed() || n.Instance.UUID != "" || n.FlowOpen):
-		return refuse(fault.New(fault.IllegalState, op, "node %s is %s", label(n), n.Provision).
-			WithHelp("undeploy it first; a node in maintenance can be deleted in any state").WithDetail(stateDetail(n)))
+		return refuse(fault.New(fault.IllegalState, op, "node %s is %s", n.Label(), n.Provision).
+			WithHelp("undeploy it first; a node in maintenance can be deleted in any state").WithDetail(n.StateDetail()))
 	}
-	if n.FlowOpen {
-		f := s.Flow(n.Flow)
-		s.places.give(countedAs(n, f))
-		s.Emit(state.EventFlowClosed, n, "flow", flowText(f.ID), "kind", f.Kind.String(), "status", flow.Aborted.String(), "error", "the node was deleted")
-	}
+	s.jobs.Forget(n)
 	for _, p := range s.PortsOf(n.ID) {
 		s.Ports.Drop(&s.Log, p.ID)
-	}
-	if n.Flow != 0 {
-		s.Flows.Drop(&s.Log, n.Flow)
 	}
 	s.Inventories.Drop(&s.Log, n.ID)
 	s.BMCs.Drop(&s.Log, n.ID)
 	s.Nodes.Drop(&s.Log, n.ID)
 	s.Emit(state.EventNodeDeleted, n, "name", n.Name)
 	return command.Result{Node: n.ID}
-}
-
-// setMaintenance sets or clears maintenance, without the lock. It pauses deploys and cleans at the end of the
-// running step; when it is cleared they go on.
-func (s *Applier) setMaintenance(c command.SetMaintenance) command.Result {
-	j, err := s.take(c.Node, "set maintenance")
-	if err != nil {
-		return refuse(err)
-	}
-	j.maintain(c.On, state.Clip(c.Reason, 1024), c.Fault)
-	j.advance()
-	j.save()
-	return command.Result{Node: c.Node, Version: j.n.Version}
-}
-
-// waiveWipe records that the node may become available without a wipe since its last tenancy.
-func (s *Applier) waiveWipe(c command.WaiveWipe) command.Result {
-	const op = "waive wipe"
-	j, err := s.take(c.Node, op)
-	if err != nil {
-		return refuse(err)
-	}
-	n := j.n
-	switch n.Provision {
-	case lifecycle.Enroll, lifecycle.Manageable, lifecycle.Available, lifecycle.CleanFailed, lifecycle.InspectFailed,
-		lifecycle.AdoptFailed, lifecycle.Error:
-	default:
-		return refuse(fault.New(fault.IllegalState, op, "node %s is %s: its tenancy is not over", label(n), n.Provision).
-			WithHelp("undeploy it first").WithDetail(stateDetail(n)))
-	}
-	if n.Lock.Held() {
-		return refuse(locked(n, op))
-	}
-	if strings.TrimSpace(c.Reason) == "" {
-		return refuse(fault.New(fault.Invalid, op, "a waiver needs a reason").WithDetail(&fault.FieldDetail{Field: "reason"}))
-	}
-	j.setWipe(&node.Wipe{Method: wipeWaiver, Who: s.Header.Actor, Reason: state.Clip(c.Reason, 1024), At: s.Header.At})
-	j.save()
-	return command.Result{Node: c.Node, Version: j.n.Version}
 }

@@ -217,7 +217,7 @@ func TestTheCallbackClockRanWhileNobodyCouldAct(t *testing.T) {
 		if w.flow(id).Step().Executor == step.Wait {
 			runs(w, id, w.s.Root.Settings.DeployTimeout)
 		} else {
-			runs(w, id, convergingDeadline)
+			runs(w, id, 7*24*time.Hour)
 		}
 	}
 
@@ -309,7 +309,7 @@ func TestAbortOfATearDown(t *testing.T) {
 	w.is(nodeID(0), "error")
 	w.to(queued, "deleted")
 	w.is(queued, "available")
-	if slices.Contains(stateDetail(w.node(queued)).LegalVerbs, "abort") {
+	if slices.Contains(w.node(queued).StateDetail().LegalVerbs, "abort") {
 		t.Error("abort is legal at rest")
 	}
 }
@@ -349,4 +349,34 @@ func TestADrainThatCouldNotMoveNeverDid(t *testing.T) {
 	if got := w.must(command.SetDrain{Agent: "r2", On: true}).Count; got != 0 {
 		t.Errorf("a drain that is over moves %d", got)
 	}
+}
+
+// TestADrainBackToTheOwnerBeforeLeftABootThatHadRunOut: the agent that never let go has the node again, but nothing that the
+// machine could boot.
+func TestADrainBackToTheOwnerBeforeLeftABootThatHadRunOut(t *testing.T) {
+	w := newWorld(t)
+	one := w.agent("r1", 1)
+	id := w.create(1)
+	w.to(id, "manage", "provide")
+	w.must(w.verb(id, "active"))
+	for w.flow(id).Step().Executor != step.Wait {
+		w.must(w.done(id))
+	}
+	two := w.agent("r2", 1)
+	w.must(command.SetDrain{Agent: "r1", On: true})
+	w.must(command.SetDrain{Agent: "r1"})
+	if n := w.node(id); n.Owner != "r2" || n.PrevOwner != "r1" {
+		t.Fatalf("owner %q, previous %q", n.Owner, n.PrevOwner)
+	}
+	boot := w.flow(id).Boot.ID
+	w.ticks(w.s.Root.Settings.BootTTL, one, two)
+	w.must(command.SetDrain{Agent: "r2", On: true})
+	if n := w.node(id); n.Owner != "r1" || n.PrevOwner != "" {
+		t.Fatalf("owner %q, previous %q", n.Owner, n.PrevOwner)
+	}
+	if w.flow(id).Boot.ID == boot {
+		t.Error("the machine is waited for under a boot attempt that has ended")
+	}
+	w.run(id)
+	w.is(id, "active")
 }

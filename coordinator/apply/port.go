@@ -37,7 +37,7 @@ func (s *Applier) checkPort(p *node.Port, op string) error {
 	if other := s.PortByMAC(p.Address); other != nil && other.ID != p.ID {
 		owner := string(other.Node)
 		if n := s.Node(other.Node); n != nil {
-			owner = label(n)
+			owner = n.Label()
 		}
 		return bad(fault.Exists, "address", "the MAC address %s is taken by a port of node %s", p.Address, owner).
 			WithHelp("look at both machines' labels; if the other one is wrong: farrier port delete %s", p.Address)
@@ -65,11 +65,11 @@ func (s *Applier) createPort(c command.CreatePort) command.Result {
 	n := s.Node(p.Node)
 	switch {
 	case n == nil:
-		return refuse(noNode(p.Node, op))
+		return refuse(node.Missing(p.Node, op))
 	case n.Lock.Held():
-		return refuse(locked(n, op))
+		return refuse(n.Locked(op))
 	case len(s.PortsOf(n.ID)) >= state.MaxPortsPerNode:
-		return refuse(fault.New(fault.TooLarge, op, "node %s has %d ports, which is the most", label(n), state.MaxPortsPerNode))
+		return refuse(fault.New(fault.TooLarge, op, "node %s has %d ports, which is the most", n.Label(), state.MaxPortsPerNode))
 	}
 	if err := s.insertPort(n, &p, op); err != nil {
 		return refuse(err)
@@ -88,7 +88,7 @@ func (s *Applier) updatePort(c command.UpdatePort) command.Result {
 	case c.Version != 0 && c.Version != old.Version:
 		return refuse(fault.New(fault.VersionConflict, op, "port %s is at version %d, not %d", old.ID, old.Version, c.Version).WithHelp("read it again and repeat the change"))
 	case n.Lock.Held():
-		return refuse(locked(n, op))
+		return refuse(n.Locked(op))
 	}
 	p := *old
 	for _, field := range c.Fields {
@@ -115,8 +115,8 @@ func setPortField(n *node.Node, p, in *node.Port, field string) error {
 		p.IP = in.IP
 	case "address":
 		if p.Address != in.Address && !n.Maintenance && (n.Provision == lifecycle.Active || n.Instance.UUID != "") {
-			return fault.New(fault.IllegalState, op, "node %s is %s: an address cannot change under an instance", label(n), n.Provision).
-				WithHelp("set maintenance first").WithDetail(stateDetail(n))
+			return fault.New(fault.IllegalState, op, "node %s is %s: an address cannot change under an instance", n.Label(), n.Provision).
+				WithHelp("set maintenance first").WithDetail(n.StateDetail())
 		}
 		p.Address = in.Address
 	case "pxe_enabled":
@@ -124,8 +124,8 @@ func setPortField(n *node.Node, p, in *node.Port, field string) error {
 		case lifecycle.Enroll, lifecycle.Inspecting, lifecycle.InspectWait, lifecycle.Manageable:
 		default:
 			if !n.Maintenance && p.PXEEnabled != in.PXEEnabled {
-				return fault.New(fault.IllegalState, op, "node %s is %s: pxe_enabled cannot change now", label(n), n.Provision).
-					WithHelp("bring it to manageable, or set maintenance").WithDetail(stateDetail(n))
+				return fault.New(fault.IllegalState, op, "node %s is %s: pxe_enabled cannot change now", n.Label(), n.Provision).
+					WithHelp("bring it to manageable, or set maintenance").WithDetail(n.StateDetail())
 			}
 		}
 		p.PXEEnabled = in.PXEEnabled
@@ -143,7 +143,7 @@ func (s *Applier) deletePort(c command.DeletePort) command.Result {
 	}
 	n := s.Node(p.Node)
 	if n.Lock.Held() {
-		return refuse(locked(n, op))
+		return refuse(n.Locked(op))
 	}
 	s.Ports.Drop(&s.Log, p.ID)
 	s.Emit(state.EventPortDeleted, n, "port", p.ID, "address", p.Address)

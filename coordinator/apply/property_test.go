@@ -133,7 +133,7 @@ func (s *Applier) tableSums() []uint64 {
 	return []uint64{
 		s.Nodes.Sum(), s.Ports.Sum(), s.Flows.Sum(), s.Inventories.Sum(), s.Sessions.Sum(), s.Agents.Sum(), s.Rings.Sum(),
 		s.Clients.Sum(), s.Answers.Sum(), s.JoinTokens.Sum(), s.Members.Sum(), s.Certificates.Sum(), s.BMCs.Sum(), s.Root.LastFlow, s.Root.Cluster.Tokens,
-		uint64(s.places.taken[flow.LimitDeploy]), uint64(s.places.taken[flow.LimitClean]),
+		uint64(s.jobs.AtWork(flow.LimitDeploy)), uint64(s.jobs.AtWork(flow.LimitClean)),
 	}
 }
 

@@ -2,7 +2,6 @@ package apply
 
 import (
 	"github.com/farrier-project/farrier/coordinator/command"
-	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -118,22 +117,5 @@ func (s *Applier) endClient(id string) {
 		s.Answers.Drop(&s.Log, state.AnswerKey{Client: id, Seq: seq})
 	}
 	s.Clients.Put(&s.Log, &next)
-	s.freeLocksOf(id)
-}
-
-// freeLocksOf frees the locks that a session holds and no flow stands behind.
-func (s *Applier) freeLocksOf(session string) {
-	var ids []node.ID
-	s.Locked(func(id node.ID) bool {
-		if n := s.Node(id); n.Lock.Session == session && n.Lock.Flow == 0 {
-			ids = append(ids, id)
-		}
-		return true
-	})
-	for _, id := range ids {
-		j := s.jobOf(id)
-		j.release()
-		j.advance()
-		j.save()
-	}
+	s.jobs.FreeLocksOf(id)
 }

@@ -50,7 +50,7 @@ func oneShot(t *testing.T) (*world, node.ID, string) {
 	return w, id, session
 }
 
-// TestAOneShotWasRepeated: no retry, timeout, new owner or new boot runs it again.
+// TestAOneShotWasRepeated: no retry, timeout or new owner runs it again.
 func TestAOneShotWasRepeated(t *testing.T) {
 	for name, trouble := range map[string]func(*world, node.ID, string){
 		"unavailable": func(w *world, id node.ID, _ string) { w.must(w.failure(id, true)) },
@@ -62,12 +62,6 @@ func TestAOneShotWasRepeated(t *testing.T) {
 			session := w.agent("r1", 2)
 			w.ticks(w.flow(id).Step().Attempt.Deadline-w.s.Root.Elapsed, session)
 			w.must(timeoutOf(w, id))
-		},
-		"new boot": func(w *world, id node.ID, _ string) {
-			j := w.s.jobOf(id)
-			j.reboot("the machine started anew by itself")
-			j.advance()
-			j.save()
 		},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -172,7 +172,7 @@ func (s *Applier) startSession(a, old *state.Agent, c command.OpenSession) comma
 	}
 	if replaced != "" {
 		s.letGo(a.Name)
-		s.freeLocksOf(replaced)
+		s.jobs.FreeLocksOf(replaced)
 		s.settleNodes(a, "session replaced")
 	}
 	s.welcome(a)
@@ -183,14 +183,11 @@ func (s *Applier) startSession(a, old *state.Agent, c command.OpenSession) comma
 // no longer serve move, open attempts of the others are granted to the new session.
 func (s *Applier) settleNodes(a *state.Agent, reason string) {
 	for _, id := range s.NodesOf(a.Name) {
-		j := s.jobOf(id)
-		if j.n.Group != a.Group || !a.HasDriver(j.n.Driver) {
-			j.setOwner(s.place(j.n), reason)
+		if n := s.Node(id); n.Group != a.Group || !a.HasDriver(n.Driver) {
+			s.jobs.Move(id, s.place(n), reason)
 		} else {
-			j.regrant(reason)
+			s.jobs.Regrant(id, reason)
 		}
-		j.advance()
-		j.save()
 	}
 }
 
@@ -216,21 +213,15 @@ func (s *Applier) endSession(id, reason string) {
 	s.Emit(state.EventAgentSession, nil, "agent", a.Name, "state", "ended", "session", id, "incarnation", state.Num(se.Incarnation), "reason", reason)
 	s.bumpRings(&a, &a)
 	s.letGo(a.Name)
-	s.freeLocksOf(id)
+	s.jobs.FreeLocksOf(id)
 	for _, id := range s.NodesOf(a.Name) {
-		j := s.jobOf(id)
-		j.setOwner(s.place(j.n), "session "+reason)
-		j.advance()
-		j.save()
+		s.jobs.Move(id, s.place(s.Node(id)), "session "+reason)
 	}
 }
 
 // letGo ends the handovers that wait for an agent whose process is gone: what it served went with it.
 func (s *Applier) letGo(agent string) {
 	for _, id := range s.HandoversOf(agent) {
-		j := s.jobOf(id)
-		j.acknowledged(agent, true)
-		j.advance()
-		j.save()
+		s.jobs.LetGo(id, agent, true)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"crypto/sha256"
 	"encoding/binary"
 	"fmt"
+	"maps"
 	"strings"
 	"testing"
 	"time"
@@ -139,7 +140,7 @@ func (w *world) done(id node.ID) command.Body {
 	case flow.StepErase:
 		facts = w.wiped
 	case flow.StepEraseMeta:
-		facts = merged(w.wiped, nil)
+		facts = maps.Clone(w.wiped)
 		if facts[flow.FactMethod] == "discard" {
 			facts[flow.FactMethod] = "metadata"
 		}

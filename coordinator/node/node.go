@@ -122,6 +122,14 @@ type Instance struct {
 	ImageDigest, DiskID          string // what was written, and where
 }
 
+// The methods of a wipe. A waiver is an operator's word, the others are what a ramdisk did.
+const (
+	WipeDiscard   = "discard"
+	WipeOverwrite = "overwrite"
+	WipeMetadata  = "metadata"
+	WipeWaiver    = "waiver"
+)
+
 // Wipe is the record that lets a node become available after a tenancy.
 type Wipe struct {
 	Method  string   // discard, overwrite, metadata (the weakest of the disks'), waiver
@@ -148,3 +156,6 @@ func (n *Node) Clone() *Node {
 	c := *n
 	return &c
 }
+
+// Orphaned tells that nobody has the node, and nobody has to let go of it.
+func (n *Node) Orphaned() bool { return n.Owner == "" && n.PrevOwner == "" }

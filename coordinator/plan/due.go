@@ -1,9 +1,9 @@
 package plan
 
 import (
-	"github.com/farrier-project/farrier/coordinator/apply"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/flow"
+	"github.com/farrier-project/farrier/coordinator/job"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
 )
@@ -31,7 +31,7 @@ func Due(v *state.View) []command.Body {
 func Stalled(v *state.View) []command.Body {
 	var due []command.Body
 	v.OpenFlows(func(f *flow.Flow) bool {
-		if apply.Resumable(v, f) {
+		if job.Resumable(v, f) {
 			due = append(due, command.Resume{Node: node.ID(f.Node), Flow: f.ID})
 		}
 		return len(due) < MaxDue

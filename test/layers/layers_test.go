@@ -49,8 +49,9 @@ var table = []rule{ // read-only
 	{"coordinator/node", []string{"coordinator/canon", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/ring", "pkg/fault", "pkg/step"}},
 	{"coordinator/command", []string{"api/gen/", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "pkg/fault", "pkg/step"}},
 	{"coordinator/state", []string{"coordinator/canon", "coordinator/command", "coordinator/flow", "coordinator/node", "coordinator/ring", "coordinator/table", "pkg/fault"}},
-	{"coordinator/apply", []string{"coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "coordinator/state", "pkg/fault", "pkg/step"}},
-	{"coordinator/plan", []string{"coordinator/apply", "coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "coordinator/state", "pkg/fault", "pkg/step"}},
+	{"coordinator/job", []string{"coordinator/command", "coordinator/flow", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/state", "pkg/fault", "pkg/step"}},
+	{"coordinator/apply", []string{"coordinator/command", "coordinator/job", "coordinator/lifecycle", "coordinator/node", "coordinator/ring", "coordinator/state", "pkg/fault"}},
+	{"coordinator/plan", []string{"coordinator/command", "coordinator/flow", "coordinator/job", "coordinator/lifecycle", "coordinator/lock", "coordinator/node", "coordinator/ring", "coordinator/state", "pkg/fault", "pkg/step"}},
 	{"coordinator/replica", []string{"coordinator/command", "coordinator/replica/", "coordinator/state", "pkg/"}},
 	{"coordinator/replica/archive", []string{"coordinator/state", "pkg/fault"}},
 	{"coordinator/replica/ballot", nil},
@@ -136,7 +137,7 @@ func owners(path string) (module string, rooms []string) {
 // pure rooms do no I/O, read no clock, draw no randomness, start no goroutine and log nothing.
 var pure = []string{ // read-only
 	"coordinator/canon", "coordinator/table", "coordinator/lifecycle", "coordinator/lock", "coordinator/ring", "coordinator/flow", "coordinator/node", "coordinator/command",
-	"coordinator/state", "coordinator/apply", "coordinator/plan", "coordinator/message", "coordinator/replica/entry", "agent/boot", "agent/bootenv", "agent/lease", "agent/work", "ramdisk-agent/work",
+	"coordinator/state", "coordinator/job", "coordinator/apply", "coordinator/plan", "coordinator/message", "coordinator/replica/entry", "agent/boot", "agent/bootenv", "agent/lease", "agent/work", "ramdisk-agent/work",
 }
 
 type pkg struct {

@@ -1,4 +1,4 @@
-package apply
+package job
 
 import (
 	"crypto/sha256"
@@ -12,24 +12,23 @@ import (
 	"github.com/farrier-project/farrier/coordinator/lock"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
-	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/step"
 )
 
 // job is one node in the hands of the command in work: copies of the node and of its open flow, which save
 // writes back. At most one job per node exists at a time.
 type job struct {
-	s        *Applier
-	n        *node.Node
-	f        *flow.Flow // the open flow; nil when there is none
-	before   *node.Node
-	copied   bool       // f is a copy
-	lockOnly bool       // nothing but the lock changed: the version stays
-	counted  flow.Limit // see recount
+	s           *Jobs
+	n           *node.Node
+	f           *flow.Flow // the open flow; nil when there is none
+	before      *node.Node
+	copied      bool       // f is a copy
+	sameVersion bool       // nothing but the lock changed: the version stays
+	counted     flow.Limit // see recount
 }
 
-// jobOf takes a node that exists.
-func (s *Applier) jobOf(id node.ID) *job {
+// of takes a node that exists.
+func (s *Jobs) of(id node.ID) *job {
 	n := s.Node(id)
 	j := &job{s: s, n: n.Clone(), before: n}
 	if n.FlowOpen {
@@ -39,16 +38,12 @@ func (s *Applier) jobOf(id node.ID) *job {
 	return j
 }
 
-// take is jobOf for a node that a command names.
-func (s *Applier) take(id node.ID, op string) (*job, error) {
+// take is of for a node that a command names.
+func (s *Jobs) take(id node.ID, op string) (*job, error) {
 	if s.Node(id) == nil {
-		return nil, noNode(id, op)
+		return nil, node.Missing(id, op)
 	}
-	return s.jobOf(id), nil
-}
-
-func noNode(id node.ID, op string) error {
-	return fault.New(fault.NotFound, op, "there is no node %q", id).WithHelp("farrier node list")
+	return s.of(id), nil
 }
 
 // flow is the open flow, to change.
@@ -73,6 +68,12 @@ func (j *job) openStep() *flow.Step {
 	return j.step()
 }
 
+// end takes the flow on as far as it goes, and writes the job back.
+func (j *job) end() {
+	j.advance()
+	j.save()
+}
+
 // save writes back what changed. The job is over: its node is shared from then on.
 func (j *job) save() {
 	j.clock()
@@ -84,7 +85,7 @@ func (j *job) save() {
 	if sameNode(j.n, j.before) {
 		return
 	}
-	if !j.lockOnly {
+	if !j.sameVersion {
 		j.n.Version++
 		j.n.UpdatedAt = j.s.Header.At
 	}
@@ -123,7 +124,7 @@ func (j *job) setState(to, target lifecycle.State) {
 func (j *job) event(e lifecycle.Event) {
 	to, target, legal := lifecycle.NextEvent(j.n.Provision, e)
 	if !legal {
-		panic("apply: event " + e.String() + " in state " + j.n.Provision.String())
+		panic("job: event " + e.String() + " in state " + j.n.Provision.String())
 	}
 	j.setState(to, lifecycle.KeepTarget(to, j.n.TargetProvision, target))
 }
@@ -142,7 +143,7 @@ func (j *job) toWork() {
 }
 
 // mint makes the next token.
-func (s *Applier) mint() lock.Token {
+func (s *Jobs) mint() lock.Token {
 	s.Root.Cluster.Tokens++
 	return lock.MakeToken(s.Root.Cluster.Generation, s.Root.Cluster.Tokens)
 }
@@ -150,7 +151,7 @@ func (s *Applier) mint() lock.Token {
 // quiet tells whether a lock is one that an agent takes for a moment, with no flow behind it. They come by the
 // thousand and would wash everything else out of the window: neither their grant nor their release is an event.
 // Their end by other means is.
-func (s *Applier) quiet(l *node.Lock) bool { return l.Flow == 0 && s.Session(l.Session) != nil }
+func (s *Jobs) quiet(l *node.Lock) bool { return l.Flow == 0 && s.Session(l.Session) != nil }
 
 // grant gives the node's lock, which is free or the flow's own, to a holder under a new token.
 func (j *job) grant(l node.Lock) lock.Token {
@@ -247,9 +248,6 @@ func heldUntil(f *flow.Flow) (at time.Duration) {
 	}
 	return at
 }
-
-// orphaned tells that nobody has the node, and nobody has to let go of it.
-func orphaned(n *node.Node) bool { return n.Owner == "" && n.PrevOwner == "" }
 
 // held tells that maintenance holds the flow: no further attempt opens until it ends, and callbacks have all the time.
 func held(n *node.Node, f *flow.Flow) bool {
@@ -367,7 +365,7 @@ func (j *job) freshBoot() {
 }
 
 // derivedUUID is a random UUID (RFC 9562, version 4) from the command's randomness.
-func (s *Applier) derivedUUID(label string) string {
+func (s *Jobs) derivedUUID(label string) string {
 	sum := sha256.New()
 	sum.Write(s.Header.Seed[:])
 	sum.Write([]byte(label))

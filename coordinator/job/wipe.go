@@ -1,4 +1,4 @@
-package apply
+package job
 
 import (
 	"fmt"
@@ -9,14 +9,6 @@ import (
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/coordinator/state"
-)
-
-// The methods of a wipe. A waiver is an operator's word, the others are what a ramdisk did.
-const (
-	wipeDiscard   = "discard"
-	wipeOverwrite = "overwrite"
-	wipeMetadata  = "metadata"
-	wipeWaiver    = "waiver"
 )
 
 // refusedDisk is why an image may not be written to the disk that the ramdisk chose, or "".
@@ -44,7 +36,7 @@ func (j *job) tenant(disk string) {
 // and the disks that images were written to have to be among them. A disk that the ramdisk did not see was not erased.
 func (j *job) unerased(facts map[string]string) string {
 	switch method := facts[flow.FactMethod]; method {
-	case wipeDiscard, wipeOverwrite, wipeMetadata:
+	case node.WipeDiscard, node.WipeOverwrite, node.WipeMetadata:
 	default:
 		return "the ramdisk erased by no method that is known: " + strconv.Quote(state.Clip(method, 80))
 	}
@@ -75,7 +67,7 @@ func (j *job) recordWipe(f *flow.Flow) {
 	for i := range f.Steps {
 		switch st := &f.Steps[i]; {
 		case st.Status != flow.Done:
-		case st.FullName() == flow.StepErase, st.FullName() == flow.StepEraseMeta && best == nil && j.s.Root.Settings.Erase == wipeMetadata:
+		case st.FullName() == flow.StepErase, st.FullName() == flow.StepEraseMeta && best == nil && j.s.Root.Settings.Erase == node.WipeMetadata:
 			best = st
 		}
 	}

@@ -1,4 +1,4 @@
-package apply
+package job
 
 import (
 	"strconv"
@@ -16,7 +16,7 @@ import (
 // reported finds the job of a report that names an open attempt. A report of anything else is late: it is
 // recorded and changes nothing. The token is not asked for: tokens guard orders, never facts. The boot is, of every
 // step: an attempt that is no ramdisk's has none, so that no ramdisk can report it.
-func (s *Applier) reported(id node.ID, f flow.ID, i int, attempt uint32, boot string) *job {
+func (s *Jobs) reported(id node.ID, f flow.ID, i int, attempt uint32, boot string) *job {
 	n := s.Node(id)
 	if n == nil || !n.FlowOpen || n.Flow != f {
 		return nil
@@ -29,10 +29,10 @@ func (s *Applier) reported(id node.ID, f flow.ID, i int, attempt uint32, boot st
 	if st == nil || !st.Attempt.Open || st.Attempt.N != attempt || st.Attempt.Boot != boot {
 		return nil
 	}
-	return s.jobOf(id)
+	return s.of(id)
 }
 
-func (s *Applier) outcome(c command.Outcome) command.Result {
+func (s *Jobs) outcome(c command.Outcome) command.Result {
 	if err := checkFacts(&c); err != nil {
 		return refuse(err)
 	}
@@ -58,8 +58,7 @@ func (s *Applier) outcome(c command.Outcome) command.Result {
 	default:
 		j.stepFailed(st, cause(&c), c.Retryable)
 	}
-	j.advance()
-	j.save()
+	j.end()
 	return command.Result{Node: c.Node, Flow: c.Flow}
 }
 
@@ -199,7 +198,7 @@ func pause(tries uint32) time.Duration {
 }
 
 // timeout closes an attempt whose deadline has passed by replicated time.
-func (s *Applier) timeout(c command.Timeout) command.Result {
+func (s *Jobs) timeout(c command.Timeout) command.Result {
 	late := command.Result{Node: c.Node, Flow: c.Flow, Flags: command.FlagLate}
 	n := s.Node(c.Node)
 	if n == nil || !n.FlowOpen || n.Flow != c.Flow || s.Flow(c.Flow).Cur != c.Step {
@@ -210,7 +209,7 @@ func (s *Applier) timeout(c command.Timeout) command.Result {
 		c.Deadline == 0 || c.Deadline > s.Root.Elapsed {
 		return late
 	}
-	j := s.jobOf(c.Node)
+	j := s.of(c.Node)
 	st := j.step()
 	if st.Executor == step.Wait {
 		j.fail("the machine did not call back in time; its console and the agent's log (each DHCP, TFTP and HTTP request) say how far it came")
@@ -218,25 +217,23 @@ func (s *Applier) timeout(c command.Timeout) command.Result {
 		st.Attempt.Open = false
 		j.stepFailed(st, "timed out", true)
 	}
-	j.advance()
-	j.save()
+	j.end()
 	return command.Result{Node: c.Node, Flow: c.Flow}
 }
 
 // resume takes an open flow on, if nothing stands in its way.
-func (s *Applier) resume(c command.Resume) command.Result {
+func (s *Jobs) resume(c command.Resume) command.Result {
 	n := s.Node(c.Node)
 	if n == nil || !n.FlowOpen || n.Flow != c.Flow || !ready(n, s.Flow(c.Flow)) {
 		return command.Result{Node: c.Node, Flow: c.Flow, Flags: command.FlagLate}
 	}
-	j := s.jobOf(c.Node)
-	j.advance()
-	j.save()
+	j := s.of(c.Node)
+	j.end()
 	return command.Result{Node: c.Node, Flow: c.Flow}
 }
 
 // edge takes what the rack saw happen to a machine.
-func (s *Applier) edge(c command.Edge) command.Result {
+func (s *Jobs) edge(c command.Edge) command.Result {
 	late := command.Result{Node: c.Node, Flow: c.Flow, Flags: command.FlagLate}
 	n := s.Node(c.Node)
 	if n == nil || !n.FlowOpen || c.Flow != 0 && n.Flow != c.Flow {
@@ -246,12 +243,11 @@ func (s *Applier) edge(c command.Edge) command.Result {
 	if f.Boot.ID == "" || f.Boot.ID != c.Boot {
 		return late
 	}
-	j := s.jobOf(c.Node)
+	j := s.of(c.Node)
 	if !j.saw(&c) {
 		return late
 	}
-	j.advance()
-	j.save()
+	j.end()
 	return command.Result{Node: c.Node, Flow: f.ID}
 }
 

@@ -1,4 +1,4 @@
-package apply
+package job
 
 import (
 	"github.com/farrier-project/farrier/coordinator/flow"
@@ -15,7 +15,7 @@ type places struct {
 }
 
 // count takes the places of a state that was not made by applying commands.
-func (s *Applier) count() {
+func (s *Jobs) count() {
 	s.OpenFlows(func(f *flow.Flow) bool {
 		if n := s.Node(node.ID(f.Node)); n != nil && n.Flow == f.ID {
 			s.places.take(countedAs(n, f))
@@ -25,7 +25,7 @@ func (s *Applier) count() {
 }
 
 // free is how many more flows may work under a limit.
-func (s *Applier) free(limit flow.Limit) uint32 {
+func (s *Jobs) free(limit flow.Limit) uint32 {
 	most := s.Root.Settings.MaxClean
 	if limit == flow.LimitDeploy {
 		most = s.Root.Settings.MaxDeploy
@@ -83,7 +83,7 @@ func (j *job) recount() {
 }
 
 // enterLimit admits a flow that opens, or leaves it queued. The clean that ends a tear down takes its place.
-func (s *Applier) enterLimit(f *flow.Flow) {
+func (s *Jobs) enterLimit(f *flow.Flow) {
 	f.Phase = 1
 	limit := f.Kind.Limit()
 	if limit == flow.Unlimited {
@@ -95,7 +95,7 @@ func (s *Applier) enterLimit(f *flow.Flow) {
 }
 
 // nextQueued are the oldest queued flows that could work, up to a number. Those that could not keep their places in the queue.
-func (s *Applier) nextQueued(limit flow.Limit, most uint32) (ids []flow.ID) {
+func (s *Jobs) nextQueued(limit flow.Limit, most uint32) (ids []flow.ID) {
 	if most == 0 {
 		return nil
 	}
@@ -108,17 +108,16 @@ func (s *Applier) nextQueued(limit flow.Limit, most uint32) (ids []flow.ID) {
 	return ids
 }
 
-// admitQueued lets queued flows start, oldest first, while their limit allows it.
-func (s *Applier) admitQueued() {
+// Admit lets queued flows start, oldest first, while their limit allows it.
+func (s *Jobs) Admit() {
 	for s.places.changed {
 		s.places.changed = false
 		for _, limit := range [...]flow.Limit{flow.LimitDeploy, flow.LimitClean} {
 			for _, id := range s.nextQueued(limit, s.free(limit)) {
-				j := s.jobOf(node.ID(s.Flow(id).Node))
+				j := s.of(node.ID(s.Flow(id).Node))
 				j.flow().Phase = 1
 				s.Emit(state.EventFlowAdmit, j.n, "flow", flowText(id), "kind", j.f.Kind.String())
-				j.advance()
-				j.save()
+				j.end()
 			}
 		}
 	}

@@ -1,4 +1,4 @@
-package apply
+package job
 
 import (
 	"fmt"
@@ -15,7 +15,7 @@ import (
 
 // provision does a user's verb: it moves the state, opens the flow and grants the lock in one entry. Abort, and a
 // tear down while a flow runs, set a flag in the flow and need no lock.
-func (s *Applier) provision(c command.Provision) command.Result {
+func (s *Jobs) provision(c command.Provision) command.Result {
 	j, err := s.take(c.Node, "set provision state")
 	if err != nil {
 		return refuse(err)
@@ -35,8 +35,7 @@ func (s *Applier) provision(c command.Provision) command.Result {
 	if err != nil {
 		return refuse(err)
 	}
-	j.advance()
-	j.save()
+	j.end()
 	res := command.Result{Node: c.Node, Token: j.n.Lock.Token, Version: j.n.Version}
 	if j.n.FlowOpen {
 		res.Flow = j.n.Flow
@@ -48,7 +47,7 @@ func (s *Applier) provision(c command.Provision) command.Result {
 func (j *job) begin(verb lifecycle.Verb, c *command.Provision) error {
 	n := j.n
 	if n.Lock.Held() {
-		return locked(n, "set provision state")
+		return n.Locked("set provision state")
 	}
 	to, target, legal := lifecycle.NextVerb(n.Provision, verb)
 	if !legal || n.FlowOpen {
@@ -104,15 +103,15 @@ func (j *job) mayBegin(verb lifecycle.Verb, to lifecycle.State) error {
 	blocked := verb == lifecycle.Deploy || verb == lifecycle.Rebuild || verb == lifecycle.Clean
 	switch {
 	case n.Maintenance && blocked:
-		return fault.New(fault.IllegalState, op, "node %s is in maintenance: %s", label(n), n.MaintenanceReason).
-			WithHelp("farrier node maintenance unset %s", label(n))
+		return fault.New(fault.IllegalState, op, "node %s is in maintenance: %s", n.Label(), n.MaintenanceReason).
+			WithHelp("farrier node maintenance unset %s", n.Label())
 	case n.Protected && (verb == lifecycle.Rebuild || verb == lifecycle.Delete):
-		return fault.New(fault.IllegalState, op, "node %s is protected: %s", label(n), n.ProtectedReason).
-			WithHelp("farrier node set %s --protected=false", label(n))
+		return fault.New(fault.IllegalState, op, "node %s is protected: %s", n.Label(), n.ProtectedReason).
+			WithHelp("farrier node set %s --protected=false", n.Label())
 	case n.Retired && verb == lifecycle.Provide:
-		return fault.New(fault.IllegalState, op, "node %s is retired", label(n)).WithHelp("farrier node set %s --retired=false", label(n))
+		return fault.New(fault.IllegalState, op, "node %s is retired", n.Label()).WithHelp("farrier node set %s --retired=false", n.Label())
 	case verb == lifecycle.Provide && !j.automatedClean() && n.Tenanted && n.Wipe == nil:
-		return fault.New(fault.IllegalState, op, "a tenant's data may be on the disks of node %s, and automated clean is off", label(n)).
+		return fault.New(fault.IllegalState, op, "a tenant's data may be on the disks of node %s, and automated clean is off", n.Label()).
 			WithHelp("turn automated clean on, clean it by hand, or record a waiver")
 	case n.Owner == "" && (to != lifecycle.Manageable):
 		return noAgent(n, op)
@@ -221,7 +220,7 @@ func (j *job) carryHold(next, last *flow.Flow) {
 }
 
 // specOf is what a flow's steps depend on, as the node and the settings are now.
-func (s *Applier) specOf(n *node.Node, kind flow.Kind) flow.Spec {
+func (s *Jobs) specOf(n *node.Node, kind flow.Kind) flow.Spec {
 	return flow.Spec{
 		Kind: kind, Erase: s.Root.Settings.Erase, Hints: n.Instance.RootDeviceHints,
 		ImageURL: n.Instance.ImageURL, ImageSHA: n.Instance.ImageSHA, ImageFormat: n.Instance.ImageFmt,
@@ -254,8 +253,8 @@ func (j *job) deleteDuring() error {
 		return j.illegal(lifecycle.Delete.String())
 	}
 	if n.Protected {
-		return fault.New(fault.IllegalState, "set provision state", "node %s is protected: %s", label(n), n.ProtectedReason).
-			WithHelp("farrier node set %s --protected=false", label(n))
+		return fault.New(fault.IllegalState, "set provision state", "node %s is protected: %s", n.Label(), n.ProtectedReason).
+			WithHelp("farrier node set %s --protected=false", n.Label())
 	}
 	j.requestAbort(true)
 	return nil
@@ -274,7 +273,7 @@ func (j *job) requestAbort(tearDown bool) {
 }
 
 // setPowerState is a user's power verb.
-func (s *Applier) setPowerState(c command.SetPower) command.Result {
+func (s *Jobs) setPowerState(c command.SetPower) command.Result {
 	const op = "set power state"
 	j, err := s.take(c.Node, op)
 	if err != nil {
@@ -283,10 +282,10 @@ func (s *Applier) setPowerState(c command.SetPower) command.Result {
 	n := j.n
 	switch {
 	case n.Lock.Held():
-		return refuse(locked(n, op))
+		return refuse(n.Locked(op))
 	case n.FlowOpen || !n.Provision.PowerAllowed():
-		return refuse(fault.New(fault.IllegalState, op, "node %s is %s: work on it is under way", label(n), n.Provision).
-			WithHelp("wait for it to end, or abort it: farrier node abort %s", label(n)).WithDetail(stateDetail(n)))
+		return refuse(fault.New(fault.IllegalState, op, "node %s is %s: work on it is under way", n.Label(), n.Provision).
+			WithHelp("wait for it to end, or abort it: farrier node abort %s", n.Label()).WithDetail(n.StateDetail()))
 	case n.Owner == "":
 		return refuse(noAgent(n, op))
 	}
@@ -295,8 +294,7 @@ func (s *Applier) setPowerState(c command.SetPower) command.Result {
 		return refuse(err)
 	}
 	n.TargetPower = powerTarget(c.Target)
-	j.advance()
-	j.save()
+	j.end()
 	return command.Result{Node: c.Node, Flow: j.n.Flow, Token: j.n.Lock.Token, Version: j.n.Version}
 }
 
@@ -310,28 +308,13 @@ func powerTarget(verb string) string {
 	}
 }
 
-func label(n *node.Node) string {
-	if n.Name != "" {
-		return n.Name
-	}
-	return string(n.ID)
-}
-
-func stateDetail(n *node.Node) *fault.StateDetail {
-	d := &fault.StateDetail{State: n.Provision.String()}
-	for _, v := range lifecycle.LegalVerbs(n.Provision) {
-		d.LegalVerbs = append(d.LegalVerbs, v.String())
-	}
-	return d
-}
-
 func (j *job) illegal(verb string) error {
-	d := stateDetail(j.n)
+	d := j.n.StateDetail()
 	help := "wait for the work to end"
 	if len(d.LegalVerbs) > 0 {
 		help = "legal now: " + strings.Join(d.LegalVerbs, ", ")
 	}
-	why := fmt.Sprintf("node %s is %s", label(j.n), j.n.Provision)
+	why := fmt.Sprintf("node %s is %s", j.n.Label(), j.n.Provision)
 	if j.f != nil {
 		why += fmt.Sprintf(", and flow %d (%s) is open", j.f.ID, j.f.Kind)
 	}

@@ -1,4 +1,4 @@
-package apply
+package job
 
 import (
 	"slices"
@@ -167,7 +167,7 @@ func (j *job) failed(f *flow.Flow) {
 	if f.DeleteAfter {
 		to, target, legal := lifecycle.NextVerb(n.Provision, lifecycle.Delete)
 		if !legal {
-			panic("apply: no tear down after an abort in state " + n.Provision.String())
+			panic("job: no tear down after an abort in state " + n.Provision.String())
 		}
 		j.setState(to, target)
 		j.openFlow(flow.Undeploy, lifecycle.Delete.String(), f.AbortBy, nil)

@@ -1,4 +1,4 @@
-package apply
+package job
 
 import (
 	"github.com/farrier-project/farrier/coordinator/flow"
@@ -38,7 +38,7 @@ func Resumable(v *state.View, f *flow.Flow) bool {
 func (j *job) advance() {
 	j.freshen()
 	for j.f != nil && j.f.Open() {
-		if j.f.AbortRequested && orphaned(j.n) {
+		if j.f.AbortRequested && j.n.Orphaned() {
 			j.abandon()
 			continue
 		}
@@ -154,7 +154,7 @@ func (j *job) contacted(st *flow.Step) {
 		if !f.Manual { // the user's steps were committed when the flow opened
 			steps, err := flow.Phase2(j.s.specOf(j.n, f.Kind))
 			if err != nil {
-				panic("apply: phase two of a flow that was opened: " + err.Error())
+				panic("job: phase two of a flow that was opened: " + err.Error())
 			}
 			f.Steps = append(f.Steps, steps...)
 		}
