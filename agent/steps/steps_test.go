@@ -493,8 +493,12 @@ func TestResumedSoftPowerOffPushedTheButtonTwice(t *testing.T) {
 				b.info, b.order.Deadline = map[string]string{"fake_power_delay": "45s"}, 11*time.Minute
 				if tt.before {
 					earlier := *b
-					go runner(s).Run(t.Context(), &earlier)
-					time.Sleep(2 * softPoll) // in simulated time: it has asked
+					life, die := context.WithCancel(t.Context())
+					go runner(s).Run(life, &earlier)
+					synctest.Wait() // for the machine to go off
+					if die(); count(earlier.log, "soft off") != 1 {
+						t.Fatalf("the agent before did %v", earlier.log)
+					}
 				}
 				b.order.Resumed = true
 				if out := runner(s).Run(t.Context(), b); !out.OK || count(b.log, "soft off") != tt.asked {
