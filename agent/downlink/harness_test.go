@@ -75,15 +75,11 @@ func newRack(t *testing.T, root *identity.CA, name, group string) *rack {
 	}
 	store, err := identity.NewStore(t.TempDir())
 	must(err)
-	csr, err := store.CSR()
-	must(err)
 	me := identity.Peer{Cluster: "lab", Role: identity.RoleAgent, Name: name, Group: group}
-	chain, err := root.Issue(csr, me, nil, 0)
+	must(store.Certify(root, me, nil, 0))
+	csr, err := store.RamdiskCSR()
 	must(err)
-	must(store.Put(chain, root.CertDER()))
-	csr, err = store.RamdiskCSR()
-	must(err)
-	chain, err = root.IssueIntermediate(csr, me, 0)
+	chain, err := root.IssueIntermediate(csr, me, 0)
 	must(err)
 	must(store.PutRamdiskCA(chain))
 	ca, err := store.RamdiskCA()

@@ -54,22 +54,15 @@ func certify(t *testing.T, cfg config.Config, ca *identity.CA, me identity.Peer,
 	if err != nil {
 		t.Fatal(err)
 	}
-	own, err := store.CSR()
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain, err := ca.Issue(own, me, nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := store.Put(chain, ca.CertDER()); err != nil {
+	if err := store.Certify(ca, me, nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	csr, err := store.RamdiskCSR()
 	if err != nil {
 		t.Fatal(err)
 	}
-	if chain, err = ca.IssueIntermediate(csr, me, ramdisk); err != nil {
+	chain, err := ca.IssueIntermediate(csr, me, ramdisk)
+	if err != nil {
 		t.Fatal(err)
 	}
 	if err := store.PutRamdiskCA(chain); err != nil {
@@ -86,15 +79,7 @@ func serveJoin(t *testing.T, cfg config.Config, i *issuer) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr, err := store.CSR()
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain, err := i.ca.Issue(csr, identity.Peer{Cluster: "test", Role: identity.RoleCoordinator, Name: "c1"}, nil, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := store.Put(chain, i.ca.CertDER()); err != nil {
+	if err := store.Certify(i.ca, identity.Peer{Cluster: "test", Role: identity.RoleCoordinator, Name: "c1"}, nil, 0); err != nil {
 		t.Fatal(err)
 	}
 	ln, err := net.Listen("tcp", "127.0.0.1:0")
@@ -213,15 +198,7 @@ func TestAnAgentThatWasOffForAMonthLostItsJournal(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr, err := old.CSR()
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain, err := ca.Issue(csr, me, nil, -time.Minute)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := old.Put(chain, ca.CertDER()); err != nil {
+	if err := old.Certify(ca, me, nil, -time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if err := Run(t.Context(), cfg, env()); !fault.Is(err, fault.Expired) {

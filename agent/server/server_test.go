@@ -54,21 +54,15 @@ func joined(t *testing.T) config.Config {
 		t.Fatal(err)
 	}
 	peer := identity.Peer{Cluster: "test", Role: identity.RoleAgent, Name: "rack1-a", Group: "rack1"}
-	csr, err := store.CSR()
+	if err := store.Certify(ca, peer, nil, time.Hour); err != nil {
+		t.Fatal(err)
+	}
+	csr, err := store.RamdiskCSR()
 	if err != nil {
 		t.Fatal(err)
 	}
-	chain, err := ca.Issue(csr, peer, nil, time.Hour)
+	chain, err := ca.IssueIntermediate(csr, peer, time.Hour)
 	if err != nil {
-		t.Fatal(err)
-	}
-	if err := store.Put(chain, ca.CertDER()); err != nil {
-		t.Fatal(err)
-	}
-	if csr, err = store.RamdiskCSR(); err != nil {
-		t.Fatal(err)
-	}
-	if chain, err = ca.IssueIntermediate(csr, peer, time.Hour); err != nil {
 		t.Fatal(err)
 	}
 	if err := store.PutRamdiskCA(chain); err != nil {

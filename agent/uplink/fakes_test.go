@@ -47,19 +47,11 @@ func (p pki) store(role identity.Role, name string) *identity.Store {
 	if err != nil {
 		p.t.Fatal(err)
 	}
-	csr, err := s.CSR()
-	if err != nil {
-		p.t.Fatal(err)
-	}
 	peer := identity.Peer{Cluster: "test", Role: role, Name: name}
 	if role == identity.RoleAgent {
 		peer.Group = "rack1"
 	}
-	chain, err := p.ca.Issue(csr, peer, nil, time.Hour)
-	if err != nil {
-		p.t.Fatal(err)
-	}
-	if err := s.Put(chain, p.ca.CertDER()); err != nil {
+	if err := s.Certify(p.ca, peer, nil, time.Hour); err != nil {
 		p.t.Fatal(err)
 	}
 	return s

@@ -551,7 +551,7 @@ func TestJoinTokens(t *testing.T) {
 	}
 }
 
-// TestEmptyMemberJoinedUnderALiveName: see the test of that join in rpc; two tokens for one name must not do it either.
+// TestEmptyMemberJoinedUnderALiveName: see the test of that join in membership; two tokens for one name must not do it either.
 func TestEmptyMemberJoinedUnderALiveName(t *testing.T) {
 	w := newWorld(t)
 	for _, id := range []string{"t", "u"} {

@@ -209,15 +209,7 @@ func (r *rig) store(p identity.Peer) *identity.Store {
 	if err != nil {
 		r.t.Fatal(err)
 	}
-	csr, err := s.CSR()
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	chain, err := r.ca.Issue(csr, p, nil, 0)
-	if err != nil {
-		r.t.Fatal(err)
-	}
-	if err := s.Put(chain, r.ca.CertDER()); err != nil {
+	if err := s.Certify(r.ca, p, nil, 0); err != nil {
 		r.t.Fatal(err)
 	}
 	return s

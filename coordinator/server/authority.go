@@ -94,19 +94,11 @@ func reissue(cfg config.Config, env Env, id *identity.Store, keys *secret.Keyrin
 	if err != nil {
 		return fault.Wrap(op, err)
 	}
-	csr, err := id.CSR()
-	if err != nil {
-		return fault.Wrap(op, err)
-	}
 	hosts := old.DNSNames
 	for _, ip := range old.IPAddresses {
 		hosts = append(hosts, ip.String())
 	}
-	chain, err := ca.Issue(csr, id.Peer(), hosts, cfg.CertificateTTL)
-	if err == nil {
-		err = id.Put(chain, ca.CertDER())
-	}
-	if err != nil {
+	if err := id.Certify(ca, id.Peer(), hosts, cfg.CertificateTTL); err != nil {
 		return fault.Wrap(op, err)
 	}
 	env.Log.Warn("the certificate had ended: this coordinator was off too long to ask for another, and issued itself one with the cluster's sealing keys",

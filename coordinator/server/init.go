@@ -166,15 +166,7 @@ func issueTo(dir string, ca *identity.CA, p identity.Peer, hosts []string, ttl t
 	if err != nil {
 		return nil, err
 	}
-	csr, err := store.CSR()
-	if err != nil {
-		return nil, err
-	}
-	chain, err := ca.Issue(csr, p, hosts, ttl)
-	if err != nil {
-		return nil, err
-	}
-	return store, store.Put(chain, ca.CertDER())
+	return store, store.Certify(ca, p, hosts, ttl)
 }
 
 // issued is with what the roster begins.

@@ -105,15 +105,7 @@ func expire(t *testing.T, cfg config.Config) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr, err := id.CSR()
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain, err := ca.Issue(csr, id.Peer(), []string{"127.0.0.1"}, -time.Minute)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := id.Put(chain, ca.CertDER()); err != nil {
+	if err := id.Certify(ca, id.Peer(), []string{"127.0.0.1"}, -time.Minute); err != nil {
 		t.Fatal(err)
 	}
 	if left := time.Until(id.Certificate().Leaf.NotAfter); left > 0 {

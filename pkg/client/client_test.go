@@ -158,15 +158,7 @@ func newStore(t *testing.T, ca *identity.CA, role identity.Role, ttl time.Durati
 
 func issue(t *testing.T, ca *identity.CA, s *identity.Store, role identity.Role, ttl time.Duration) {
 	t.Helper()
-	csr, err := s.CSR()
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain, err := ca.Issue(csr, identity.Peer{Cluster: "test", Role: role, Name: "x"}, nil, ttl)
-	if err == nil {
-		err = s.Put(chain, ca.CertDER())
-	}
-	if err != nil {
+	if err := s.Certify(ca, identity.Peer{Cluster: "test", Role: role, Name: "x"}, nil, ttl); err != nil {
 		t.Fatal(err)
 	}
 }

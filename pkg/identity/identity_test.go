@@ -19,15 +19,7 @@ func newStore(t *testing.T, ca *CA, p Peer) *Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	csr, err := s.CSR()
-	if err != nil {
-		t.Fatal(err)
-	}
-	chain, err := ca.Issue(csr, p, []string{"127.0.0.1", "localhost"}, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := s.Put(chain, ca.CertDER()); err != nil {
+	if err := s.Certify(ca, p, []string{"127.0.0.1", "localhost"}, 0); err != nil {
 		t.Fatal(err)
 	}
 	return s

@@ -128,6 +128,20 @@ func (s *Store) Peer() Peer {
 	return s.peer
 }
 
+// Certify puts a certificate of the CA for the store's own key into it, where whoever has the CA is the store's owner too. For
+// arguments and errors see Issue.
+func (s *Store) Certify(ca *CA, p Peer, hosts []string, ttl time.Duration) error {
+	csr, err := s.CSR()
+	if err != nil {
+		return err
+	}
+	chain, err := ca.Issue(csr, p, hosts, ttl)
+	if err != nil {
+		return err
+	}
+	return s.Put(chain, ca.CertDER())
+}
+
 // CSR is a certificate request for the store's key.
 func (s *Store) CSR() ([]byte, error) { return NewCSR(s.key) }
 

@@ -98,15 +98,7 @@ func newIdentity(dir string) error {
 	if err != nil {
 		return err
 	}
-	csr, err := store.CSR()
-	if err != nil {
-		return err
-	}
-	chain, err := ca.Issue(csr, identity.Peer{Role: identity.RoleCoordinator, Name: "etcd", Cluster: "etcd"}, []string{"127.0.0.1"}, time.Hour)
-	if err != nil {
-		return err
-	}
-	return store.Put(chain, ca.CertDER())
+	return store.Certify(ca, identity.Peer{Role: identity.RoleCoordinator, Name: "etcd", Cluster: "etcd"}, []string{"127.0.0.1"}, time.Hour)
 }
 
 func (c *etcdCluster) pids() (pids []int) {

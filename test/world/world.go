@@ -335,15 +335,7 @@ func (w *World) Issue(p identity.Peer) *identity.Store {
 	if err != nil {
 		w.t.Fatal(err)
 	}
-	csr, err := store.CSR()
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	chain, err := w.ca.Issue(csr, p, nil, 0)
-	if err != nil {
-		w.t.Fatal(err)
-	}
-	if err := store.Put(chain, w.ca.CertDER()); err != nil {
+	if err := store.Certify(w.ca, p, nil, 0); err != nil {
 		w.t.Fatal(err)
 	}
 	return store

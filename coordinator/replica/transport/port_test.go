@@ -30,11 +30,7 @@ func issue(t *testing.T, ca *identity.CA, p identity.Peer) *identity.Store {
 	t.Helper()
 	s, err := identity.NewStore(filepath.Join(t.TempDir(), "id"))
 	must(t, err)
-	csr, err := s.CSR()
-	must(t, err)
-	chain, err := ca.Issue(csr, p, nil, time.Hour)
-	must(t, err)
-	must(t, s.Put(chain, ca.CertDER()))
+	must(t, s.Certify(ca, p, nil, time.Hour))
 	return s
 }
 
