@@ -29,9 +29,6 @@ func (s *Applier) createNode(c command.CreateNode) command.Result {
 	if err := s.checkNode(n, nodeSize(n)+len(c.Node.Data)-body, op); err != nil {
 		return refuse(err)
 	}
-	if s.Nodes.Has(n.ID) {
-		return refuse(fault.New(fault.Exists, op, "there is a node %s", n.ID).WithDetail(&fault.FieldDetail{Field: "node.id"}))
-	}
 	if err := s.checkDriver(n.Driver, op); err != nil {
 		return refuse(err)
 	}
@@ -41,7 +38,9 @@ func (s *Applier) createNode(c command.CreateNode) command.Result {
 	if n.Owner = s.placeNew(n); n.Owner != "" {
 		n.Epoch = 1
 	}
-	s.InsertNode(n, c.Node.Data[body:])
+	if !s.InsertNode(n, c.Node.Data[body:]) {
+		return refuse(fault.New(fault.Exists, op, "there is a node %s", n.ID).WithDetail(&fault.FieldDetail{Field: "node.id"}))
+	}
 	s.Emit(state.EventNodeCreated, n, "driver", n.Driver, "group", n.Group, "owner", n.Owner)
 	for i := range c.Ports {
 		p := c.Ports[i]

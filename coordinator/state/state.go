@@ -72,14 +72,15 @@ func (s *State) Node(id node.ID) *node.Node { return s.near.Find(id) }
 // ReplaceNode puts a node in place of the one that Node answered.
 func (s *State) ReplaceNode(old, n *node.Node) { s.near.Replace(&s.Log, old, n) }
 
-// InsertNode adds a node that comes packed: n, of which only the head is looked at, with a body in node.PackForm.
-func (s *State) InsertNode(n *node.Node, body string) {
+// InsertNode adds a node that comes packed: n, of which only the head is looked at, with a body in node.PackForm. It changes
+// nothing, and answers so, if there is one with its id.
+func (s *State) InsertNode(n *node.Node, body string) (added bool) {
 	h := s.Log.Hasher()
 	h.Reset()
 	node.WriteHead(h, n)
 	head := h.Len()
 	h.Plain(body)
-	s.Nodes.PutPacked(&s.Log, n, packedNode(h, string(h.Bytes()), head))
+	return s.Nodes.AddPacked(&s.Log, n, packedNode(h, string(h.Bytes()), head))
 }
 
 // Raise adds an alarm, unless the same is among those that are kept.

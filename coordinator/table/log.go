@@ -58,12 +58,17 @@ func (t *Table[K, R]) Put(l *Log, rec *R) {
 	t.replace(l, found, t.open(found), rec)
 }
 
-// PutPacked is Put for a new record that comes packed. Of rec only what Index looks at is needed.
-func (t *Table[K, R]) PutPacked(l *Log, rec *R, p Packed) {
-	l.undo = append(l.undo, change{table: t, old: (*R)(nil), new: rec})
+// AddPacked adds a record that comes packed. It changes nothing, and answers so, if there is one with its key. Of rec only what
+// Index looks at is needed.
+func (t *Table[K, R]) AddPacked(l *Log, rec *R, p Packed) (added bool) {
 	r := row[K, R]{key: t.spec.Key(rec), packed: p.Text, sum: p.Sum, aux: p.Aux}
-	t.rows.Set(r)
+	if old, there := t.rows.Set(r); there { // one way down a large tree, instead of two
+		t.rows.Set(old)
+		return false
+	}
+	l.undo = append(l.undo, change{table: t, old: (*R)(nil), new: rec})
 	t.insert(r, rec)
+	return true
 }
 
 // Drop deletes the record with a key, if it is there.

@@ -113,13 +113,15 @@ func TestTable(t *testing.T) {
 				w.things.Put(&log, x)
 				model[x.id] = x.colour
 			},
-			"put packed": func(t *rapid.T) {
+			"add packed": func(t *rapid.T) {
 				x := &thing{id.Draw(t, "id"), colour.Draw(t, "colour")}
-				if w.things.Has(x.id) {
-					return
+				_, there := model[x.id]
+				if w.things.AddPacked(&log, x, packed(x)) == there {
+					t.Fatalf("thing %d was added: %v", x.id, !there)
 				}
-				w.things.PutPacked(&log, x, packed(x))
-				model[x.id] = x.colour
+				if !there {
+					model[x.id] = x.colour
+				}
 			},
 			"replace": func(t *rapid.T) {
 				old := near.Find(id.Draw(t, "id"))

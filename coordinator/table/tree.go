@@ -30,10 +30,10 @@ func (t *Tree[T]) Min() (T, bool) { return t.live.Min() }
 
 func (t *Tree[T]) Len() int { return t.live.Len() }
 
-// Set adds a value, or replaces the one that is neither before nor after it.
-func (t *Tree[T]) Set(v T) {
+// Set adds a value, or replaces the one that is neither before nor after it, and answers that one.
+func (t *Tree[T]) Set(v T) (old T, replaced bool) {
 	t.changed()
-	t.live.Set(v)
+	return t.live.Set(v)
 }
 
 // load is Set for values that come in order.
