@@ -13,12 +13,17 @@ import (
 
 	"github.com/farrier-project/farrier/coordinator/server"
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/pkg/heap"
 )
 
 // version is set by the linker.
 var version = "unknown"
 
+// heapHuge is how much of a coordinator's heap lies in huge pages, in bytes: that of some 300,000 nodes at work.
+const heapHuge = 1 << 30
+
 func main() {
+	heap.Huge(heapHuge)
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	defer stop()
 	err := root().ExecuteContext(ctx)
