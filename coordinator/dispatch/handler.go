@@ -18,6 +18,8 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/dispatch/outbox"
+	"github.com/farrier-project/farrier/coordinator/dispatch/proposer"
 	"github.com/farrier-project/farrier/coordinator/refusal"
 	"github.com/farrier-project/farrier/coordinator/state"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -140,9 +142,9 @@ func (d *Dispatch) hello(ctx context.Context, c *caller, stream *connect.BidiStr
 	if err := state.Admit(d.cfg.Replica.View().Certificate(c.peer.Key), string(c.peer.Role), c.peer.Name); err != nil {
 		return nil, nil, fault.Wrap(op, err)
 	}
-	ctx, cancel := context.WithTimeout(ctx, proposeWithin)
+	ctx, cancel := proposer.Bounded(ctx)
 	defer cancel()
-	results, err := d.propose(ctx, c.peer.Actor(), openSession(h, c.peer.Key))
+	results, err := d.proposer.Propose(ctx, c.peer.Actor(), openSession(h, c.peer.Key))
 	if err == nil {
 		err = results[0].Err
 	}
@@ -156,7 +158,7 @@ func (d *Dispatch) hello(ctx context.Context, c *caller, stream *connect.BidiStr
 	if se, ok := v.Session(l.session); ok && se.TTL != 0 { // a resumed one keeps what it was opened with
 		ttl = se.TTL
 	}
-	l.out.put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_Welcome{Welcome: &farrierv1.Welcome{
+	l.out.Put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_Welcome{Welcome: &farrierv1.Welcome{
 		Session: l.session, Leader: d.cfg.ID, Resumed: results[0].Flags&command.FlagResumed != 0,
 		Ttl: durationpb.New(ttl), RenewEvery: durationpb.New(ttl / 4),
 		RamdiskSilence: durationpb.New(settings.RamdiskSilence), RamdiskHeartbeat: durationpb.New(settings.RamdiskHeartbeat),
@@ -223,7 +225,7 @@ func (d *Dispatch) run(ctx context.Context, c *caller, l *link, rest []*farrierv
 		for {
 			req, err := stream.Receive()
 			if err != nil {
-				return errors.Join(errStreamOver, err)
+				return errors.Join(outbox.ErrEnded, err)
 			}
 			if err := l.receive(ctx, req.GetMessages()); err != nil {
 				return err
@@ -232,14 +234,11 @@ func (d *Dispatch) run(ctx context.Context, c *caller, l *link, rest []*farrierv
 	})
 	err := g.Wait()
 	d.cfg.Log.Info("an agent's stream is over", "agent", l.agent, "session", l.session, "err", err)
-	if errors.Is(err, errStreamOver) || errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
+	if errors.Is(err, outbox.ErrEnded) || errors.Is(err, io.EOF) || errors.Is(err, context.Canceled) {
 		return nil
 	}
 	return err
 }
-
-// errStreamOver ends a stream's goroutines without being a failure of ours.
-var errStreamOver = errors.New("the stream is over") // read-only
 
 // attach makes l the agent's stream: renewals of an older one no longer count.
 func (d *Dispatch) attach(l *link) {
@@ -255,7 +254,7 @@ func (d *Dispatch) detach(l *link) {
 		delete(d.links, l.agent)
 	}
 	d.mu.Unlock()
-	d.waiters.leave(l)
+	d.waiters.Leave(l)
 	d.planner.note(note{kind: noteDetach, link: l})
 }
 

@@ -8,9 +8,9 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
-	"google.golang.org/protobuf/proto"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/coordinator/dispatch/outbox"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -23,7 +23,7 @@ type link struct {
 	session string
 	term    uint64 // in which it was opened
 
-	out  outbox
+	out  *outbox.Outbox
 	told told // the planner's alone
 
 	renewed atomic.Uint64 // highest renewal received
@@ -40,7 +40,7 @@ type link struct {
 func newLink(d *Dispatch, h *farrierv1.Hello, session string, term uint64) *link {
 	l := &link{
 		d: d, agent: h.Agent, actor: "agent " + h.Agent, group: h.Group, session: session, term: term,
-		out: newOutbox(), told: newTold(h.FreeWorkers), more: make(chan struct{}, 1), room: make(chan struct{}, 1),
+		out: outbox.New(), told: newTold(h.FreeWorkers), more: make(chan struct{}, 1), room: make(chan struct{}, 1),
 	}
 	l.free.Store(h.FreeWorkers)
 	return l
@@ -84,6 +84,12 @@ func (l *link) receive(ctx context.Context, messages []*farrierv1.AgentMessage) 
 		}
 	}
 	return l.enqueue(ctx, items)
+}
+
+// acknowledge says that the tick that carried a renewal is applied.
+func (l *link) acknowledge(seq uint64) {
+	l.acked.Store(seq)
+	l.out.Put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_Renewed{Renewed: &farrierv1.Renewed{Seq: seq}}})
 }
 
 func storeMax(a *atomic.Uint64, v uint64) {
@@ -145,7 +151,7 @@ func (l *link) submitAll(ctx context.Context) error {
 		}
 		if err := l.submit(ctx, batch); err != nil {
 			if fault.Is(err, fault.NotLeader) {
-				l.out.end(l.d.redirection())
+				l.out.End(l.d.redirection())
 				<-ctx.Done() // the writer says so, and ends the stream
 				return ctx.Err()
 			}
@@ -157,14 +163,14 @@ func (l *link) submitAll(ctx context.Context) error {
 // write sends what is in the outbox until it is ended.
 func (l *link) write(ctx context.Context, c *caller, stream *connect.BidiStream[farrierv1.ConnectRequest, farrierv1.ConnectResponse]) error {
 	for {
-		messages, drained, over := l.out.take(maxPerResponse)
+		messages, drained, over := l.out.Take(maxPerResponse)
 		if drained {
 			l.d.planner.wake() // it may have waited for room
 		}
 		if len(messages) > 0 {
 			c.rc.SetWriteDeadline(time.Now().Add(sendWithin))
 			if err := stream.Send(&farrierv1.ConnectResponse{Messages: messages}); err != nil {
-				return fmt.Errorf("%w: send: %w", errStreamOver, err)
+				return fmt.Errorf("%w: send: %w", outbox.ErrEnded, err)
 			}
 			c.rc.SetWriteDeadline(time.Time{})
 			continue
@@ -173,85 +179,10 @@ func (l *link) write(ctx context.Context, c *caller, stream *connect.BidiStream[
 			return over
 		}
 		select {
-		case <-l.out.more:
+		case <-l.out.More():
 		case <-ctx.Done():
 			return ctx.Err()
 		}
-	}
-}
-
-// outbox holds messages for one agent. Put never blocks: what does not fit ends the stream, and the agent comes
-// again to be told everything.
-type outbox struct {
-	mu       sync.Mutex // guards the fields below
-	messages []*farrierv1.CoordinatorMessage
-	high     bool  // the planner found it full
-	over     error // nothing is added any more
-	more     chan struct{}
-}
-
-func newOutbox() outbox { return outbox{more: make(chan struct{}, 1)} }
-
-func (o *outbox) put(messages ...*farrierv1.CoordinatorMessage) {
-	o.mu.Lock()
-	switch {
-	case o.over != nil:
-	case len(o.messages)+len(messages) > maxOutbox:
-		o.over = fault.New(fault.Busy, "send to an agent", "%d messages wait", len(o.messages))
-		o.messages = nil
-	default:
-		o.messages = append(o.messages, messages...)
-	}
-	o.mu.Unlock()
-	signal(o.more)
-}
-
-// end adds a last message.
-func (o *outbox) end(last *farrierv1.CoordinatorMessage) {
-	o.mu.Lock()
-	if o.over == nil {
-		o.messages, o.over = append(o.messages, last), errStreamOver
-	}
-	o.mu.Unlock()
-	signal(o.more)
-}
-
-// roomy tells the planner whether it may add more. If not, take reports when it may.
-func (o *outbox) roomy() bool {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	o.high = len(o.messages) >= outboxHigh
-	return !o.high
-}
-
-func (o *outbox) take(n int) (messages []*farrierv1.CoordinatorMessage, drained bool, over error) {
-	o.mu.Lock()
-	defer o.mu.Unlock()
-	size := 0
-	n = min(n, len(o.messages))
-	for i, m := range o.messages[:n] {
-		if size += sizeOf(m); size > maxResponseBytes && i > 0 {
-			n = i
-			break
-		}
-	}
-	messages = o.messages[:n:n]
-	if o.messages = o.messages[n:]; len(o.messages) == 0 {
-		o.messages = nil
-	}
-	if o.high && len(o.messages) < outboxHigh/2 {
-		o.high, drained = false, true
-	}
-	return messages, drained, o.over
-}
-
-// sizeOf is about what m takes on the wire. Only assignments and orders can be large.
-func sizeOf(m *farrierv1.CoordinatorMessage) int {
-	switch m.Body.(type) {
-	case *farrierv1.CoordinatorMessage_Assign, *farrierv1.CoordinatorMessage_Order, *farrierv1.CoordinatorMessage_GroupInfo:
-		return proto.Size(m)
-	default:
-		return 256
 	}
 }
 

@@ -134,13 +134,13 @@ func (p *planner) turn(term uint64) {
 // resign sends everybody away.
 func (p *planner) resign(why error) {
 	for _, l := range p.links {
-		l.out.end(p.d.redirection())
+		l.out.End(p.d.redirection())
 	}
 	clear(p.links)
 	clear(p.later)
 	p.term = 0
-	p.d.waiters.fail(why)
-	p.d.progress.clear()
+	p.d.waiters.Fail(why)
+	p.d.progress.Clear()
 }
 
 func (p *planner) take(v *state.View, n note) {
@@ -151,11 +151,11 @@ func (p *planner) take(v *state.View, n note) {
 	switch n.kind {
 	case noteAttach:
 		if l.term != p.term {
-			l.out.end(p.d.redirection())
+			l.out.End(p.d.redirection())
 			return
 		}
 		if old := p.links[l.agent]; old != nil {
-			old.out.end(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_SessionEnded{
+			old.out.End(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_SessionEnded{
 				SessionEnded: &farrierv1.SessionEnded{Reason: "the agent opened another stream"}}})
 		}
 		p.links[l.agent] = l
@@ -180,7 +180,7 @@ func (p *planner) follow(v *state.View) {
 			for _, l := range p.links {
 				l.told.all(v, l.agent)
 			}
-			p.d.waiters.lookAll()
+			p.d.waiters.LookAll()
 			return
 		}
 		for i := range events {
@@ -206,7 +206,7 @@ func (p *planner) touch(v *state.View, e *state.Event) {
 	}
 	switch e.Type {
 	case state.EventLockReleased:
-		p.d.waiters.look(e.Node)
+		p.d.waiters.Look(e.Node)
 		return
 	case state.EventLockGranted:
 		if e.Fields["flow"] == "" {
@@ -226,9 +226,9 @@ func (p *planner) touch(v *state.View, e *state.Event) {
 			p.dirtyAt(agent, e.Node)
 		}
 	case state.EventFlowClosed:
-		p.d.progress.drop(e.Node)
+		p.d.progress.Drop(e.Node)
 	}
-	p.d.waiters.look(e.Node)
+	p.d.waiters.Look(e.Node)
 	p.dirty(v, e.Node)
 }
 
@@ -250,7 +250,7 @@ func (p *planner) dirtyAt(agent string, id node.ID) {
 func (p *planner) endSessions(v *state.View) {
 	for agent, l := range p.links {
 		if _, live := v.Session(l.session); !live {
-			l.out.end(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_SessionEnded{
+			l.out.End(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_SessionEnded{
 				SessionEnded: &farrierv1.SessionEnded{Reason: "the session ended: its renewals did not arrive in time, it was replaced, or the agent was removed"}}})
 			delete(p.links, agent)
 		}
@@ -268,7 +268,7 @@ func (p *planner) groups(v *state.View) {
 		}
 		if !sameGroup(l.told.group, info) {
 			l.told.group = info
-			l.out.put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_GroupInfo{GroupInfo: info}})
+			l.out.Put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_GroupInfo{GroupInfo: info}})
 		}
 	}
 }

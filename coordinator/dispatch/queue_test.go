@@ -2,6 +2,7 @@ package dispatch
 
 import (
 	"context"
+	"errors"
 	"testing"
 	"time"
 
@@ -9,6 +10,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/dispatch/waitlist"
 	"github.com/farrier-project/farrier/coordinator/lock"
 	"github.com/farrier-project/farrier/coordinator/node"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -78,6 +80,22 @@ func TestWaitersAreServedInOrder(t *testing.T) {
 			t.Fatalf("served in the order %v", order)
 		}
 	}
+}
+
+// answered is what a caller of ProposeQueued gets.
+type answered struct {
+	res command.Result
+	err error
+}
+
+// lockDetail is what a refusal tells of the lock, or nil.
+func lockDetail(err error) *fault.LockDetail {
+	var e *fault.Error
+	if !errors.As(err, &e) {
+		return nil
+	}
+	d, _ := e.Detail.(*fault.LockDetail)
+	return d
 }
 
 // queued waits in the queue as a caller of the API would.
@@ -263,7 +281,7 @@ func TestWaitOf(t *testing.T) {
 		wait *farrierv1.LockWait
 		want time.Duration
 	}{
-		{nil, DefaultWait}, {&farrierv1.LockWait{}, DefaultWait}, {noWait, 0}, {patient, -1},
+		{nil, waitlist.DefaultWait}, {&farrierv1.LockWait{}, waitlist.DefaultWait}, {noWait, 0}, {patient, -1},
 		{&farrierv1.LockWait{Wait: durationpb.New(time.Second)}, time.Second},
 		{&farrierv1.LockWait{Wait: durationpb.New(-time.Second)}, 0},
 	} {

@@ -249,7 +249,7 @@ func (r *rig) apply(b command.Body) command.Result {
 // tick moves time.
 func (r *rig) tick(d time.Duration) {
 	r.clock.at.Add(int64(d))
-	r.d.tick(r.ctx)
+	r.d.ticker.Tick(r.ctx)
 }
 
 // storeOf is the identity of an agent.

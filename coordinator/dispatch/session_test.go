@@ -218,16 +218,6 @@ func TestGroupInfo(t *testing.T) {
 	}
 }
 
-func TestClientSessionsRideInTicks(t *testing.T) {
-	r := newRig(t)
-	r.agent("a").connect() // a reason for time to move
-	r.d.ClientSeen("client-1")
-	seen := r.d.takeClients()
-	if len(seen) != 1 || seen[0] != "client-1" || len(r.d.takeClients()) != 0 {
-		t.Errorf("seen %v", seen)
-	}
-}
-
 // TestRevokedAgentsStreamEnds: it is told, its machines have another owner, and its certificate opens no session.
 func TestRevokedAgentsStreamEnds(t *testing.T) {
 	r := newRig(t)

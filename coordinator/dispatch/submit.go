@@ -8,6 +8,8 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/coordinator/command"
+	"github.com/farrier-project/farrier/coordinator/dispatch/progress"
+	"github.com/farrier-project/farrier/coordinator/dispatch/waitlist"
 	"github.com/farrier-project/farrier/coordinator/flow"
 	"github.com/farrier-project/farrier/coordinator/lock"
 	"github.com/farrier-project/farrier/coordinator/node"
@@ -36,7 +38,7 @@ func (l *link) submit(ctx context.Context, batch []item) error {
 		switch {
 		case it.err != nil:
 			l.answer(it, command.Result{}, it.err)
-		case it.request != nil && l.d.waiters.len(node.ID(it.request.Node)) > 0:
+		case it.request != nil && l.d.waiters.Len(node.ID(it.request.Node)) > 0:
 			l.queue(it, nil) // others came first
 		default:
 			bodies, sent = append(bodies, it.body), append(sent, it)
@@ -46,7 +48,7 @@ func (l *link) submit(ctx context.Context, batch []item) error {
 		return nil
 	}
 	packed := packLocks(bodies)
-	packedResults, err := l.d.proposeAll(ctx, l.d.commands(l.actor, packed))
+	packedResults, err := l.d.proposer.All(ctx, l.d.proposer.Stamp(l.actor, packed...))
 	if err != nil {
 		return err // what was released all the same is found by the waitlist's own rounds
 	}
@@ -118,19 +120,19 @@ func (l *link) answer(it *item, res command.Result, err error) {
 		l.lockReply(it.request.Call, res, err)
 	case it.release != nil:
 		l.lockReply(it.release.Call, command.Result{}, err)
-		l.d.waiters.look(node.ID(it.release.Node)) // no event tells of it
+		l.d.waiters.Look(node.ID(it.release.Node)) // no event tells of it
 	case it.bmc.GetCall() != 0:
 		reply := &farrierv1.BMCSessionReply{Call: it.bmc.Call}
 		if err != nil {
 			reply.Error = refusal.Detail(err)
 		}
-		l.out.put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_BmcSessionReply{BmcSessionReply: reply}})
+		l.out.Put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_BmcSessionReply{BmcSessionReply: reply}})
 	case it.ref != nil:
 		if err != nil {
 			l.d.cfg.Log.Warn("an outcome was refused", "agent", l.agent, "node", it.ref.Node, "flow", it.ref.Flow, "err", err)
 		}
 		late := err != nil || res.Flags&command.FlagLate != 0
-		l.out.put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_Confirmed{
+		l.out.Put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_Confirmed{
 			Confirmed: &farrierv1.OutcomeConfirmed{Ref: it.ref, Late: late}}})
 	case err != nil:
 		l.d.cfg.Log.Debug("a report changed nothing", "agent", l.agent, "command", it.body, "err", err)
@@ -142,39 +144,16 @@ func (l *link) lockReply(call uint64, res command.Result, err error) {
 	if err != nil {
 		reply.Token, reply.Error = 0, refusal.Detail(err)
 	}
-	l.out.put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_LockReply{LockReply: reply}})
+	l.out.Put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_LockReply{LockReply: reply}})
 }
 
 // queue lets a lock request wait for its turn. held is the refusal it met, nil when it has not been tried.
 func (l *link) queue(it *item, held error) {
 	r := it.request
-	if token, has := l.holds(it.body, held); has {
-		l.lockReply(r.Call, command.Result{Token: token}, nil)
-		return
-	}
-	wait := waitOf(r.Wait)
-	if wait == 0 {
-		if held == nil {
-			held = l.d.waiters.refusal(node.ID(r.Node))
-		}
-		l.lockReply(r.Call, command.Result{}, l.d.waiters.counted(held))
-		return
-	}
-	l.d.waiters.push(&waiter{
-		node: node.ID(r.Node), actor: l.actor, body: it.body, held: held, link: l,
-		reply: func(res command.Result, err error) { l.lockReply(r.Call, res, err) },
-	}, wait)
-}
-
-// holds tells whether the lock that was in the way is the one that the command asks for: the agent asked again
-// on a new stream, because the answer was lost with the old one.
-func (l *link) holds(body command.Body, held error) (lock.Token, bool) {
-	ask, ok := body.(command.AcquireLock)
-	d := lockDetail(held)
-	if !ok || d == nil || d.Session != l.session || d.Task != ask.Task {
-		return 0, false
-	}
-	return lock.Token(d.Token), true
+	l.d.waiters.Ask(waitlist.Waiter{
+		Node: node.ID(r.Node), Actor: l.actor, Body: it.body, Held: held, From: l,
+		Reply: func(res command.Result, err error) { l.lockReply(r.Call, res, err) },
+	}, waitOf(r.Wait))
 }
 
 // waitOf reads a wait: absent is 3 s, patient is negative, without end.
@@ -183,7 +162,7 @@ func waitOf(w *farrierv1.LockWait) time.Duration {
 	case w.GetPatient():
 		return -1
 	case w.GetWait() == nil:
-		return DefaultWait
+		return waitlist.DefaultWait
 	default:
 		return max(w.GetWait().AsDuration(), 0)
 	}
@@ -286,5 +265,5 @@ func (l *link) progress(p *farrierv1.StepProgress) {
 	}
 	text := p.Progress
 	text.Text = clip(text.Text, 256)
-	l.d.progress.put(n.ID, n.Flow, int(ref.GetStep()), text)
+	l.d.progress.Put(n.ID, progress.Said{Flow: n.Flow, Step: int(ref.GetStep()), What: text})
 }

@@ -100,7 +100,7 @@ func (t *told) close(n *toldNode) {
 // advance tells l what is new, as far as its outbox has room.
 func (p *planner) advance(v *state.View, l *link) {
 	t := &l.told
-	for len(t.todo) > 0 && l.out.roomy() {
+	for len(t.todo) > 0 && l.out.Roomy() {
 		id := t.todo[0]
 		t.todo = t.todo[1:]
 		delete(t.dirty, id)
@@ -108,16 +108,16 @@ func (p *planner) advance(v *state.View, l *link) {
 	}
 	if len(t.todo) == 0 && !t.synced {
 		t.synced = true
-		l.out.put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_Synced{Synced: &farrierv1.Synced{}}})
+		l.out.Put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_Synced{Synced: &farrierv1.Synced{}}})
 	}
 	for id := range t.dirty {
-		if !l.out.roomy() {
+		if !l.out.Roomy() {
 			return
 		}
 		delete(t.dirty, id)
 		p.tell(v, l, id)
 	}
-	for len(t.backlog) > 0 && t.credit > 0 && l.out.roomy() {
+	for len(t.backlog) > 0 && t.credit > 0 && l.out.Roomy() {
 		id := t.backlog[0]
 		t.backlog = t.backlog[1:]
 		if n := t.nodes[id]; n != nil && n.waits {
@@ -155,7 +155,7 @@ func (p *planner) tell(v *state.View, l *link, id node.ID) {
 		a.Token, news = w.Token, false
 	}
 	if !n.assigned || print != n.print || news {
-		l.out.put(p.d.assignMessage(&a))
+		l.out.Put(p.d.assignMessage(&a))
 		n.assigned, n.print, n.token, n.epoch, n.gone = true, print, a.Token, a.Epoch, 0
 	}
 	if !due {
@@ -185,12 +185,12 @@ func (p *planner) order(l *link, n *toldNode, w *plan.Work, key orderKey) {
 	}
 	n.order, n.open, n.worker = key, true, worker
 	n.token = max(n.token, key.token)
-	l.out.put(p.d.orderMessage(w, key))
+	l.out.Put(p.d.orderMessage(w, key))
 }
 
 func (p *planner) cancel(l *link, id node.ID, n *toldNode, why string) {
 	l.told.close(n)
-	l.out.put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_Cancel{
+	l.out.Put(&farrierv1.CoordinatorMessage{Body: &farrierv1.CoordinatorMessage_Cancel{
 		Cancel: &farrierv1.Cancel{Ref: n.order.ref(id), Reason: why}}})
 }
 
@@ -209,12 +209,12 @@ func (p *planner) untell(v *state.View, l *link, id node.ID) {
 		}
 		if k.gone != n.Epoch {
 			k.assigned, k.gone = false, n.Epoch
-			l.out.put(unassign(id, n.Epoch, "the node goes to agent "+n.Owner))
+			l.out.Put(unassign(id, n.Epoch, "the node goes to agent "+n.Owner))
 		}
 	case exists && n.Owner == l.agent: // the owner before has not let go yet
 	case k != nil && k.assigned:
 		delete(l.told.nodes, id)
-		l.out.put(unassign(id, k.epoch, "the node was deleted or given away"))
+		l.out.Put(unassign(id, k.epoch, "the node was deleted or given away"))
 	default:
 		delete(l.told.nodes, id)
 	}
