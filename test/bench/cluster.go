@@ -10,7 +10,6 @@ import (
 	"strings"
 	"sync"
 	"sync/atomic"
-	"syscall"
 	"time"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
@@ -103,34 +102,6 @@ func clientsOf(ctx context.Context, s *site.Site, n int) (clients []*client.Clie
 			c.Close()
 		}
 	}, nil
-}
-
-// ownCPU is the user and system time of this process.
-func ownCPU() time.Duration {
-	var u syscall.Rusage
-	if err := syscall.Getrusage(syscall.RUSAGE_SELF, &u); err != nil {
-		return 0
-	}
-	return time.Duration(u.Utime.Nano() + u.Stime.Nano())
-}
-
-// meter measures CPU of processes and of this one between two moments.
-type meter struct {
-	pids  []int
-	start time.Time
-	used  time.Duration
-	own   time.Duration
-}
-
-func startMeter(pids []int) (meter, error) {
-	used, err := cpu(pids...)
-	return meter{pids: pids, start: time.Now(), used: used, own: ownCPU()}, err
-}
-
-// stop is the time that has passed, and the CPU that the processes and this one used meanwhile.
-func (m meter) stop() (took, all time.Duration, err error) {
-	used, err := cpu(m.pids...)
-	return time.Since(m.start), used - m.used + ownCPU() - m.own, err
 }
 
 // record is a node of about 1.5 KiB on the wire, with a name of its own.

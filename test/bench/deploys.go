@@ -10,6 +10,8 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/pkg/client"
+	"github.com/farrier-project/farrier/test/bench/report"
+	"github.com/farrier-project/farrier/test/bench/usage"
 	"github.com/farrier-project/farrier/test/lab/site"
 )
 
@@ -63,7 +65,7 @@ func deploys(ctx context.Context, b *bench) error {
 		return err
 	}
 	defer s.Close()
-	m, err := startMeter(pidsOf(append(slices.Clone(s.Coordinators), s.Agents...)))
+	m, err := usage.Start(pidsOf(append(slices.Clone(s.Coordinators), s.Agents...)))
 	if err != nil {
 		return err
 	}
@@ -73,16 +75,16 @@ func deploys(ctx context.Context, b *bench) error {
 	if err := waitIn(ctx, s, "active", "deploy failed", len(ids), fleetWait); err != nil {
 		return err
 	}
-	took, used, err := m.stop()
+	took, used, err := m.Stop()
 	if err != nil {
 		return err
 	}
 	n := float64(len(ids))
 	rate, each := n/took.Seconds(), ms(used)/n
-	b.add(figure{Row: 4, Metric: "simulated deploys", Value: rate, Unit: "/s", Anchor: "Ironic 8.2/s (recorded)", Ratio: rate / ironicDeploys, Goal: ">= 100x", Met: met(rate >= 100*ironicDeploys),
+	b.add(report.Figure{Row: 4, Metric: "simulated deploys", Value: rate, Unit: "/s", Anchor: "Ironic 8.2/s (recorded)", Ratio: rate / ironicDeploys, Goal: ">= 100x", Met: report.Met(rate >= 100*ironicDeploys),
 		Note: fmt.Sprintf("%d nodes, 2 agents, %d in work at once; none refused, none failed; BMCs and machines are simulated", len(ids), inFlight)})
-	b.add(figure{Row: 4, Metric: "10,000 deploys, first call to last active", Value: took.Seconds(), Unit: "s", Goal: "<= 12 s", Met: met(took <= 12*time.Second)})
-	b.add(figure{Row: 4, Metric: "CPU of a deploy, members, agents and client", Value: each, Unit: "ms", Anchor: "Ironic 111 ms (recorded)", Ratio: each / ironicDeployCPU, Goal: "<= 0.01x (100x less)", Met: met(each*100 <= ironicDeployCPU)})
+	b.add(report.Figure{Row: 4, Metric: "10,000 deploys, first call to last active", Value: took.Seconds(), Unit: "s", Goal: "<= 12 s", Met: report.Met(took <= 12*time.Second)})
+	b.add(report.Figure{Row: 4, Metric: "CPU of a deploy, members, agents and client", Value: each, Unit: "ms", Anchor: "Ironic 111 ms (recorded)", Ratio: each / ironicDeployCPU, Goal: "<= 0.01x (100x less)", Met: report.Met(each*100 <= ironicDeployCPU)})
 	return nil
 }
 
@@ -156,22 +158,22 @@ func agentLoss(ctx context.Context, b *bench) error {
 	}
 	if err := waitIn(ctx, s, "active", "", inFlight, fleetWait); err != nil {
 		bad, _ := countIn(ctx, s, "deploy failed")
-		b.add(figure{Row: 7, Metric: "deploys that failed, of 1,000 in work", Value: float64(bad), Unit: "", Goal: "0", Met: "no"})
+		b.add(report.Figure{Row: 7, Metric: "deploys that failed, of 1,000 in work", Value: float64(bad), Unit: "", Goal: "0", Met: "no"})
 		return err
 	}
 	left, _, err := restingOf(ctx, s, dead.Name, nil)
 	if err != nil {
 		return err
 	}
-	p99 := percentile(took, 99)
-	b.add(figure{Row: 7, Metric: "dead agent's nodes usable again, p99", Value: p99.Seconds(), Unit: "s", Anchor: "Ironic 79 s (recorded)", Ratio: p99.Seconds() / ironicFailover,
-		Goal: "< 3 s (the lease is 2 s)", Met: met(p99 < 3*time.Second),
+	p99 := report.Percentile(took, 99)
+	b.add(report.Figure{Row: 7, Metric: "dead agent's nodes usable again, p99", Value: p99.Seconds(), Unit: "s", Anchor: "Ironic 79 s (recorded)", Ratio: p99.Seconds() / ironicFailover,
+		Goal: "< 3 s (the lease is 2 s)", Met: report.Met(p99 < 3*time.Second),
 		Note: fmt.Sprintf("%d nodes, %d of them the dead agent's, all moved after %s s; %d resting ones then asked for a power change: time from the kill until the new owner has done it; p50 %s s, max %s s",
-			len(ids), all, number(moved.Seconds()), len(took), number(percentile(took, 50).Seconds()), number(slices.Max(took).Seconds()))})
-	b.add(figure{Row: 7, Metric: "power changes asked for at the kill, done after, max", Value: slices.Max(asked).Seconds(), Unit: "s", Goal: "reported",
+			len(ids), all, report.Number(moved.Seconds()), len(took), report.Number(report.Percentile(took, 50).Seconds()), report.Number(slices.Max(took).Seconds()))})
+	b.add(report.Figure{Row: 7, Metric: "power changes asked for at the kill, done after, max", Value: slices.Max(asked).Seconds(), Unit: "s", Goal: "reported",
 		Note: "the dead agent may have begun them: the new one waits for the lease and bmc_change_deadline (10 s) before it touches the BMC"})
-	b.add(figure{Row: 7, Metric: "deploys that failed, of 1,000 in work", Value: 0, Unit: "", Anchor: "Ironic: all (recorded)", Goal: "0", Met: "yes"})
-	b.add(figure{Row: 7, Metric: "nodes left with the dead agent", Value: float64(len(left)), Unit: "", Goal: "0", Met: met(len(left) == 0)})
+	b.add(report.Figure{Row: 7, Metric: "deploys that failed, of 1,000 in work", Value: 0, Unit: "", Anchor: "Ironic: all (recorded)", Goal: "0", Met: "yes"})
+	b.add(report.Figure{Row: 7, Metric: "nodes left with the dead agent", Value: float64(len(left)), Unit: "", Goal: "0", Met: report.Met(len(left) == 0)})
 	return nil
 }
 

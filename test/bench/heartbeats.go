@@ -19,6 +19,8 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/pkg/identity"
+	"github.com/farrier-project/farrier/test/bench/report"
+	"github.com/farrier-project/farrier/test/bench/usage"
 	"github.com/farrier-project/farrier/test/lab/site"
 )
 
@@ -88,9 +90,9 @@ func (b *bench) unaryBeats(ctx context.Context, s *site.Site) error {
 	if err != nil {
 		return err
 	}
-	b.add(figure{Row: 5, Metric: "heartbeat of a ramdisk to its agent, TLS, CPU of both", Value: r.CPU, Unit: "us", Anchor: "Ironic 34 ms (recorded, lower end)",
-		Ratio: r.CPU / 1000 / ironicBeatCPU, Goal: "<= 0.0033x (300x less)", Met: met(r.CPU/1000*300 <= ironicBeatCPU),
-		Note: fmt.Sprintf("%s/s from %d ramdisks, Ironic %g/s; p99 %s ms", number(r.PerSecond), ramdisks, ironicBeats, number(r.P99/1000))})
+	b.add(report.Figure{Row: 5, Metric: "heartbeat of a ramdisk to its agent, TLS, CPU of both", Value: r.CPU, Unit: "us", Anchor: "Ironic 34 ms (recorded, lower end)",
+		Ratio: r.CPU / 1000 / ironicBeatCPU, Goal: "<= 0.0033x (300x less)", Met: report.Met(r.CPU/1000*300 <= ironicBeatCPU),
+		Note: fmt.Sprintf("%s/s from %d ramdisks, Ironic %g/s; p99 %s ms", report.Number(r.PerSecond), ramdisks, ironicBeats, report.Number(r.P99/1000))})
 	return nil
 }
 
@@ -151,7 +153,7 @@ func (b *bench) summedBeats(ctx context.Context, s *site.Site) error {
 	if err != nil {
 		return err
 	}
-	before, err := cpu(lead.PID())
+	before, err := usage.CPU(lead.PID())
 	if err != nil {
 		return err
 	}
@@ -178,18 +180,18 @@ func (b *bench) summedBeats(ctx context.Context, s *site.Site) error {
 		}
 	}
 	took := time.Since(start)
-	after, err := cpu(lead.PID())
+	after, err := usage.CPU(lead.PID())
 	last, cerr := commit()
 	if err = errors.Join(err, cerr); err != nil {
 		return err
 	}
 	beats := float64(sent * beatBoots)
 	core := beats / max(after-before, 10*time.Millisecond).Seconds()
-	b.add(figure{Row: 5, Metric: "beats that a coordinator core takes, summed up by agents", Value: core, Unit: "/s", Anchor: "etcd keepalive 11.6k/s (recorded)", Goal: ">= 50k/s", Met: met(core >= 50_000),
-		Note: fmt.Sprintf("%s/s sent for %s s, %d to a summary", number(beats/took.Seconds()), number(took.Seconds()), beatBoots)})
+	b.add(report.Figure{Row: 5, Metric: "beats that a coordinator core takes, summed up by agents", Value: core, Unit: "/s", Anchor: "etcd keepalive 11.6k/s (recorded)", Goal: ">= 50k/s", Met: report.Met(core >= 50_000),
+		Note: fmt.Sprintf("%s/s sent for %s s, %d to a summary", report.Number(beats/took.Seconds()), report.Number(took.Seconds()), beatBoots)})
 	ticks := float64(took/(250*time.Millisecond)) + 4
 	grown := float64(last - first)
-	b.add(figure{Row: 5, Metric: "log entries during that, ticks included", Value: grown, Unit: "", Goal: fmt.Sprintf("<= %.0f, the ticks", ticks), Met: met(grown <= ticks),
+	b.add(report.Figure{Row: 5, Metric: "log entries during that, ticks included", Value: grown, Unit: "", Goal: fmt.Sprintf("<= %.0f, the ticks", ticks), Met: report.Met(grown <= ticks),
 		Note: "4x overload of the ramdisks' service is not measured: two cores cannot offer it"})
 	return nil
 }

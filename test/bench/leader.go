@@ -7,6 +7,7 @@ import (
 	"time"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/test/bench/report"
 	"github.com/farrier-project/farrier/test/lab/site"
 )
 
@@ -32,18 +33,18 @@ func leaderLoss(ctx context.Context, b *bench) error {
 		if err != nil {
 			return err
 		}
-		b.within(figure{Row: 6, Metric: fmt.Sprintf("leader %s, next write, %s (%s), p50", c.loss.how, c.profile, c.election), Value: percentile(took, 50).Seconds(),
+		b.within(report.Figure{Row: 6, Metric: fmt.Sprintf("leader %s, next write, %s (%s), p50", c.loss.how, c.profile, c.election), Value: report.Percentile(took, 50).Seconds(),
 			Unit: "s", Anchor: "Ironic 55-69 s (recorded)", Note: fmt.Sprintf("%s, %d times", c.loss.by, c.times)}, c.p50)
-		b.within(figure{Row: 6, Metric: fmt.Sprintf("the same, %s, max", c.profile), Value: slices.Max(took).Seconds(), Unit: "s"}, c.top)
+		b.within(report.Figure{Row: 6, Metric: fmt.Sprintf("the same, %s, max", c.profile), Value: slices.Max(took).Seconds(), Unit: "s"}, c.top)
 	}
 	return b.spurious(ctx)
 }
 
 // within adds a figure of seconds with its goal; 0 is none.
-func (b *bench) within(f figure, goal time.Duration) {
+func (b *bench) within(f report.Figure, goal time.Duration) {
 	f.Goal = "reported"
 	if goal > 0 {
-		f.Goal, f.Met = fmt.Sprintf("<= %g s", goal.Seconds()), met(f.Value <= goal.Seconds())
+		f.Goal, f.Met = fmt.Sprintf("<= %g s", goal.Seconds()), report.Met(f.Value <= goal.Seconds())
 	}
 	b.add(f)
 }
@@ -81,10 +82,10 @@ func (b *bench) spurious(ctx context.Context) error {
 		return err
 	}
 	n := after.GetTerm() - before.GetTerm()
-	f := figure{Row: 6, Metric: fmt.Sprintf("spurious elections in %v of full load", load), Value: float64(n), Goal: goal,
-		Note: fmt.Sprintf("%s lock pairs/s", number(r.PerSecond))}
+	f := report.Figure{Row: 6, Metric: fmt.Sprintf("spurious elections in %v of full load", load), Value: float64(n), Goal: goal,
+		Note: fmt.Sprintf("%s lock pairs/s", report.Number(r.PerSecond))}
 	if b.long {
-		f.Met = met(n <= 1)
+		f.Met = report.Met(n <= 1)
 	}
 	b.add(f)
 	return nil

@@ -9,6 +9,9 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/pkg/client"
+	"github.com/farrier-project/farrier/test/bench/peer"
+	"github.com/farrier-project/farrier/test/bench/report"
+	"github.com/farrier-project/farrier/test/bench/usage"
 	"github.com/farrier-project/farrier/test/lab/site"
 )
 
@@ -21,7 +24,7 @@ const (
 // lockBench is both clusters of rows 1 and 2, three members each.
 type lockBench struct {
 	site   *site.Site
-	etcd   *etcdCluster
+	etcd   *peer.Etcd
 	stream *stream
 	ids    []string
 }
@@ -37,7 +40,7 @@ func (b *bench) startLocks(ctx context.Context) (*lockBench, error) {
 		return nil, err
 	}
 	if l.ids, err = lockable(ctx, l.site); err == nil {
-		l.etcd, err = startEtcd(b.dir, !b.plain)
+		l.etcd, err = peer.StartEtcd(b.dir, !b.plain)
 	}
 	if err != nil {
 		l.stop()
@@ -58,24 +61,23 @@ func (l *lockBench) stop() {
 		l.stream.close()
 	}
 	if l.etcd != nil {
-		l.etcd.stop()
+		l.etcd.Stop()
 	}
 	l.site.Close()
 }
 
 // measurePairs has workers do pairs for a time: rate, CPU of all members and this process per pair, latencies.
-func measurePairs(ctx context.Context, pids []int, workers int, d time.Duration, pair func(ctx context.Context, worker int) error) (pairResult, error) {
+func measurePairs(ctx context.Context, pids []int, workers int, d time.Duration, pair func(ctx context.Context, worker int) error) (peer.Pairs, error) {
 	lat := make([][]time.Duration, workers)
 	errs := make([]error, workers)
-	m, err := startMeter(pids)
+	m, err := usage.Start(pids)
 	if err != nil {
-		return pairResult{}, err
+		return peer.Pairs{}, err
 	}
-	until := m.start.Add(d)
 	var wg sync.WaitGroup
 	for w := range workers {
 		wg.Go(func() {
-			for time.Now().Before(until) && errs[w] == nil {
+			for m.Running() < d && errs[w] == nil {
 				t := time.Now()
 				errs[w] = pair(ctx, w)
 				lat[w] = append(lat[w], time.Since(t))
@@ -83,24 +85,24 @@ func measurePairs(ctx context.Context, pids []int, workers int, d time.Duration,
 		})
 	}
 	wg.Wait()
-	took, used, err := m.stop()
+	took, used, err := m.Stop()
 	for _, e := range append(errs, err) {
 		if e != nil {
-			return pairResult{}, e
+			return peer.Pairs{}, e
 		}
 	}
 	all := slices.Concat(lat...)
 	n := float64(len(all))
-	return pairResult{PerSecond: n / took.Seconds(), Pairs: n, P50: float64(percentile(all, 50).Microseconds()),
-		P99: float64(percentile(all, 99).Microseconds()), CPU: float64(used.Microseconds()) / n}, nil
+	return peer.Pairs{PerSecond: n / took.Seconds(), Count: n, P50: float64(report.Percentile(all, 50).Microseconds()),
+		P99: float64(report.Percentile(all, 99).Microseconds()), CPU: float64(used.Microseconds()) / n}, nil
 }
 
-func (l *lockBench) streamPairs(ctx context.Context, workers int) (pairResult, error) {
+func (l *lockBench) streamPairs(ctx context.Context, workers int) (peer.Pairs, error) {
 	return l.stream.pairs(ctx, l.site, l.ids[:workers], lockTime)
 }
 
 // pairs has one worker for each node take and release its lock over the stream.
-func (st *stream) pairs(ctx context.Context, s *site.Site, ids []string, d time.Duration) (pairResult, error) {
+func (st *stream) pairs(ctx context.Context, s *site.Site, ids []string, d time.Duration) (peer.Pairs, error) {
 	holders := make([]*holder, len(ids))
 	for i := range holders {
 		holders[i] = st.holder(i, ids[i])
@@ -108,7 +110,7 @@ func (st *stream) pairs(ctx context.Context, s *site.Site, ids []string, d time.
 	return measurePairs(ctx, pidsOf(s.Coordinators), len(ids), d, func(ctx context.Context, w int) error { return holders[w].pair(ctx) })
 }
 
-func (l *lockBench) unaryPairs(ctx context.Context, clients []*client.Client, workers int) (pairResult, error) {
+func (l *lockBench) unaryPairs(ctx context.Context, clients []*client.Client, workers int) (peer.Pairs, error) {
 	return measurePairs(ctx, pidsOf(l.site.Coordinators), workers, lockTime, func(ctx context.Context, w int) error {
 		c := clients[w%len(clients)]
 		res, err := c.Locks.AcquireLock(ctx, &farrierv1.AcquireLockRequest{Node: l.ids[w], Purpose: "bench"})
@@ -122,14 +124,14 @@ func (l *lockBench) unaryPairs(ctx context.Context, clients []*client.Client, wo
 
 // turns runs ours and the anchor's in turn and returns the medians of each. The first turns do not count: memory that a
 // process touches for the first time is the kernel's work.
-func turns(ours, anchor func() (pairResult, error)) (a, b pairResult, err error) {
+func turns(ours, anchor func() (peer.Pairs, error)) (a, b peer.Pairs, err error) {
 	if _, err = ours(); err == nil {
 		_, err = anchor()
 	}
 	if err != nil {
 		return a, b, err
 	}
-	var as, bs []pairResult
+	var as, bs []peer.Pairs
 	for range rounds {
 		r, err := ours()
 		if err != nil {
@@ -144,18 +146,18 @@ func turns(ours, anchor func() (pairResult, error)) (a, b pairResult, err error)
 	return medians(as), medians(bs), nil
 }
 
-func medians(rs []pairResult) pairResult {
-	pick := func(f func(pairResult) float64) float64 {
+func medians(rs []peer.Pairs) peer.Pairs {
+	pick := func(f func(peer.Pairs) float64) float64 {
 		var v []float64
 		for _, r := range rs {
 			v = append(v, f(r))
 		}
-		return median(v)
+		return report.Median(v)
 	}
-	return pairResult{
-		PerSecond: pick(func(r pairResult) float64 { return r.PerSecond }), Pairs: pick(func(r pairResult) float64 { return r.Pairs }),
-		P50: pick(func(r pairResult) float64 { return r.P50 }), P99: pick(func(r pairResult) float64 { return r.P99 }),
-		CPU: pick(func(r pairResult) float64 { return r.CPU }),
+	return peer.Pairs{
+		PerSecond: pick(func(r peer.Pairs) float64 { return r.PerSecond }), Count: pick(func(r peer.Pairs) float64 { return r.Count }),
+		P50: pick(func(r peer.Pairs) float64 { return r.P50 }), P99: pick(func(r peer.Pairs) float64 { return r.P99 }),
+		CPU: pick(func(r peer.Pairs) float64 { return r.CPU }),
 	}
 }
 
@@ -174,25 +176,25 @@ func locks(ctx context.Context, b *bench) error {
 	for _, c := range []struct {
 		workers    int
 		rate, less float64
-		ours       func() (pairResult, error)
+		ours       func() (peer.Pairs, error)
 		way        string
 	}{
-		{2048, 10, 6, func() (pairResult, error) { return l.streamPairs(ctx, 2048) }, "one stream"},
-		{256, 4, 5, func() (pairResult, error) { return l.streamPairs(ctx, 256) }, "one stream"},
-		{256, 1.8, 0, func() (pairResult, error) { return l.unaryPairs(ctx, clients, 256) }, "unary"},
+		{2048, 10, 6, func() (peer.Pairs, error) { return l.streamPairs(ctx, 2048) }, "one stream"},
+		{256, 4, 5, func() (peer.Pairs, error) { return l.streamPairs(ctx, 256) }, "one stream"},
+		{256, 1.8, 0, func() (peer.Pairs, error) { return l.unaryPairs(ctx, clients, 256) }, "unary"},
 	} {
-		a, e, err := turns(c.ours, func() (pairResult, error) { return l.etcd.lockPairs(ctx, c.workers, lockTime.Seconds()) })
+		a, e, err := turns(c.ours, func() (peer.Pairs, error) { return l.etcd.LockPairs(ctx, c.workers, lockTime.Seconds()) })
 		if err != nil {
 			return err
 		}
 		name := fmt.Sprintf("lock pairs, %d workers, %s", c.workers, c.way)
 		ratio := a.PerSecond / e.PerSecond
-		b.add(figure{Row: 1, Metric: name, Value: a.PerSecond, Unit: "/s", Anchor: "etcd " + number(e.PerSecond) + "/s", Ratio: ratio,
-			Goal: fmt.Sprintf(">= %gx", c.rate), Met: met(ratio >= c.rate),
-			Note: fmt.Sprintf("p50 %s ms, p99 %s ms; etcd p50 %s ms, p99 %s ms", number(a.P50/1000), number(a.P99/1000), number(e.P50/1000), number(e.P99/1000))})
-		f := figure{Row: 1, Metric: "CPU of a pair, members and client", Value: a.CPU, Unit: "us", Anchor: "etcd " + number(e.CPU) + " us", Ratio: a.CPU / e.CPU, Goal: "reported"}
+		b.add(report.Figure{Row: 1, Metric: name, Value: a.PerSecond, Unit: "/s", Anchor: "etcd " + report.Number(e.PerSecond) + "/s", Ratio: ratio,
+			Goal: fmt.Sprintf(">= %gx", c.rate), Met: report.Met(ratio >= c.rate),
+			Note: fmt.Sprintf("p50 %s ms, p99 %s ms; etcd p50 %s ms, p99 %s ms", report.Number(a.P50/1000), report.Number(a.P99/1000), report.Number(e.P50/1000), report.Number(e.P99/1000))})
+		f := report.Figure{Row: 1, Metric: "CPU of a pair, members and client", Value: a.CPU, Unit: "us", Anchor: "etcd " + report.Number(e.CPU) + " us", Ratio: a.CPU / e.CPU, Goal: "reported"}
 		if c.less > 0 {
-			f.Goal, f.Met = fmt.Sprintf("<= %.2fx", 1/c.less), met(e.CPU/a.CPU >= c.less)
+			f.Goal, f.Met = fmt.Sprintf("<= %.2fx", 1/c.less), report.Met(e.CPU/a.CPU >= c.less)
 		}
 		b.add(f)
 	}
@@ -210,15 +212,15 @@ func latency(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	a, e, err := turns(func() (pairResult, error) { return l.streamPairs(ctx, 1) },
-		func() (pairResult, error) { return l.etcd.lockPairs(ctx, 1, lockTime.Seconds()) })
+	a, e, err := turns(func() (peer.Pairs, error) { return l.streamPairs(ctx, 1) },
+		func() (peer.Pairs, error) { return l.etcd.LockPairs(ctx, 1, lockTime.Seconds()) })
 	if err != nil {
 		return err
 	}
-	b.add(figure{Row: 2, Metric: "lock pair, one client, p50", Value: a.P50 / 1000, Unit: "ms", Anchor: "etcd " + number(e.P50/1000) + " ms", Ratio: a.P50 / e.P50,
-		Goal: "reported (raft-boltdb); <= 0.8x would be fine", Met: met(a.P50 <= 0.8*e.P50),
-		Note: fmt.Sprintf("a pair is two commits; append of 4 KiB and fdatasync here, one file, p50: %s ms", number(ms(floor)))})
-	b.add(figure{Row: 2, Metric: "lock pair, one client, p99", Value: a.P99 / 1000, Unit: "ms", Anchor: "etcd " + number(e.P99/1000) + " ms", Ratio: a.P99 / e.P99,
-		Goal: "<= 5x p50", Met: met(a.P99 <= 5*a.P50)})
+	b.add(report.Figure{Row: 2, Metric: "lock pair, one client, p50", Value: a.P50 / 1000, Unit: "ms", Anchor: "etcd " + report.Number(e.P50/1000) + " ms", Ratio: a.P50 / e.P50,
+		Goal: "reported (raft-boltdb); <= 0.8x would be fine", Met: report.Met(a.P50 <= 0.8*e.P50),
+		Note: fmt.Sprintf("a pair is two commits; append of 4 KiB and fdatasync here, one file, p50: %s ms", report.Number(ms(floor)))})
+	b.add(report.Figure{Row: 2, Metric: "lock pair, one client, p99", Value: a.P99 / 1000, Unit: "ms", Anchor: "etcd " + report.Number(e.P99/1000) + " ms", Ratio: a.P99 / e.P99,
+		Goal: "<= 5x p50", Met: report.Met(a.P99 <= 5*a.P50)})
 	return nil
 }

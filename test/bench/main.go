@@ -10,6 +10,9 @@ import (
 	"runtime/debug"
 	"slices"
 	"time"
+
+	"github.com/farrier-project/farrier/test/bench/peer"
+	"github.com/farrier-project/farrier/test/bench/report"
 )
 
 // row measures one row of the goals. It appends its figures as it gets them.
@@ -39,16 +42,13 @@ type bench struct {
 	bin     string // of the programs under test
 	long    bool
 	plain   bool // etcd without TLS
-	figures []figure
+	figures []report.Figure
 }
 
-func (b *bench) add(f figure) { b.figures = append(b.figures, f) }
-
-// generatorGC is the GOGC of what makes the load, ours and the anchor's: with its small heap it would collect all the time.
-const generatorGC = 400
+func (b *bench) add(f report.Figure) { b.figures = append(b.figures, f) }
 
 func main() {
-	debug.SetGCPercent(generatorGC)
+	debug.SetGCPercent(peer.GC)
 	only := flag.Int("row", 0, "run only this row")
 	long := flag.Bool("long", false, "run the long parts as well")
 	plain := flag.Bool("plain", false, "etcd's members and clients talk without TLS; Farrier's do not")
@@ -81,13 +81,13 @@ func run(ctx context.Context, only int, b *bench, out string) error {
 		fmt.Fprintf(os.Stderr, "row %d: %s ...\n", r.number, r.title)
 		start, had := time.Now(), len(b.figures)
 		err := r.run(ctx, b)
-		printTable(os.Stderr, b.figures[had:])
+		report.Print(os.Stderr, b.figures[had:])
 		fmt.Fprintf(os.Stderr, "row %d took %.1f s\n", r.number, time.Since(start).Seconds())
 		if err != nil { // the other rows count all the same
 			failures = append(failures, fmt.Errorf("row %d: %w", r.number, err))
 			fmt.Fprintln(os.Stderr, "bench:", failures[len(failures)-1])
 		}
 	}
-	printTable(os.Stdout, b.figures)
-	return errors.Join(append(failures, writeJSON(out, b.figures))...)
+	report.Print(os.Stdout, b.figures)
+	return errors.Join(append(failures, report.WriteJSON(out, b.figures))...)
 }

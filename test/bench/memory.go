@@ -19,6 +19,9 @@ import (
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/pkg/client"
 	"github.com/farrier-project/farrier/pkg/identity"
+	"github.com/farrier-project/farrier/test/bench/peer"
+	"github.com/farrier-project/farrier/test/bench/report"
+	"github.com/farrier-project/farrier/test/bench/usage"
 	"github.com/farrier-project/farrier/test/lab/site"
 )
 
@@ -33,15 +36,12 @@ const (
 // during a time.
 func resident(ctx context.Context, pid int, during time.Duration) (all, anonymous uint64, err error) {
 	for end := time.Now().Add(during); ; {
-		total, err := rss(pid)
+		total, anon, err := usage.Resident(pid)
 		if err != nil {
 			return 0, 0, err
 		}
 		if all == 0 || total < all {
-			all = total
-			if anonymous, err = statusKiB(pid, "RssAnon:"); err != nil {
-				return 0, 0, err
-			}
+			all, anonymous = total, anon
 		}
 		if time.Now().After(end) {
 			return all, anonymous, nil
@@ -50,20 +50,6 @@ func resident(ctx context.Context, pid int, during time.Duration) (all, anonymou
 			return 0, 0, err
 		}
 	}
-}
-
-func statusKiB(pid int, field string) (uint64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, field); ok {
-			kib, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
-			return kib << 10, err
-		}
-	}
-	return 0, fmt.Errorf("process %d has no %s", pid, field)
 }
 
 const mib = 1 << 20
@@ -87,8 +73,8 @@ func memory(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	b.add(figure{Row: 13, Metric: "coordinator, empty, RSS", Value: float64(empty) / mib, Unit: "MiB", Anchor: "Ironic 600 MB idle (recorded)", Goal: "<= 60 MB", Met: met(empty <= 60e6)})
-	b.add(figure{Row: 13, Metric: "agent, empty, RSS", Value: float64(agentEmpty) / mib, Unit: "MiB", Goal: "<= 40 MB", Met: met(agentEmpty <= 40e6)})
+	b.add(report.Figure{Row: 13, Metric: "coordinator, empty, RSS", Value: float64(empty) / mib, Unit: "MiB", Anchor: "Ironic 600 MB idle (recorded)", Goal: "<= 60 MB", Met: report.Met(empty <= 60e6)})
+	b.add(report.Figure{Row: 13, Metric: "agent, empty, RSS", Value: float64(agentEmpty) / mib, Unit: "MiB", Goal: "<= 40 MB", Met: report.Met(agentEmpty <= 40e6)})
 	sizes := []int{10_000, 100_000}
 	if b.long {
 		sizes = append(sizes, 1_000_000)
@@ -108,16 +94,16 @@ func memory(ctx context.Context, b *bench) error {
 			return err
 		}
 		each := float64(all-min(empty, all)) / float64(n) / 1024
-		goal, verdict := "<= 3 KiB", met(each <= 3)
+		goal, verdict := "<= 3 KiB", report.Met(each <= 3)
 		if n < 100_000 { // the goal is of large sites: what a coordinator takes anyway is spread over few here
 			goal, verdict = "reported", ""
 		}
-		b.add(figure{Row: 13, Metric: fmt.Sprintf("leader's RSS for each of %d nodes", n), Value: each, Unit: "KiB", Goal: goal, Met: verdict,
-			Note: fmt.Sprintf("RSS %s MiB, of which %s MiB are not pages of the log's file; a record is %d bytes", number(float64(all)/mib), number(float64(anon)/mib), proto.Size(record(1)))})
+		b.add(report.Figure{Row: 13, Metric: fmt.Sprintf("leader's RSS for each of %d nodes", n), Value: each, Unit: "KiB", Goal: goal, Met: verdict,
+			Note: fmt.Sprintf("RSS %s MiB, of which %s MiB are not pages of the log's file; a record is %d bytes", report.Number(float64(all)/mib), report.Number(float64(anon)/mib), proto.Size(record(1)))})
 		own := float64(agent-min(agentEmpty, agent)) / float64(n) / 1024
-		b.add(figure{Row: 13, Metric: fmt.Sprintf("agent's RSS for each of %d nodes", n), Value: own, Unit: "KiB", Goal: "<= 1 KiB", Met: met(own <= 1)})
+		b.add(report.Figure{Row: 13, Metric: fmt.Sprintf("agent's RSS for each of %d nodes", n), Value: own, Unit: "KiB", Goal: "<= 1 KiB", Met: report.Met(own <= 1)})
 		if n == 1_000_000 {
-			b.add(figure{Row: 13, Metric: "leader's RSS at 1,000,000 nodes", Value: float64(all) / (1 << 30), Unit: "GiB", Goal: "<= 4 GiB", Met: met(all <= 4<<30)})
+			b.add(report.Figure{Row: 13, Metric: "leader's RSS at 1,000,000 nodes", Value: float64(all) / (1 << 30), Unit: "GiB", Goal: "<= 4 GiB", Met: report.Met(all <= 4<<30)})
 		}
 	}
 	return nil
@@ -135,7 +121,7 @@ func restart(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	b.add(figure{Row: 14, Metric: "kill to first answer, empty", Value: ms(bare), Unit: "ms", Goal: "<= 100 ms", Met: met(bare <= 100*time.Millisecond)})
+	b.add(report.Figure{Row: 14, Metric: "kill to first answer, empty", Value: ms(bare), Unit: "ms", Goal: "<= 100 ms", Met: report.Met(bare <= 100*time.Millisecond)})
 	st, err := b.openStream(ctx, s, "bench-a") // who owns the nodes
 	if err != nil {
 		return err
@@ -154,7 +140,7 @@ func restart(ctx context.Context, b *bench) error {
 		return err
 	}
 	elections := after.GetTerm() - before.GetTerm()
-	b.add(figure{Row: 14, Metric: "elections while 100,000 nodes are imported", Value: float64(elections), Goal: "0", Met: met(elections == 0)})
+	b.add(report.Figure{Row: 14, Metric: "elections while 100,000 nodes are imported", Value: float64(elections), Goal: "0", Met: report.Met(elections == 0)})
 	if err := b.archive(ctx, s, ids); err != nil {
 		return err
 	}
@@ -165,7 +151,7 @@ func restart(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	b.add(figure{Row: 14, Metric: "kill to first answer that has all 100,000 nodes, in the import", Value: ms(loaded), Unit: "ms", Goal: "reported", Note: "half of the newest snapshot may have to be applied again"})
+	b.add(report.Figure{Row: 14, Metric: "kill to first answer that has all 100,000 nodes, in the import", Value: ms(loaded), Unit: "ms", Goal: "reported", Note: "half of the newest snapshot may have to be applied again"})
 	if err := pause(ctx, restBefore); err != nil {
 		return err
 	}
@@ -173,7 +159,7 @@ func restart(ctx context.Context, b *bench) error {
 	if err != nil {
 		return err
 	}
-	b.add(figure{Row: 14, Metric: "the same, at rest", Value: ms(full), Unit: "ms", Goal: "<= 1 s", Met: met(full <= time.Second)})
+	b.add(report.Figure{Row: 14, Metric: "the same, at rest", Value: ms(full), Unit: "ms", Goal: "<= 1 s", Met: report.Met(full <= time.Second)})
 	return nil
 }
 
@@ -207,8 +193,8 @@ func (b *bench) written(s *site.Site) error {
 		}
 		worst, stopped, size = max(worst, took), max(stopped, halt), max(size, n)
 	}
-	b.add(figure{Row: 14, Metric: "a member writes a snapshot in the import, worst of three", Value: worst.Seconds(), Unit: "s", Goal: "<= 1 s", Met: met(worst <= time.Second), Note: fmt.Sprintf("up to %d MiB; the members' own clocks", size/mib)})
-	b.add(figure{Row: 14, Metric: "pause of entries when it begins", Value: ms(stopped), Unit: "ms", Goal: "<= 10 ms", Met: met(stopped <= 10*time.Millisecond)})
+	b.add(report.Figure{Row: 14, Metric: "a member writes a snapshot in the import, worst of three", Value: worst.Seconds(), Unit: "s", Goal: "<= 1 s", Met: report.Met(worst <= time.Second), Note: fmt.Sprintf("up to %d MiB; the members' own clocks", size/mib)})
+	b.add(report.Figure{Row: 14, Metric: "pause of entries when it begins", Value: ms(stopped), Unit: "ms", Goal: "<= 10 ms", Met: report.Met(stopped <= 10*time.Millisecond)})
 	return nil
 }
 
@@ -255,7 +241,7 @@ func (b *bench) archive(ctx context.Context, s *site.Site, ids []string) error {
 		return err
 	}
 	defer closeAll()
-	write := func(d time.Duration) (pairResult, error) {
+	write := func(d time.Duration) (peer.Pairs, error) {
 		return measurePairs(ctx, pidsOf(s.Coordinators), 4, d, func(ctx context.Context, w int) error {
 			_, err := clients[w].Nodes.SetMaintenance(ctx, &farrierv1.SetMaintenanceRequest{Node: ids[w], On: true, Reason: "bench"})
 			return err
@@ -279,8 +265,8 @@ func (b *bench) archive(ctx context.Context, s *site.Site, ids []string) error {
 	if err = errors.Join(err, saveErr); err != nil {
 		return err
 	}
-	b.add(figure{Row: 14, Metric: "archive of 100,000 nodes over the API, with writes", Value: took.Seconds(), Unit: "s", Goal: "reported", Note: fmt.Sprintf("%d MiB", size/mib)})
-	b.add(figure{Row: 14, Metric: "p99 of writes meanwhile", Value: busy.P99 / 1000, Unit: "ms", Anchor: "before " + number(calm.P99/1000) + " ms", Ratio: busy.P99 / calm.P99, Goal: "<= 3x", Met: met(busy.P99 <= 3*calm.P99)})
+	b.add(report.Figure{Row: 14, Metric: "archive of 100,000 nodes over the API, with writes", Value: took.Seconds(), Unit: "s", Goal: "reported", Note: fmt.Sprintf("%d MiB", size/mib)})
+	b.add(report.Figure{Row: 14, Metric: "p99 of writes meanwhile", Value: busy.P99 / 1000, Unit: "ms", Anchor: "before " + report.Number(calm.P99/1000) + " ms", Ratio: busy.P99 / calm.P99, Goal: "<= 3x", Met: report.Met(busy.P99 <= 3*calm.P99)})
 	return nil
 }
 

@@ -3,18 +3,17 @@ package main
 import (
 	"context"
 	"errors"
-	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"strconv"
-	"strings"
 	"syscall"
 	"time"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
+	"github.com/farrier-project/farrier/test/bench/peer"
+	"github.com/farrier-project/farrier/test/bench/report"
 )
 
 // fsyncProbe appends 4 KiB and syncs, n times, and returns the median: the floor of everything durable on this disk.
@@ -36,7 +35,7 @@ func fsyncProbe(dir string, n int) (time.Duration, error) {
 		}
 		took = append(took, time.Since(start))
 	}
-	return percentile(took, 50), f.Close()
+	return report.Percentile(took, 50), f.Close()
 }
 
 // echo answers CreateNode with the node that was sent.
@@ -50,7 +49,7 @@ func (echo) CreateNode(_ context.Context, req *farrierv1.CreateNodeRequest) (*fa
 
 // rpcProbe is the floor of every unary call that carries a node both ways: Connect over TLS and HTTP/2, both sides in
 // this process, nothing else done.
-func rpcProbe(ctx context.Context, workers, connections int, d time.Duration) (pairResult, error) {
+func rpcProbe(ctx context.Context, workers, connections int, d time.Duration) (peer.Pairs, error) {
 	mux := http.NewServeMux()
 	mux.Handle(farrierv1connect.NewNodeServiceHandler(echo{}))
 	srv := httptest.NewUnstartedServer(mux)
@@ -68,39 +67,4 @@ func rpcProbe(ctx context.Context, workers, connections int, d time.Duration) (p
 		_, err := calls[w%connections].CreateNode(ctx, req)
 		return err
 	})
-}
-
-// cpu is the user and system time that processes have used so far.
-func cpu(pids ...int) (time.Duration, error) {
-	var total time.Duration
-	for _, pid := range pids {
-		data, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
-		if err != nil {
-			return 0, err
-		}
-		fields := strings.Fields(string(data[strings.LastIndexByte(string(data), ')')+1:]))
-		for _, f := range fields[11:13] { // utime, stime in clock ticks of 10 ms (proc(5))
-			ticks, err := strconv.ParseInt(f, 10, 64)
-			if err != nil {
-				return 0, err
-			}
-			total += time.Duration(ticks) * 10 * time.Millisecond
-		}
-	}
-	return total, nil
-}
-
-// rss is a process's resident memory in bytes.
-func rss(pid int) (uint64, error) {
-	data, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
-	if err != nil {
-		return 0, err
-	}
-	for line := range strings.Lines(string(data)) {
-		if rest, ok := strings.CutPrefix(line, "VmRSS:"); ok {
-			kib, err := strconv.ParseUint(strings.Fields(rest)[0], 10, 64)
-			return kib << 10, err
-		}
-	}
-	return 0, fmt.Errorf("process %d has no VmRSS", pid)
 }

@@ -1,4 +1,4 @@
-package main
+package report
 
 import (
 	"encoding/json"
@@ -11,8 +11,8 @@ import (
 	"time"
 )
 
-// figure is one line of the table.
-type figure struct {
+// Figure is one line of the table.
+type Figure struct {
 	Row    int     `json:"row"`
 	Metric string  `json:"metric"`
 	Value  float64 `json:"value"`
@@ -24,22 +24,23 @@ type figure struct {
 	Note   string  `json:"note,omitempty"`
 }
 
-// met turns a comparison into a figure's word.
-func met(ok bool) string {
+// Met turns a comparison into a figure's word.
+func Met(ok bool) string {
 	if ok {
 		return "yes"
 	}
 	return "no"
 }
 
-func printTable(w io.Writer, figures []figure) {
+// Print writes the table.
+func Print(w io.Writer, figures []Figure) {
 	rows := [][]string{{"ROW", "METRIC", "FIGURE", "ANCHOR", "RATIO", "GOAL", "MET"}}
 	for _, f := range figures {
 		ratio := ""
 		if f.Ratio != 0 {
 			ratio = fmt.Sprintf("%.2fx", f.Ratio)
 		}
-		rows = append(rows, []string{fmt.Sprint(f.Row), f.Metric, number(f.Value) + " " + f.Unit, f.Anchor, ratio, f.Goal, f.Met})
+		rows = append(rows, []string{fmt.Sprint(f.Row), f.Metric, Number(f.Value) + " " + f.Unit, f.Anchor, ratio, f.Goal, f.Met})
 	}
 	widths := make([]int, len(rows[0]))
 	for _, r := range rows {
@@ -59,7 +60,8 @@ func printTable(w io.Writer, figures []figure) {
 	}
 }
 
-func number(v float64) string {
+// Number has as many digits as a figure is good for.
+func Number(v float64) string {
 	switch {
 	case v >= 1000:
 		return fmt.Sprintf("%.0f", v)
@@ -70,7 +72,8 @@ func number(v float64) string {
 	}
 }
 
-func writeJSON(path string, figures []figure) error {
+// WriteJSON writes the file that programs read.
+func WriteJSON(path string, figures []Figure) error {
 	data, err := json.MarshalIndent(map[string]any{"at": time.Now().UTC().Format(time.RFC3339), "simulated": "BMCs and machines", "figures": figures}, "", "  ")
 	if err != nil {
 		return err
@@ -78,8 +81,8 @@ func writeJSON(path string, figures []figure) error {
 	return os.WriteFile(path, append(data, '\n'), 0o644)
 }
 
-// median of an odd or even number of values; 0 of none.
-func median(values []float64) float64 {
+// Median of an odd or even number of values; 0 of none.
+func Median(values []float64) float64 {
 	if len(values) == 0 {
 		return 0
 	}
@@ -90,8 +93,8 @@ func median(values []float64) float64 {
 	return s[len(s)/2]
 }
 
-// percentile p (0 to 100) of durations, by the nearest rank.
-func percentile(d []time.Duration, p float64) time.Duration {
+// Percentile p (0 to 100) of durations, by the nearest rank.
+func Percentile(d []time.Duration, p float64) time.Duration {
 	if len(d) == 0 {
 		return 0
 	}
