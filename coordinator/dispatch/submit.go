@@ -29,7 +29,7 @@ type item struct {
 	bmc     *farrierv1.BMCSession
 }
 
-// submit proposes a batch as one and answers each of its messages. An error means that nothing of the batch is
+// submit proposes a batch as one and answers each of its messages, in order. An error means that nothing of the batch is
 // known to be committed: nothing is answered, the stream ends, and the agent says it all again on the next one.
 func (l *link) submit(ctx context.Context, batch []item) error {
 	bodies, sent := make([]command.Body, 0, len(batch)), make([]*item, 0, len(batch))
@@ -37,24 +37,29 @@ func (l *link) submit(ctx context.Context, batch []item) error {
 		it := &batch[i]
 		switch {
 		case it.err != nil:
-			l.answer(it, command.Result{}, it.err)
+			sent = append(sent, it) // answered in its turn
 		case it.request != nil && l.d.waiters.Len(node.ID(it.request.Node)) > 0:
 			l.queue(it, nil) // others came first
 		default:
 			bodies, sent = append(bodies, it.body), append(sent, it)
 		}
 	}
-	if len(bodies) == 0 {
-		return nil
+	var results []command.Result
+	if len(bodies) > 0 {
+		packed := packLocks(bodies)
+		packedResults, err := l.d.proposer.All(ctx, l.d.proposer.Stamp(l.actor, packed...))
+		if err != nil {
+			return err // what was released all the same is found by the waitlist's own rounds
+		}
+		results = unpackResults(packed, packedResults)
 	}
-	packed := packLocks(bodies)
-	packedResults, err := l.d.proposer.All(ctx, l.d.proposer.Stamp(l.actor, packed...))
-	if err != nil {
-		return err // what was released all the same is found by the waitlist's own rounds
-	}
-	results := unpackResults(packed, packedResults)
-	for i, it := range sent {
-		l.answer(it, results[i], results[i].Err)
+	for _, it := range sent {
+		if it.err != nil {
+			l.answer(it, command.Result{}, it.err)
+			continue
+		}
+		l.answer(it, results[0], results[0].Err)
+		results = results[1:]
 	}
 	return nil
 }
