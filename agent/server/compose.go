@@ -136,7 +136,7 @@ func (a *agent) uplinkConfig(addresses []string) uplink.Config {
 		RamdiskURL: self.RamdiskURL, HTTPURL: self.HTTPURL, RamdiskPin: self.RamdiskPin,
 		JournalID: a.journal.ID(), Incarnation: a.journal.Incarnation(), Addresses: addresses,
 		TLS: identity.ClientTLS(a.id, identity.RoleCoordinator), Clock: a.env.Clock, Log: a.env.Log,
-		Heartbeats: a.heartbeats, Welcomed: a.down.SetTimes, Confirmed: a.confirmed, Synced: a.synced, GroupChanged: a.groupChanged,
+		Heartbeats: a.heartbeats, Welcomed: a.down.SetTimes, Confirmed: a.confirmed, Synced: a.synced, GroupChanged: a.groupChanged, Revoked: a.revoked,
 	}
 }
 

@@ -227,3 +227,11 @@ func (a *agent) renewOnce(ctx context.Context) error {
 	}
 	return writeJSON(coordinatorsFile(a.cfg.Data), coordinators{res.GetRackAddresses(), res.GetApiAddresses()})
 }
+
+// revoked takes in which coordinators are believed no more. A stream to one of them would not have been opened, but for what was
+// known then.
+func (a *agent) revoked(keys [][32]byte) {
+	if err := a.id.Revoke(keys...); err != nil {
+		a.env.Log.Warn("revoked coordinators are not on the disk: after a restart they are believed until a coordinator is reached", "err", err)
+	}
+}

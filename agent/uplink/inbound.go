@@ -119,6 +119,15 @@ func (in *inbound) welcome(w *farrierv1.Welcome) {
 }
 
 func (in *inbound) group(g *farrierv1.GroupInfo) {
+	if f := in.u.cfg.Revoked; f != nil && len(g.GetRevokedCoordinators()) > 0 {
+		var keys [][32]byte
+		for _, k := range g.GetRevokedCoordinators() {
+			if len(k) == 32 {
+				keys = append(keys, [32]byte(k))
+			}
+		}
+		f(keys)
+	}
 	if in.u.cfg.GroupChanged == nil {
 		return
 	}

@@ -71,6 +71,8 @@ type Config struct {
 	Confirmed func(work.Ref)
 	// Synced is told that every assignment of a new stream has been taken in. Optional.
 	Synced func()
+	// Revoked is told the keys of coordinators that are believed no more, by their SHA-256. Optional.
+	Revoked func(keys [][32]byte)
 	// GroupChanged is told the live agents of the group, this one included. Optional.
 	GroupChanged func([]GroupAgent)
 }

@@ -108,6 +108,24 @@ func TestSessionEnds(t *testing.T) {
 
 // TestLocks: calls are answered, refused with their details, sent again on the session's next stream, and failed
 // with the session.
+// TestGroupTellsWhoIsThereAndWhoIsNotBelieved: a key that is none is passed over.
+func TestGroupTellsWhoIsThereAndWhoIsNotBelieved(t *testing.T) {
+	var agents []GroupAgent
+	var revoked [][32]byte
+	in := &inbound{u: New(Config{
+		GroupChanged: func(g []GroupAgent) { agents = g },
+		Revoked:      func(keys [][32]byte) { revoked = keys },
+	})}
+	key := [32]byte{1, 2, 3}
+	err := in.take(&farrierv1.ConnectResponse{Messages: []*farrierv1.CoordinatorMessage{{Body: &farrierv1.CoordinatorMessage_GroupInfo{GroupInfo: &farrierv1.GroupInfo{
+		Agents:              []*farrierv1.GroupAgent{{Name: "a", RamdiskUrl: "https://a:8443", HttpUrl: "http://a:8080", RamdiskPin: "00"}},
+		RevokedCoordinators: [][]byte{key[:], []byte("short")},
+	}}}}})
+	if err != nil || len(agents) != 1 || agents[0] != (GroupAgent{"a", "https://a:8443", "http://a:8080", "00"}) || len(revoked) != 1 || revoked[0] != key {
+		t.Errorf("%v: agents %v, revoked %v", err, agents, revoked)
+	}
+}
+
 func TestLocks(t *testing.T) {
 	p := newPKI(t)
 	c := newCoordinator(p, "c1")

@@ -258,9 +258,12 @@ func (d *Dispatch) detach(l *link) {
 	d.planner.note(note{kind: noteDetach, link: l})
 }
 
-// liveAgents lists the agents of a group with a session, by name, as GroupInfo has them.
-func liveAgents(v *state.View, group string) *farrierv1.GroupInfo {
+// groupInfo has the agents of a group with a session, by name, and whom they must not take for a coordinator.
+func groupInfo(v *state.View, group string) *farrierv1.GroupInfo {
 	info := &farrierv1.GroupInfo{}
+	for _, key := range v.RevokedCoordinators() {
+		info.RevokedCoordinators = append(info.RevokedCoordinators, key[:])
+	}
 	v.Agents(func(a *state.Agent) bool {
 		if a.Group == group && a.Session != "" {
 			info.Agents = append(info.Agents, &farrierv1.GroupAgent{

@@ -1,7 +1,9 @@
 package dispatch
 
 import (
+	"bytes"
 	"context"
+	"slices"
 	"sync"
 	"time"
 
@@ -199,7 +201,7 @@ func (p *planner) touch(v *state.View, e *state.Event) {
 	p.pos = e.Position()
 	if e.Node == "" {
 		switch e.Type {
-		case state.EventAgentSession, state.EventAgentDrain, state.EventAgentRemoved, state.EventGeneration, state.EventSettings:
+		case state.EventAgentSession, state.EventAgentDrain, state.EventAgentRemoved, state.EventCertificate, state.EventGeneration, state.EventSettings:
 			p.check = true
 		}
 		return
@@ -257,13 +259,13 @@ func (p *planner) endSessions(v *state.View) {
 	}
 }
 
-// groups tells the agents of each group who else is there, if that changed.
+// groups tells the agents of each group who else is there and who is not believed any more, if that changed.
 func (p *planner) groups(v *state.View) {
 	infos := map[string]*farrierv1.GroupInfo{}
 	for _, l := range p.links {
 		info := infos[l.group]
 		if info == nil {
-			info = liveAgents(v, l.group)
+			info = groupInfo(v, l.group)
 			infos[l.group] = info
 		}
 		if !sameGroup(l.told.group, info) {
@@ -274,7 +276,7 @@ func (p *planner) groups(v *state.View) {
 }
 
 func sameGroup(a, b *farrierv1.GroupInfo) bool {
-	if a == nil || len(a.Agents) != len(b.Agents) {
+	if a == nil || len(a.Agents) != len(b.Agents) || !slices.EqualFunc(a.RevokedCoordinators, b.RevokedCoordinators, bytes.Equal) {
 		return false
 	}
 	for i, x := range a.Agents {

@@ -218,6 +218,23 @@ func TestGroupInfo(t *testing.T) {
 	}
 }
 
+// TestAgentsAreToldOfARemovedCoordinator: at once, and whoever comes later.
+func TestAgentsAreToldOfARemovedCoordinator(t *testing.T) {
+	r := newRig(t)
+	a, b := r.agent("a"), r.agent("b")
+	key := r.store(identity.Peer{Cluster: cluster, Role: identity.RoleCoordinator, Name: "c3"}).Pin()
+	r.apply(command.CreateJoinToken{ID: "t", Role: "coordinator", Name: "c3", TTL: time.Minute})
+	r.apply(command.UseJoinToken{ID: "t", Role: "coordinator", Key: key})
+	told := func(m *farrierv1.CoordinatorMessage) bool {
+		keys := m.GetGroupInfo().GetRevokedCoordinators()
+		return len(keys) == 1 && [32]byte(keys[0]) == key
+	}
+	a.connect().await("group", func(m *farrierv1.CoordinatorMessage) bool { return m.GetGroupInfo() != nil && !told(m) })
+	r.apply(command.RemoveMember{ID: "c3"})
+	a.await("revoked coordinator", told)
+	b.connect().await("revoked coordinator", told)
+}
+
 // TestRevokedAgentsStreamEnds: it is told, its machines have another owner, and its certificate opens no session.
 func TestRevokedAgentsStreamEnds(t *testing.T) {
 	r := newRig(t)

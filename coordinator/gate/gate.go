@@ -3,6 +3,7 @@ package gate
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"errors"
 	"io"
 	"log/slog"
@@ -27,6 +28,8 @@ const (
 	HeaderKind = "Farrier-Kind"
 	// HeaderMembers is on the answers to operators: the members' API addresses, separated by commas.
 	HeaderMembers = "Farrier-Members"
+	// HeaderRevoked is there as well: the keys, as the hex of their SHA-256, of coordinators that are believed no more.
+	HeaderRevoked = "Farrier-Revoked"
 )
 
 // bodyTimeout bounds the sending of the whole body of a unary request.
@@ -40,6 +43,8 @@ type Config struct {
 	Transport http.RoundTripper // to other coordinators' APIs, with this member's certificate
 	// Members are the API addresses that operators are told of; none while they are not known.
 	Members func() []string
+	// Revoked are the keys of coordinators that are believed no more.
+	Revoked func() [][32]byte
 	Log     *slog.Logger
 }
 
@@ -109,10 +114,17 @@ func (g *gate) admit(ctx context.Context, c access.Caller, m access.Method) erro
 	return g.Desk.Refused(c)
 }
 
-// tellMembers adds where the API is to be found.
+// tellMembers adds where the API is to be found, and where it is not.
 func (g *gate) tellMembers(w http.ResponseWriter) {
 	if addresses := g.Members(); len(addresses) > 0 {
 		w.Header().Set(HeaderMembers, strings.Join(addresses, ","))
+	}
+	if keys := g.Revoked(); len(keys) > 0 {
+		texts := make([]string, len(keys))
+		for i, k := range keys {
+			texts[i] = hex.EncodeToString(k[:])
+		}
+		w.Header().Set(HeaderRevoked, strings.Join(texts, ","))
 	}
 }
 

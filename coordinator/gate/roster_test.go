@@ -5,11 +5,13 @@ import (
 	"net/http/httptrace"
 	"strings"
 	"testing"
+	"time"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	fc "github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
 	"github.com/farrier-project/farrier/coordinator/command"
 	"github.com/farrier-project/farrier/coordinator/membership"
+	"github.com/farrier-project/farrier/pkg/client"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 	"github.com/farrier-project/farrier/test/world"
@@ -141,4 +143,41 @@ func TestRemovedCoordinatorSpokeForOthers(t *testing.T) {
 	}
 	_, err = fc.NewClusterServiceClient(w.As(identity.RoleCoordinator, "c3"), w.URL["c2"]).GetCluster(t.Context(), &farrierv1.GetClusterRequest{})
 	world.WantKind(t, err, fault.Denied)
+}
+
+// TestOperatorsBelievedARemovedCoordinator: nobody told them, until its certificate ended.
+func TestOperatorsBelievedARemovedCoordinator(t *testing.T) {
+	w := world.New(t, []string{"c1", "c2", "c3"}, "a1")
+	alice := w.Identity(identity.Peer{Cluster: world.Cluster, Role: identity.RoleOperator, Name: "alice"})
+	removed := w.IDs[identity.Peer{Cluster: world.Cluster, Role: identity.RoleCoordinator, Name: "c3"}]
+	c, err := client.New(client.Config{Identity: alice, Addresses: []string{strings.TrimPrefix(w.URL["c2"], "https://")}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	list := func() {
+		t.Helper()
+		if _, err := c.Nodes.ListNodes(t.Context(), &farrierv1.ListNodesRequest{}); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if list(); alice.Revoked(removed.Pin()) {
+		t.Fatal("it is not believed although it was not removed")
+	}
+	w.SetVoters(membership.Server{ID: "c1", Voter: true}, membership.Server{ID: "c2", Voter: true})
+	if _, err := w.Clusters("c1").RemoveMember(t.Context(), &farrierv1.RemoveMemberRequest{Id: "c3"}); err != nil {
+		t.Fatal(err)
+	}
+	list()
+	if stays := w.IDs[identity.Peer{Cluster: world.Cluster, Role: identity.RoleCoordinator, Name: "c1"}]; !alice.Revoked(removed.Pin()) || alice.Revoked(stays.Pin()) {
+		t.Error("alice is not told whom to believe")
+	}
+	direct, err := client.New(client.Config{Identity: alice, Addresses: []string{strings.TrimPrefix(w.URL["c3"], "https://")}, Patience: time.Millisecond})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer direct.Close()
+	if _, err := direct.Nodes.ListNodes(t.Context(), &farrierv1.ListNodesRequest{}); err == nil || !strings.Contains(err.Error(), "the certificate of coordinator c3 was revoked") {
+		t.Errorf("at the address of c3 there is %v", err)
+	}
 }

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"sync/atomic"
 	"time"
 
 	"github.com/farrier-project/farrier/coordinator/command"
@@ -67,10 +68,19 @@ type Config struct {
 }
 
 // Service implements ClusterService, JoinService and CertificateService. It is safe for concurrent use.
-type Service struct{ cfg Config }
+type Service struct {
+	cfg     Config
+	revoked atomic.Pointer[revoked]
+}
+
+// revoked is what Revoked answered last.
+type revoked struct {
+	roster uint64
+	keys   [][32]byte
+}
 
 // New is the services of one member.
-func New(cfg Config) *Service { return &Service{cfg} }
+func New(cfg Config) *Service { return &Service{cfg: cfg} }
 
 func (s *Service) authority(v *state.View) (*identity.CA, error) {
 	return Authority(s.cfg.Keyring, v.Cluster())
@@ -96,6 +106,17 @@ func (s *Service) Known() []string {
 		return nil
 	}
 	return s.addresses(v, apiAddress)
+}
+
+// Revoked are the keys of coordinators that are believed no more, as this member knows it. It may be asked at every call.
+func (s *Service) Revoked() [][32]byte {
+	v := s.cfg.Desk.View()
+	last := s.revoked.Load()
+	if last == nil || last.roster != v.Roster() {
+		last = &revoked{v.Roster(), v.RevokedCoordinators()}
+		s.revoked.Store(last)
+	}
+	return last.keys
 }
 
 // addresses lists one address of each member in the order of their ids, this one's included.

@@ -148,5 +148,5 @@ func (a *API) Handler() http.Handler {
 	mux.Handle(fc.NewClusterServiceHandler(a.members, opts...))
 	mux.Handle(fc.NewCertificateServiceHandler(a.members, opts...))
 	mux.Handle(fc.NewJoinServiceHandler(a.members, opts...))
-	return gate.New(gate.Config{Methods: a.methods, Desk: a.desk, Leader: a.leader, Transport: a.cfg.Transport, Members: a.members.Known, Log: a.cfg.Log}, mux)
+	return gate.New(gate.Config{Methods: a.methods, Desk: a.desk, Leader: a.leader, Transport: a.cfg.Transport, Members: a.members.Known, Revoked: a.members.Revoked, Log: a.cfg.Log}, mux)
 }

@@ -188,6 +188,17 @@ func (v *View) Certificate(key [32]byte) *Certificate { return v.tables.Certific
 // Certificates visits the roster.
 func (v *View) Certificates(fn func(*Certificate) bool) { v.tables.Certificates.Scan(fn) }
 
+// RevokedCoordinators are the keys of coordinators that are believed no more, in order. It looks at the whole roster.
+func (v *View) RevokedCoordinators() (keys [][32]byte) {
+	v.Certificates(func(c *Certificate) bool {
+		if c.Role == RoleCoordinator && c.RevokedBy != "" {
+			keys = append(keys, c.Key)
+		}
+		return true
+	})
+	return keys
+}
+
 // Roster is a number that differs whenever the roster does.
 func (v *View) Roster() uint64 { return v.tables.Certificates.Sum() }
 

@@ -3,6 +3,7 @@ package client
 import (
 	"bytes"
 	"context"
+	"encoding/hex"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -21,6 +22,8 @@ import (
 const (
 	// headerMembers is on a coordinator's answers to operators: the members' API addresses, separated by commas.
 	headerMembers = "Farrier-Members"
+	// headerRevoked is there as well: the keys, as the hex of their SHA-256, of coordinators that are believed no more.
+	headerRevoked = "Farrier-Revoked"
 
 	renewLock  = ".renew" // in the configuration directory: held by the process that renews
 	renewEvery = time.Minute
@@ -111,9 +114,12 @@ func (k *certificate) renewLocked(ctx context.Context) error {
 	return fault.Wrap(op, k.store.Put(res.GetChainDer(), res.GetCaDer()))
 }
 
-// learn takes over the members' addresses from an answer, and writes them where Open read them, so that the next program
+// learn takes over from an answer which coordinators are believed no more, and the members' addresses, and writes them where Open read them, so that the next program
 // finds a coordinator when the ones of before are gone. A file without the owner's right to write is left as it is.
 func (c *Client) learn(from string, h http.Header) {
+	if text := h.Get(headerRevoked); text != "" {
+		_ = c.cert.store.Revoke(keys(text)...) // the directory may be read-only: this client knows them now
+	}
 	text := h.Get(headerMembers)
 	if text == "" {
 		return
@@ -123,6 +129,17 @@ func (c *Client) learn(from string, h http.Header) {
 		return
 	}
 	_ = writeServers(c.servers, list) // the directory may be read-only: this client knows them now
+}
+
+// keys reads a header's keys. What is none is passed over: the header is of a coordinator, and may be of a newer one.
+func keys(text string) (all [][32]byte) {
+	for part := range strings.SplitSeq(text, ",") {
+		var k [32]byte
+		if n, err := hex.Decode(k[:], []byte(part)); err == nil && n == len(k) {
+			all = append(all, k)
+		}
+	}
+	return all
 }
 
 func writeServers(path string, addresses []string) error {

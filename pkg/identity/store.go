@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/pem"
+	"errors"
 	"os"
 	"path/filepath"
 	"sync"
@@ -22,6 +23,7 @@ const (
 	caFile          = "ca.pem"
 	ramdiskKeyFile  = "ramdisk-key.pem"
 	ramdiskCertFile = "ramdisk-cert.pem"
+	revokedFile     = "revoked" // keys in hex, one a line
 )
 
 // Store is a directory with a part's key, its certificate chain and the cluster's CA; an agent's also has its ramdisk
@@ -35,6 +37,8 @@ type Store struct {
 	ca   *x509.Certificate
 	pool *x509.CertPool
 	peer Peer
+
+	revoked map[[32]byte]bool // by the hash that Pin makes; replaced, never written
 }
 
 // NewStore makes dir with a fresh key and no certificate; Put gives it one. An existing key is kept, so that a join
@@ -46,7 +50,11 @@ func NewStore(dir string) (*Store, error) {
 	path := filepath.Join(dir, keyFile)
 	if _, err := os.Stat(path); err == nil {
 		key, err := readKey(path)
-		return &Store{dir: dir, key: key}, err
+		if err != nil {
+			return nil, err
+		}
+		s := &Store{dir: dir, key: key}
+		return s, s.readRevoked()
 	}
 	key, err := NewKey()
 	if err != nil {
@@ -65,6 +73,9 @@ func OpenStore(dir string) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{dir: dir, key: key}
+	if err := s.readRevoked(); err != nil {
+		return nil, err
+	}
 	return s, s.Reload()
 }
 
@@ -270,15 +281,25 @@ func readPEM(path string) ([][]byte, error) {
 }
 
 func writePEM(path, kind string, ders ...[]byte) error {
-	tmp, err := os.CreateTemp(filepath.Dir(path), ".pem-*") // mode 0600
+	return writeFile(path, func(f *os.File) error {
+		for _, der := range ders {
+			if err := pem.Encode(f, &pem.Block{Type: kind, Bytes: der}); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// writeFile writes a file of mode 0600 whole, or not at all.
+func writeFile(path string, write func(*os.File) error) error {
+	tmp, err := os.CreateTemp(filepath.Dir(path), ".identity-*") // mode 0600
 	if err != nil {
 		return err
 	}
 	defer os.Remove(tmp.Name())
-	for _, der := range ders {
-		if err := pem.Encode(tmp, &pem.Block{Type: kind, Bytes: der}); err != nil {
-			return err
-		}
+	if err := write(tmp); err != nil {
+		return errors.Join(err, tmp.Close())
 	}
 	if err := tmp.Sync(); err != nil {
 		return err

@@ -87,6 +87,10 @@ func verify(s *Store, cs tls.ConnectionState) (Peer, error) {
 	if own := s.Peer().Cluster; p.Cluster != own {
 		return Peer{}, fault.New(fault.Unauthenticated, "check certificate", "cluster %q instead of %q", p.Cluster, own)
 	}
+	if s.Revoked(p.Key) {
+		return Peer{}, fault.New(fault.Denied, "check certificate", "the certificate of %s was revoked", p.Actor()).
+			WithHelp("it is not of the cluster any more: do not trust what answers at its address")
+	}
 	return p, nil
 }
 

@@ -2374,10 +2374,11 @@ func (x *BMCSessionReply) GetError() *ErrorDetail {
 }
 
 type GroupInfo struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Agents        []*GroupAgent          `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"` // every live agent of the group, this one included
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state               protoimpl.MessageState `protogen:"open.v1"`
+	Agents              []*GroupAgent          `protobuf:"bytes,1,rep,name=agents,proto3" json:"agents,omitempty"`                                                      // every live agent of the group, this one included
+	RevokedCoordinators [][]byte               `protobuf:"bytes,2,rep,name=revoked_coordinators,json=revokedCoordinators,proto3" json:"revoked_coordinators,omitempty"` // SHA-256 of the public keys of coordinators that are believed no more
+	unknownFields       protoimpl.UnknownFields
+	sizeCache           protoimpl.SizeCache
 }
 
 func (x *GroupInfo) Reset() {
@@ -2413,6 +2414,13 @@ func (*GroupInfo) Descriptor() ([]byte, []int) {
 func (x *GroupInfo) GetAgents() []*GroupAgent {
 	if x != nil {
 		return x.Agents
+	}
+	return nil
+}
+
+func (x *GroupInfo) GetRevokedCoordinators() [][]byte {
+	if x != nil {
+		return x.RevokedCoordinators
 	}
 	return nil
 }
@@ -2724,9 +2732,10 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\x05error\x18\x03 \x01(\v2\x17.farrier.v1.ErrorDetailR\x05error\"T\n" +
 	"\x0fBMCSessionReply\x12\x12\n" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12-\n" +
-	"\x05error\x18\x02 \x01(\v2\x17.farrier.v1.ErrorDetailR\x05error\";\n" +
+	"\x05error\x18\x02 \x01(\v2\x17.farrier.v1.ErrorDetailR\x05error\"n\n" +
 	"\tGroupInfo\x12.\n" +
-	"\x06agents\x18\x01 \x03(\v2\x16.farrier.v1.GroupAgentR\x06agents\"}\n" +
+	"\x06agents\x18\x01 \x03(\v2\x16.farrier.v1.GroupAgentR\x06agents\x121\n" +
+	"\x14revoked_coordinators\x18\x02 \x03(\fR\x13revokedCoordinators\"}\n" +
 	"\n" +
 	"GroupAgent\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12\x1f\n" +
