@@ -9,7 +9,6 @@ import (
 	"testing"
 
 	"github.com/farrier-project/farrier/pkg/fault"
-	"github.com/farrier-project/farrier/pkg/hint"
 	"github.com/farrier-project/farrier/ramdisk-agent/disk"
 	"github.com/farrier-project/farrier/ramdisk-agent/machine"
 )
@@ -230,23 +229,6 @@ func TestDiskIsChosenForItsImage(t *testing.T) {
 	}
 	if out := run.Run(context.Background(), order("select_disk", map[string]string{"sha256": "00"}), nil); out.Kind != fault.NotFound.String() {
 		t.Errorf("%+v", out)
-	}
-}
-
-// A small disk is taken when there is no other.
-func TestSmallDisksComeLast(t *testing.T) {
-	disks := []disk.Info{{ID: "module", Size: 1 << 30}, {ID: "large", Size: 8 << 30}, {ID: "fit", Size: 5 << 30}}
-	for want, from := range map[string][]disk.Info{"fit": disks, "module": disks[:1]} {
-		if d, err := choose(from, wanted{bytes: 1 << 20}); err != nil || d.ID != want {
-			t.Errorf("%s, %v; want %s", d.ID, err, want)
-		}
-	}
-}
-
-// What the API takes, the ramdisk compares.
-func TestEveryHintIsCompared(t *testing.T) {
-	for _, h := range hint.All() {
-		match(disk.Info{}, h, "1")
 	}
 }
 

@@ -9,12 +9,14 @@ import (
 	"log/slog"
 	"runtime"
 	"runtime/debug"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/ramdisk-agent/disk"
+	"github.com/farrier-project/farrier/ramdisk-agent/rootdevice"
 	"github.com/farrier-project/farrier/ramdisk-agent/work"
 )
 
@@ -210,4 +212,30 @@ func (m *meter) send() {
 	if m.report != nil {
 		m.report(Progress{Done: m.done, Total: m.total, Rate: m.rate, Skipped: m.skipped, Text: m.text})
 	}
+}
+
+// selectDisk answers the one disk that matches all hints ("hint.<name>" arguments) and that holds the image (sha256) and
+// min_bytes.
+func (r *Runner) selectDisk(ctx context.Context, args map[string]string) (result, error) {
+	want, err := rootdevice.Read(args)
+	if err != nil {
+		return result{}, err
+	}
+	image := int64(0)
+	if sha := args["sha256"]; sha != "" {
+		man, err := r.cfg.Images.Manifest(ctx, sha)
+		if err != nil {
+			return result{}, fault.Wrap("get manifest", err)
+		}
+		image = man.ContentSize
+	}
+	disks, err := r.cfg.Host.Disks()
+	if err != nil {
+		return result{}, err
+	}
+	d, err := want.Choose(disks, image)
+	if err != nil {
+		return result{}, err
+	}
+	return result{facts: map[string]string{"disk_id": d.ID, "disk_name": d.Name, "disk_bytes": strconv.FormatInt(d.Size, 10)}}, nil
 }

@@ -110,6 +110,7 @@ var table = []rule{ // read-only
 	{"ramdisk-agent", []string{"ramdisk-agent/", "api/gen/", "pkg/"}},
 	{"ramdisk-agent/", []string{"ramdisk-agent/", "api/gen/", "pkg/"}},
 	{"ramdisk-agent/work", []string{"pkg/fault", "pkg/step"}},
+	{"ramdisk-agent/rootdevice", []string{"pkg/fault", "pkg/hint", "ramdisk-agent/disk"}},
 
 	{"cmd/farrier", []string{"cmd/farrier/", "api/gen/", "pkg/"}},
 	{"cmd/farrier/", []string{"cmd/farrier/", "api/gen/", "pkg/"}},

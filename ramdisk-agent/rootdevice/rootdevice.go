@@ -1,7 +1,8 @@
-package steps
+// Package rootdevice chooses the one disk that an image goes to, by root device hints and size. It looks at what is known of the
+// disks, and at no disk.
+package rootdevice
 
 import (
-	"context"
 	"fmt"
 	"sort"
 	"strconv"
@@ -18,42 +19,16 @@ const gib = 1 << 30
 // boots from (Ironic's least root device).
 const smallDisk = 4 * gib
 
-// wanted is what a disk must be.
-type wanted struct {
+// Wanted is what a disk must be.
+type Wanted struct {
 	hints map[hint.Hint]string
 	bytes int64 // at least
 	image bool  // bytes is an image's size
 }
 
-// selectDisk answers the one disk that matches all hints ("hint.<name>" arguments) and that holds the image (sha256) and
-// min_bytes.
-func (r *Runner) selectDisk(ctx context.Context, args map[string]string) (result, error) {
-	w, err := readWanted(args)
-	if err != nil {
-		return result{}, err
-	}
-	if sha := args["sha256"]; sha != "" {
-		man, err := r.cfg.Images.Manifest(ctx, sha)
-		if err != nil {
-			return result{}, fault.Wrap("get manifest", err)
-		}
-		if man.ContentSize > w.bytes {
-			w.bytes, w.image = man.ContentSize, true
-		}
-	}
-	disks, err := r.cfg.Host.Disks()
-	if err != nil {
-		return result{}, err
-	}
-	d, err := choose(disk.Fixed(disks), w)
-	if err != nil {
-		return result{}, err
-	}
-	return result{facts: map[string]string{"disk_id": d.ID, "disk_name": d.Name, "disk_bytes": strconv.FormatInt(d.Size, 10)}}, nil
-}
-
-func readWanted(args map[string]string) (wanted, error) {
-	w := wanted{hints: map[hint.Hint]string{}}
+// Read reads "hint.<name>" arguments, and min_bytes. The error is fault.Invalid and names the field.
+func Read(args map[string]string) (Wanted, error) {
+	w := Wanted{hints: map[hint.Hint]string{}}
 	for k, v := range args {
 		name, ok := strings.CutPrefix(k, "hint.")
 		if !ok || v == "" {
@@ -75,8 +50,13 @@ func readWanted(args map[string]string) (wanted, error) {
 	return w, nil
 }
 
-// choose applies hints and size. With no hint it takes the smallest disk that is big enough, the first by stable id of several.
-func choose(disks []disk.Info, w wanted) (disk.Info, error) {
+// Choose applies hints and size to the fixed ones of disks; image is the image's bytes, or 0. With no hint it takes the smallest
+// disk that is big enough, the first by stable id of several. The error is fault.NoMatch, Ambiguous or TooLarge, and lists the disks.
+func (w Wanted) Choose(disks []disk.Info, image int64) (disk.Info, error) {
+	disks = disk.Fixed(disks)
+	if image > w.bytes {
+		w.bytes, w.image = image, true
+	}
 	var match, fit []disk.Info
 	for _, d := range disks {
 		if !matches(d, w.hints) {
@@ -115,7 +95,7 @@ func choose(disks []disk.Info, w wanted) (disk.Info, error) {
 }
 
 // String is the hints, for errors.
-func (w wanted) String() string {
+func (w Wanted) String() string {
 	var parts []string
 	for k, v := range w.hints {
 		parts = append(parts, fmt.Sprintf("%s=%q", k, v))
@@ -163,6 +143,6 @@ func match(d disk.Info, name hint.Hint, want string) bool {
 	case hint.Rotational:
 		return d.Rotational == (want == "true")
 	default:
-		panic("steps: hint " + string(name) + " is in the list, and not compared")
+		panic("rootdevice: hint " + string(name) + " is in the list, and not compared")
 	}
 }
