@@ -66,8 +66,8 @@ func metadataSpans(d disk.Disk, info disk.Info) []span {
 	}
 	var spans []span
 	for _, p := range partitions(disk.NewSpan(d, info)) {
-		if p.off >= 0 && p.len > 0 && p.off+p.len <= info.Size {
-			spans = append(spans, ends(p.off, p.len)...)
+		if p.off >= 0 && p.off < info.Size && p.len > 0 {
+			spans = append(spans, ends(p.off, min(p.len, info.Size-p.off))...) // what a table says may be more than the disk has
 		}
 	}
 	spans = append(spans, ends(0, info.Size)...) // last: a cut before it leaves the table to find the partitions by

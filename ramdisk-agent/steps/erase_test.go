@@ -3,6 +3,8 @@ package steps
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
+	"os"
 	"slices"
 	"strings"
 	"sync"
@@ -112,6 +114,22 @@ func TestEraseMetadataInsideAnMBR(t *testing.T) {
 	mustRun(t, run, r.imageOrder())
 	mustRun(t, run, order("erase_devices_metadata", nil))
 	if got := r.content(0); !allZero(got[partStart:partStart+mib]) || !allZero(got[end-mib:end]) {
+		t.Error("metadata of the partition is left")
+	}
+}
+
+// A partition that reaches past the end (the disk was cloned from a larger one, or shows fewer bytes than before) still has its head
+// on the disk.
+func TestPartitionPastTheEndKeptItsMetadata(t *testing.T) {
+	image := mbrImage(t, eraseSize, 512, 1)
+	binary.LittleEndian.PutUint32(image[446+12:], 1<<31) // sectors of the first partition
+	copy(image[partStart:], bytes.Repeat([]byte("SUPER"), 100_000))
+	r := newRig(t, eraseSize)
+	if err := os.WriteFile(r.spec[0].Path, image, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mustRun(t, r.runner(r.host()), order("erase_devices_metadata", nil))
+	if got := r.content(0); !allZero(got[partStart : partStart+mib]) {
 		t.Error("metadata of the partition is left")
 	}
 }
