@@ -2,19 +2,13 @@
 // and ramdisk read it here, so that none offers what another refuses.
 package hint
 
-import (
-	"strconv"
-	"strings"
-	"unicode/utf8"
-
-	"github.com/farrier-project/farrier/pkg/fault"
-)
+import "strings"
 
 // Hint is one of them.
 type Hint string
 
 // All hints are Ironic's but for ID, the stable id that Farrier's inventory shows, and MinSizeGiB. ByPath is as the inventory
-// shows it. Texts are compared whole and without regard to case, ID and ByPath with.
+// shows it. Texts are compared without regard to case, ID and ByPath with; for operators see Condition.
 const (
 	Model      Hint = "model"
 	Vendor     Hint = "vendor"
@@ -46,34 +40,4 @@ func List() string {
 		names = append(names, string(h))
 	}
 	return strings.Join(names, ", ")
-}
-
-// Check checks one hint and its value. The error is fault.Invalid and names field.
-func Check(field, name, value string) error {
-	bad := func(text string, args ...any) *fault.Error {
-		return fault.New(fault.Invalid, "check root device hints", text, args...).WithDetail(&fault.FieldDetail{Field: field + name})
-	}
-	switch Hint(name) {
-	case Model, Vendor, Serial, WWN, Name, ID, ByPath:
-		if value == "" || len(value) > MaxText || !utf8.ValidString(value) || strings.ContainsFunc(value, func(r rune) bool { return r < ' ' }) {
-			return bad("hint %s is not a text of 1 to %d bytes", name, MaxText)
-		}
-	case Size, MinSizeGiB:
-		if n, ok := GiB(value); !ok || n == 0 {
-			return bad("hint %s: %.40q is not a number of GiB", name, value)
-		}
-	case Rotational:
-		if value != "true" && value != "false" {
-			return bad("hint %s: %.40q is not true or false", name, value)
-		}
-	default:
-		return bad("there is no hint %.40q", name).WithHelp("the hints are %s", List())
-	}
-	return nil
-}
-
-// GiB reads a size.
-func GiB(value string) (int64, bool) {
-	n, err := strconv.ParseInt(value, 10, 64)
-	return n, err == nil && n >= 0 && n <= maxGiB
 }

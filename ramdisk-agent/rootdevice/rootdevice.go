@@ -21,23 +21,30 @@ const smallDisk = 4 * gib
 
 // Wanted is what a disk must be.
 type Wanted struct {
-	hints map[hint.Hint]string
+	hints map[hint.Hint]wanted
 	bytes int64 // at least
 	image bool  // bytes is an image's size
 }
 
+// wanted is a hint as it was written, and what it asks.
+type wanted struct {
+	text string
+	hint.Condition
+}
+
 // Read reads "hint.<name>" arguments, and min_bytes. The error is fault.Invalid and names the field.
 func Read(args map[string]string) (Wanted, error) {
-	w := Wanted{hints: map[hint.Hint]string{}}
+	w := Wanted{hints: map[hint.Hint]wanted{}}
 	for k, v := range args {
 		name, ok := strings.CutPrefix(k, "hint.")
 		if !ok || v == "" {
 			continue
 		}
-		if err := hint.Check("hint.", name, v); err != nil {
+		c, err := hint.Parse("hint.", name, v)
+		if err != nil {
 			return w, err
 		}
-		w.hints[hint.Hint(name)] = v
+		w.hints[hint.Hint(name)] = wanted{v, c}
 	}
 	if text := args["min_bytes"]; text != "" {
 		n, err := strconv.ParseInt(text, 10, 64)
@@ -98,7 +105,7 @@ func (w Wanted) Choose(disks []disk.Info, image int64) (disk.Info, error) {
 func (w Wanted) String() string {
 	var parts []string
 	for k, v := range w.hints {
-		parts = append(parts, fmt.Sprintf("%s=%q", k, v))
+		parts = append(parts, fmt.Sprintf("%s=%q", k, v.text))
 	}
 	if len(parts) == 0 {
 		return "(no hint)"
@@ -107,41 +114,35 @@ func (w Wanted) String() string {
 	return strings.Join(parts, ", ")
 }
 
-func matches(d disk.Info, hints map[hint.Hint]string) bool {
+func matches(d disk.Info, hints map[hint.Hint]wanted) bool {
 	for name, want := range hints {
-		if !match(d, name, want) {
+		if !match(d, name, want.Condition) {
 			return false
 		}
 	}
 	return true
 }
 
-// match compares one hint that was checked. Texts are compared without regard to case; sizes are GiB, rounded down.
-func match(d disk.Info, name hint.Hint, want string) bool {
+func match(d disk.Info, name hint.Hint, want hint.Condition) bool {
 	switch name {
 	case hint.Model:
-		return strings.EqualFold(d.Model, want)
+		return want.Text(d.Model)
 	case hint.Vendor:
-		return strings.EqualFold(d.Vendor, want)
+		return want.Text(d.Vendor)
 	case hint.Serial:
-		return strings.EqualFold(d.Serial, want)
+		return want.Text(d.Serial)
 	case hint.WWN:
-		trim := func(s string) string { return strings.TrimPrefix(strings.ToLower(s), "0x") }
-		return trim(d.WWN) == trim(want) || strings.EqualFold(d.EUI, want)
+		return want.Text(d.WWN, d.EUI)
 	case hint.Name:
-		return d.Name == strings.TrimPrefix(want, "/dev/") || d.Path == want
+		return want.Text(d.Name, d.Path)
 	case hint.ID:
-		return d.ID == want
+		return want.Text(d.ID)
 	case hint.ByPath:
-		return d.ByPath == want
-	case hint.Size:
-		n, ok := hint.GiB(want)
-		return ok && d.Size/gib == n
-	case hint.MinSizeGiB:
-		n, ok := hint.GiB(want)
-		return ok && d.Size >= n*gib
+		return want.Text(d.ByPath)
+	case hint.Size, hint.MinSizeGiB:
+		return want.GiB(d.Size / gib)
 	case hint.Rotational:
-		return d.Rotational == (want == "true")
+		return want.Text(strconv.FormatBool(d.Rotational))
 	default:
 		panic("rootdevice: hint " + string(name) + " is in the list, and not compared")
 	}

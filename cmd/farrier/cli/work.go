@@ -91,7 +91,7 @@ func (a *app) nodeDeploy(use, verb, short string) *cobra.Command {
 	fl.StringVar(&userData, "user-data", "", "FILE for the config drive")
 	fl.StringVar(&networkData, "network-data", "", "FILE (JSON) for the config drive")
 	fl.StringArrayVar(&meta, "meta", nil, "KEY=VALUE for the config drive's meta data")
-	fl.StringArrayVar(&hints, "root-device", nil, "KEY=VALUE hint for the disk: "+hint.List())
+	fl.StringArrayVar(&hints, "root-device", nil, "KEY=VALUE hint for the disk, with Ironic's operators: "+hint.List())
 	follow := fl.Bool("wait", false, "follow the work to its end")
 	wait := lockWait(c)
 	c.RunE = a.run(func(s *session, args []string) (err error) {
