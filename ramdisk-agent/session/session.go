@@ -16,6 +16,7 @@ import (
 	"github.com/farrier-project/farrier/ramdisk-agent/cmdline"
 	"github.com/farrier-project/farrier/ramdisk-agent/disk"
 	"github.com/farrier-project/farrier/ramdisk-agent/inspect"
+	"github.com/farrier-project/farrier/ramdisk-agent/progress"
 	"github.com/farrier-project/farrier/ramdisk-agent/steps"
 	"github.com/farrier-project/farrier/ramdisk-agent/uplink"
 	"github.com/farrier-project/farrier/ramdisk-agent/work"
@@ -52,7 +53,7 @@ type session struct {
 	mu       sync.Mutex // guards the rest
 	work     work.State
 	stop     context.CancelFunc // of the running step
-	progress steps.Progress
+	progress progress.Progress
 	outbox   []work.Outcome
 	orders   []work.Order // to start; at most one
 	started  chan struct{}
@@ -146,7 +147,7 @@ func (s *session) effects(effects []work.Effect) {
 			s.log.Info("step starts", "step", eff.Order.Step, "flow", eff.Order.Ref.Flow, "attempt", eff.Order.Ref.Attempt,
 				"token", eff.Order.Ref.Token, "resumed", eff.Order.Resumed)
 			s.orders = []work.Order{eff.Order}
-			s.progress = steps.Progress{}
+			s.progress = progress.Progress{}
 			poke(s.started)
 			poke(s.beat)
 		case work.Stop:
@@ -223,7 +224,7 @@ func (s *session) steps(ctx context.Context) error {
 	}
 }
 
-func (s *session) note(p steps.Progress) {
+func (s *session) note(p progress.Progress) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.progress = p

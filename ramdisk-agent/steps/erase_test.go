@@ -50,7 +50,7 @@ func TestEraseDevices(t *testing.T) {
 		}
 		mustRun(t, run, order("erase_devices", map[string]string{"method": c.method}))
 		for i := range r.spec {
-			if !allZero(r.content(i)) {
+			if !disk.AllZero(r.content(i)) {
 				t.Errorf("%v: disk %d is not empty", c, i)
 			}
 		}
@@ -94,10 +94,10 @@ func TestEraseMetadata(t *testing.T) {
 		}
 	}
 	got := r.content(0)
-	if !allZero(got[:mib]) || !allZero(got[eraseSize-mib:]) || !allZero(got[at:at+mib]) {
+	if !disk.AllZero(got[:mib]) || !disk.AllZero(got[eraseSize-mib:]) || !disk.AllZero(got[at:at+mib]) {
 		t.Error("metadata is left")
 	}
-	if allZero(got) {
+	if disk.AllZero(got) {
 		t.Error("more than metadata was erased")
 	}
 }
@@ -113,7 +113,7 @@ func TestEraseMetadataInsideAnMBR(t *testing.T) {
 	run := r.runner(r.host())
 	mustRun(t, run, r.imageOrder())
 	mustRun(t, run, order("erase_devices_metadata", nil))
-	if got := r.content(0); !allZero(got[partStart:partStart+mib]) || !allZero(got[end-mib:end]) {
+	if got := r.content(0); !disk.AllZero(got[partStart:partStart+mib]) || !disk.AllZero(got[end-mib:end]) {
 		t.Error("metadata of the partition is left")
 	}
 }
@@ -129,14 +129,14 @@ func TestPartitionPastTheEndKeptItsMetadata(t *testing.T) {
 		t.Fatal(err)
 	}
 	mustRun(t, r.runner(r.host()), order("erase_devices_metadata", nil))
-	if got := r.content(0); !allZero(got[partStart : partStart+mib]) {
+	if got := r.content(0); !disk.AllZero(got[partStart : partStart+mib]) {
 		t.Error("metadata of the partition is left")
 	}
 }
 
 // Twelve hard disks take as long as one: they are all in work at once.
 func TestHardDisksAreErasedAllAtOnce(t *testing.T) {
-	const disks = 3 * eraseAtOnce
+	const disks = 12 // three times as many as of flash
 	r := newRig(t, slices.Repeat([]int64{64 << 10}, disks)...)
 	for i := range r.spec {
 		r.spec[i].Rotational, r.spec[i].Discard = true, machine.DiscardRefuse
@@ -173,7 +173,7 @@ func TestEraseFailsAtEachPoint(t *testing.T) {
 				t.Errorf("%s, point %d: %+v", step, point, out)
 			}
 			mustRun(t, r.runner(r.host()), order(step, nil))
-			if got := r.content(0); !allZero(got[:mib]) || step == "erase_devices" && !allZero(got) {
+			if got := r.content(0); !disk.AllZero(got[:mib]) || step == "erase_devices" && !disk.AllZero(got) {
 				t.Errorf("%s, point %d: not erased", step, point)
 			}
 		}

@@ -285,7 +285,7 @@ func serve(t *testing.T, format string, content []byte) *fakeImages {
 		ContentSize: int64(len(content)), ChunkSize: testChunk}}
 	for off := 0; off < len(content); off += testChunk {
 		c := content[off:min(off+testChunk, len(content))]
-		if allZero(c) {
+		if disk.AllZero(c) {
 			f.man.Chunks = append(f.man.Chunks, nil)
 			continue
 		}

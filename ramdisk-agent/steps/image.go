@@ -9,6 +9,7 @@ import (
 	"github.com/farrier-project/farrier/pkg/retry"
 	"github.com/farrier-project/farrier/ramdisk-agent/disk"
 	"github.com/farrier-project/farrier/ramdisk-agent/gpt"
+	"github.com/farrier-project/farrier/ramdisk-agent/progress"
 	"github.com/farrier-project/farrier/ramdisk-agent/work"
 )
 
@@ -25,6 +26,9 @@ const (
 	written                    // given to the disk
 	verified                   // read back, and right
 )
+
+// span is a range of a disk in bytes.
+type span struct{ off, len int64 }
 
 // imageRun is what is known of an image on a disk. It outlives an attempt of the step: a chunk verified once in this
 // boot is never written again.
@@ -120,14 +124,14 @@ type writer struct {
 	info   disk.Info
 	run    *imageRun
 	path   string
-	report Report
-	meter  *meter
+	report progress.Report
+	meter  *progress.Meter
 	drive  bool // a config drive must have a place
 }
 
 // writeImage puts the image on the disk and shows that it is there: streamed, each chunk checked against its digest
 // before it is written and again when it is read back, chunk 0 with the boot record last.
-func (r *Runner) writeImage(ctx context.Context, o work.Order, report Report) (result, error) {
+func (r *Runner) writeImage(ctx context.Context, o work.Order, report progress.Report) (result, error) {
 	sha := o.Args["sha256"]
 	man, err := r.cfg.Images.Manifest(ctx, sha)
 	if err != nil {
@@ -207,7 +211,7 @@ func (w *writer) write(ctx context.Context, resumed bool) error {
 
 // scan looks for chunks that an earlier boot of the ramdisk left in place.
 func (w *writer) scan(ctx context.Context) error {
-	w.meter = newMeter(w.report, "look for what is in place", w.run.man.ContentSize)
+	w.meter = progress.New(w.report, "look for what is in place", w.run.man.ContentSize)
 	all := w.run.list(func(int, chunkState) bool { return true })
 	err := w.readBack(ctx, all, func(i int, ok bool) error {
 		if ok {
@@ -236,7 +240,7 @@ func (w *writer) check(ctx context.Context) error {
 		first = disk.Buffer(int(w.padded(n)))
 	}
 	for barren := 1; first == nil; barren++ {
-		err := w.round(ctx, newMeter(w.report, "check", n), []int{0})
+		err := w.round(ctx, progress.New(w.report, "check", n), []int{0})
 		first = w.run.head
 		switch {
 		case first != nil:
@@ -266,7 +270,7 @@ func (w *writer) invalidate(ctx context.Context) error {
 	}
 	_, n := w.run.man.chunk(0)
 	w.run.lose(0, n)
-	if err := zero(ctx, w.d, span{0, min(headSize, w.run.man.ChunkSize, w.info.Size)}, nil); err != nil {
+	if err := disk.Zero(ctx, w.d, 0, min(headSize, w.run.man.ChunkSize, w.info.Size), nil); err != nil {
 		return err
 	}
 	tail := max(w.info.Size-mib, 0)
@@ -274,7 +278,7 @@ func (w *writer) invalidate(ctx context.Context) error {
 		tail = max(tail, w.padded(w.run.man.ContentSize))
 	}
 	if tail < w.info.Size {
-		if err := zero(ctx, w.d, span{tail, w.info.Size - tail}, nil); err != nil {
+		if err := disk.Zero(ctx, w.d, tail, w.info.Size-tail, nil); err != nil {
 			return err
 		}
 	}
@@ -326,8 +330,8 @@ func (w *writer) fill(ctx context.Context) error {
 	for barren := 0; ; {
 		before := w.inPlace()
 		todo := w.run.fetch()
-		m := newMeter(w.report, "write", w.run.man.ContentSize)
-		m.add(0, w.run.man.ContentSize-w.bytes(todo))
+		m := progress.New(w.report, "write", w.run.man.ContentSize)
+		m.Add(0, w.run.man.ContentSize-w.bytes(todo))
 		roundErr := w.round(ctx, m, todo)
 		if ctx.Err() != nil {
 			return ctx.Err()

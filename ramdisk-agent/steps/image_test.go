@@ -16,6 +16,7 @@ import (
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/ramdisk-agent/disk"
 	"github.com/farrier-project/farrier/ramdisk-agent/machine"
+	"github.com/farrier-project/farrier/ramdisk-agent/progress"
 	"github.com/farrier-project/farrier/ramdisk-agent/work"
 )
 
@@ -134,7 +135,7 @@ func TestWrongContentIsRefused(t *testing.T) {
 		if out.OK || out.Kind != fault.Corrupt.String() || out.Retryable {
 			t.Errorf("outcome %+v", out)
 		}
-		if !allZero(r.content(0)[:testChunk]) {
+		if !disk.AllZero(r.content(0)[:testChunk]) {
 			t.Error("a part of an image has its boot record")
 		}
 	})
@@ -287,7 +288,7 @@ func TestOddSizes(t *testing.T) {
 	r := newRig(t, diskSize)
 	r.images = serve(t, FormatRaw, make([]byte, 4*testChunk)) // nothing but zeros
 	mustRun(t, r.runner(r.host()), r.imageOrder())
-	if !allZero(r.content(0)[:4*testChunk]) {
+	if !disk.AllZero(r.content(0)[:4*testChunk]) {
 		t.Error("zeros were not written")
 	}
 }
@@ -296,7 +297,7 @@ func TestCancelled(t *testing.T) {
 	r := newRig(t, diskSize)
 	r.images = serve(t, FormatRaw, gptImage(t, imageSize))
 	ctx, cancel := context.WithCancel(context.Background())
-	out := r.runner(r.host()).Run(ctx, r.imageOrder(), func(p Progress) {
+	out := r.runner(r.host()).Run(ctx, r.imageOrder(), func(p progress.Progress) {
 		if p.Text == "write" {
 			cancel()
 		}

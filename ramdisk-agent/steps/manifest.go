@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/ramdisk-agent/disk"
 )
 
 // Image formats. The agent names the format; none is guessed.
@@ -78,7 +79,7 @@ func (m *Manifest) zero(i int) bool { return len(m.Chunks[i]) == 0 }
 // matches tells whether p is chunk i.
 func (m *Manifest) matches(i int, p []byte) bool {
 	if m.zero(i) {
-		return allZero(p)
+		return disk.AllZero(p)
 	}
 	sum := sha256.Sum256(p)
 	return bytes.Equal(sum[:], m.Chunks[i])

@@ -11,6 +11,7 @@ import (
 
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/ramdisk-agent/disk"
+	"github.com/farrier-project/farrier/ramdisk-agent/progress"
 )
 
 // piece is a chunk in memory, padded to whole sectors.
@@ -41,12 +42,12 @@ func guard(f func() error) func() error {
 
 // round fetches chunks and writes them, all but the first. fault.Corrupt means that bytes were wrong, and that another
 // agent may have the right ones.
-func (w *writer) round(ctx context.Context, m *meter, todo []int) error {
+func (w *writer) round(ctx context.Context, m *progress.Meter, todo []int) error {
 	if len(todo) == 0 {
 		return nil
 	}
 	w.meter = m
-	defer m.end()
+	defer m.End()
 	workers := w.r.cfg.Workers
 	p := &pipe{w: w, free: make(chan []byte, 2*workers+2), filled: make(chan piece, workers)}
 	size := int(w.padded(min(w.run.man.ChunkSize, w.run.man.ContentSize)))
@@ -212,7 +213,7 @@ func (p *pipe) place(pc piece) error {
 		run.mu.Lock()
 		run.head = head
 		run.mu.Unlock()
-		p.w.meter.add(n, 0)
+		p.w.meter.Add(n, 0)
 		return nil
 	}
 	if _, err := p.w.d.WriteAt(pc.buf, off); err != nil {
@@ -220,7 +221,7 @@ func (p *pipe) place(pc piece) error {
 	}
 	run.wrote(pc.chunk, n)
 	run.set(pc.chunk, written)
-	p.w.meter.add(n, 0)
+	p.w.meter.Add(n, 0)
 	return nil
 }
 
@@ -230,10 +231,10 @@ func (w *writer) verify(ctx context.Context) error {
 	if err := w.d.Flush(); err != nil {
 		return err
 	}
-	w.meter = newMeter(w.report, "verify", w.run.man.ContentSize)
+	w.meter = progress.New(w.report, "verify", w.run.man.ContentSize)
 	todo := w.run.unverified()
-	w.meter.add(0, w.run.man.ContentSize-w.bytes(todo))
-	defer w.meter.end()
+	w.meter.Add(0, w.run.man.ContentSize-w.bytes(todo))
+	defer w.meter.End()
 	return w.readBack(ctx, todo, func(i int, ok bool) error {
 		off, n := w.run.man.chunk(i)
 		if ok {
@@ -251,7 +252,7 @@ func (w *writer) verify(ctx context.Context) error {
 			w.run.set(i, missing)
 			return nil
 		}
-		if err := zero(ctx, w.d, span{off, w.padded(n)}, nil); err != nil {
+		if err := disk.Zero(ctx, w.d, off, w.padded(n), nil); err != nil {
 			return err
 		}
 		w.run.wrote(i, n)
@@ -284,7 +285,7 @@ func (w *writer) readBack(ctx context.Context, chunks []int, then func(i int, ok
 				if err := then(i, w.run.man.matches(i, buf[:n])); err != nil {
 					return err
 				}
-				w.meter.add(n, 0)
+				w.meter.Add(n, 0)
 			}
 		}))
 	}

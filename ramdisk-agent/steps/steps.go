@@ -16,9 +16,13 @@ import (
 
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/ramdisk-agent/disk"
+	"github.com/farrier-project/farrier/ramdisk-agent/erase"
+	"github.com/farrier-project/farrier/ramdisk-agent/progress"
 	"github.com/farrier-project/farrier/ramdisk-agent/rootdevice"
 	"github.com/farrier-project/farrier/ramdisk-agent/work"
 )
+
+const mib = 1 << 20
 
 // Limits.
 const (
@@ -26,15 +30,6 @@ const (
 	maxWorkers   = 16
 	maxError     = 2048 // bytes of an error's text
 )
-
-// Progress is what a running step says of itself; bytes, and bytes a second.
-type Progress struct {
-	Done, Total, Rate, Skipped uint64
-	Text                       string
-}
-
-// Report takes progress. It may be called from several goroutines and does not block.
-type Report func(Progress)
 
 // Images is where images come from: the agents of the group.
 type Images interface {
@@ -86,7 +81,7 @@ type result struct {
 }
 
 // Run runs an order to its end, or until ctx ends. It never panics.
-func (r *Runner) Run(ctx context.Context, o work.Order, report Report) work.Outcome {
+func (r *Runner) Run(ctx context.Context, o work.Order, report progress.Report) work.Outcome {
 	res, err := r.guarded(ctx, o, report)
 	if err != nil {
 		if ctx.Err() != nil && errors.Is(err, context.Canceled) {
@@ -110,7 +105,7 @@ func failed(o work.Order, err error) work.Outcome {
 		Retryable: kind == fault.Unavailable || kind == fault.Timeout || kind == fault.Busy}
 }
 
-func (r *Runner) guarded(ctx context.Context, o work.Order, report Report) (res result, err error) {
+func (r *Runner) guarded(ctx context.Context, o work.Order, report progress.Report) (res result, err error) {
 	defer func() {
 		if p := recover(); p != nil {
 			r.cfg.Log.Error("step panicked", "step", o.Step, "panic", p, "stack", string(debug.Stack()))
@@ -127,9 +122,11 @@ func (r *Runner) guarded(ctx context.Context, o work.Order, report Report) (res 
 	case "select_disk":
 		return r.selectDisk(ctx, o.Args)
 	case "erase_devices_metadata":
-		return r.eraseMetadata(ctx, o.Args)
+		facts, err := r.eraser().Metadata(ctx, o.Args)
+		return result{facts: facts}, err
 	case "erase_devices":
-		return r.eraseDevices(ctx, o.Args, report)
+		facts, err := r.eraser().Devices(ctx, o.Args, report)
+		return result{facts: facts}, err
 	case "write_image":
 		return r.writeImage(ctx, o, report)
 	case "write_config_drive":
@@ -143,6 +140,8 @@ func (r *Runner) guarded(ctx context.Context, o work.Order, report Report) (res 
 			WithHelp("boot a ramdisk of the agent's version")
 	}
 }
+
+func (r *Runner) eraser() *erase.Eraser { return &erase.Eraser{Host: r.cfg.Host, Log: r.cfg.Log} }
 
 func (r *Runner) inventory() (result, error) {
 	b, err := r.cfg.Inventory()
@@ -165,53 +164,6 @@ func secrets(o work.Order) (map[string]string, error) {
 		return nil, fault.New(fault.Invalid, "read secret arguments", "not a JSON object of strings") // its text may hold a secret
 	}
 	return out, nil
-}
-
-// meter counts bytes and reports them, at most four times a second.
-type meter struct {
-	report Report
-	text   string
-	total  uint64
-
-	mu            sync.Mutex // guards the rest
-	done, skipped uint64
-	last          time.Time
-	lastDone      uint64
-	rate          uint64
-}
-
-const meterEvery = 250 * time.Millisecond
-
-func newMeter(report Report, text string, total int64) *meter {
-	m := &meter{report: report, text: text, total: uint64(total), last: time.Now()}
-	m.send()
-	return m
-}
-
-func (m *meter) add(done, skipped int64) {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.done += uint64(done + skipped)
-	m.skipped += uint64(skipped)
-	if passed := time.Since(m.last); passed >= meterEvery {
-		if d := m.done - m.lastDone; d > 0 {
-			m.rate = uint64(time.Duration(d) * time.Second / passed)
-		}
-		m.last, m.lastDone = time.Now(), m.done
-		m.send()
-	}
-}
-
-func (m *meter) end() {
-	m.mu.Lock()
-	defer m.mu.Unlock()
-	m.send()
-}
-
-func (m *meter) send() {
-	if m.report != nil {
-		m.report(Progress{Done: m.done, Total: m.total, Rate: m.rate, Skipped: m.skipped, Text: m.text})
-	}
 }
 
 // selectDisk answers the one disk that matches all hints ("hint.<name>" arguments) and that holds the image (sha256) and

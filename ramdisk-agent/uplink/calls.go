@@ -7,6 +7,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/pkg/fault"
+	"github.com/farrier-project/farrier/ramdisk-agent/progress"
 	"github.com/farrier-project/farrier/ramdisk-agent/steps"
 	"github.com/farrier-project/farrier/ramdisk-agent/work"
 )
@@ -27,7 +28,7 @@ type Beat struct {
 }
 
 // Heartbeat tells the agent that the machine lives and what it does. It tries each agent once.
-func (u *Uplink) Heartbeat(ctx context.Context, running *work.Ref, p steps.Progress) (Beat, error) {
+func (u *Uplink) Heartbeat(ctx context.Context, running *work.Ref, p progress.Progress) (Beat, error) {
 	u.mu.Lock()
 	u.seq++
 	req := &farrierv1.HeartbeatRequest{BootId: u.cfg.Machine.BootID, Seq: u.seq}

@@ -110,6 +110,8 @@ var table = []rule{ // read-only
 	{"ramdisk-agent", []string{"ramdisk-agent/", "api/gen/", "pkg/"}},
 	{"ramdisk-agent/", []string{"ramdisk-agent/", "api/gen/", "pkg/"}},
 	{"ramdisk-agent/work", []string{"pkg/fault", "pkg/step"}},
+	{"ramdisk-agent/erase", []string{"pkg/fault", "ramdisk-agent/disk", "ramdisk-agent/gpt", "ramdisk-agent/mbr", "ramdisk-agent/progress"}},
+	{"ramdisk-agent/progress", nil},
 	{"ramdisk-agent/rootdevice", []string{"pkg/fault", "pkg/hint", "ramdisk-agent/disk"}},
 
 	{"cmd/farrier", []string{"cmd/farrier/", "api/gen/", "pkg/"}},

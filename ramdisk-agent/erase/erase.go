@@ -1,10 +1,10 @@
-package steps
+package erase
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/binary"
+	"log/slog"
 	"strconv"
 	"strings"
 	"sync/atomic"
@@ -15,31 +15,38 @@ import (
 	"github.com/farrier-project/farrier/ramdisk-agent/disk"
 	"github.com/farrier-project/farrier/ramdisk-agent/gpt"
 	"github.com/farrier-project/farrier/ramdisk-agent/mbr"
+	"github.com/farrier-project/farrier/ramdisk-agent/progress"
 )
 
 const (
-	mib          = 1 << 20
-	eraseAtOnce  = 4        // flash disks in work: they share the bus. Hard disks are slower than it, and go all at once
-	sampleSize   = 4096     // bytes of a sample
-	sampleCount  = 128      // samples of a disk, spread evenly, besides the first and last MiB
-	btrfsMirror  = 64 * mib // second superblock of btrfs
-	overwriteBuf = 4 * mib
+	mib         = 1 << 20
+	eraseAtOnce = 4        // flash disks in work: they share the bus. Hard disks are slower than it, and go all at once
+	sampleSize  = 4096     // bytes of a sample
+	sampleCount = 128      // samples of a disk, spread evenly, besides the first and last MiB
+	btrfsMirror = 64 * mib // second superblock of btrfs
 )
+
+// Eraser erases the fixed disks of a machine. Facts name the method, the disks, how many places were looked at, and what was left
+// as it is.
+type Eraser struct {
+	Host disk.Host
+	Log  *slog.Logger
+}
 
 // span is a range of a disk in bytes.
 type span struct{ off, len int64 }
 
-// eraseMetadata zeroes what tells a boot loader or a kernel that there is something: both ends of every disk and of
+// Metadata zeroes what tells a boot loader or a kernel that there is something: both ends of every disk and of
 // every partition in its table (boot records, GPT, superblocks of ext, XFS, LVM, RAID, ZFS, btrfs).
-func (r *Runner) eraseMetadata(ctx context.Context, args map[string]string) (result, error) {
-	plan, err := r.planErase(args)
+func (e *Eraser) Metadata(ctx context.Context, args map[string]string) (facts map[string]string, err error) {
+	plan, err := e.plan(args)
 	if err != nil {
-		return result{}, err
+		return nil, err
 	}
-	return r.eraseEach(ctx, plan, func(ctx context.Context, d disk.Disk, info disk.Info) (string, int64, error) {
+	return e.each(ctx, plan, func(ctx context.Context, d disk.Disk, info disk.Info) (string, int64, error) {
 		spans := metadataSpans(d, info)
 		for _, s := range spans {
-			if err := zero(ctx, d, s, nil); err != nil {
+			if err := disk.Zero(ctx, d, s.off, s.len, nil); err != nil {
 				return "", 0, err
 			}
 		}
@@ -96,43 +103,43 @@ func partitions(d gpt.Disk) []span {
 	return out
 }
 
-// eraseDevices gives every disk back to its device by discard, if that can be shown to have worked; otherwise it
+// Devices gives every disk back to its device by discard, if that can be shown to have worked; otherwise it
 // overwrites it with zeros. Argument method: auto (default), discard (no overwriting: fails instead), overwrite.
-func (r *Runner) eraseDevices(ctx context.Context, args map[string]string, report Report) (result, error) {
+func (e *Eraser) Devices(ctx context.Context, args map[string]string, report progress.Report) (facts map[string]string, err error) {
 	method := args["method"]
 	switch method {
 	case "", "auto", "discard", "overwrite":
 	default:
-		return result{}, fault.New(fault.Invalid, "erase devices", "method %q is not auto, discard or overwrite", method)
+		return nil, fault.New(fault.Invalid, "erase devices", "method %q is not auto, discard or overwrite", method)
 	}
-	plan, err := r.planErase(args)
+	plan, err := e.plan(args)
 	if err != nil {
-		return result{}, err
+		return nil, err
 	}
 	total := int64(0)
 	for _, d := range plan.disks {
 		total += d.Size
 	}
-	m := newMeter(report, "erase", total)
-	defer m.end()
-	return r.eraseEach(ctx, plan, func(ctx context.Context, d disk.Disk, info disk.Info) (string, int64, error) {
+	m := progress.New(report, "erase", total)
+	defer m.End()
+	return e.each(ctx, plan, func(ctx context.Context, d disk.Disk, info disk.Info) (string, int64, error) {
 		if method != "overwrite" && info.Discard {
 			n, err := discardVerified(ctx, d, info)
 			switch {
 			case err == nil:
-				m.add(info.Size, 0)
+				m.Add(info.Size, 0)
 				return "discard", n, nil
 			case ctx.Err() != nil:
 				return "", 0, err
 			case method == "discard":
 				return "", 0, fault.Wrap("discard "+info.Name, err)
 			}
-			r.cfg.Log.Warn("discard did not erase: overwriting", "disk", info.ID, "err", err)
+			e.Log.Warn("discard did not erase: overwriting", "disk", info.ID, "err", err)
 		} else if method == "discard" {
 			return "", 0, fault.New(fault.Unsupported, "erase devices", "%s does not discard", info).
 				WithHelp("set the erase method to auto or overwrite")
 		}
-		if err := zero(ctx, d, span{0, info.Size}, func(n int64) { m.add(n, 0) }); err != nil {
+		if err := disk.Zero(ctx, d, 0, info.Size, func(n int64) { m.Add(n, 0) }); err != nil {
 			return "", 0, err
 		}
 		if err := d.Flush(); err != nil {
@@ -143,40 +150,40 @@ func (r *Runner) eraseDevices(ctx context.Context, args map[string]string, repor
 	})
 }
 
-// erasePlan is which disks are erased, and the facts that name what is not.
-type erasePlan struct {
+// plan is which disks are erased, and the facts that name what is not.
+type plan struct {
 	disks []disk.Info
 	facts map[string]string
 }
 
-func (r *Runner) planErase(args map[string]string) (erasePlan, error) {
-	disks, err := r.cfg.Host.Disks()
+func (e *Eraser) plan(args map[string]string) (plan, error) {
+	disks, err := e.Host.Disks()
 	if err != nil {
-		return erasePlan{}, err
+		return plan{}, err
 	}
-	undriven, err := r.cfg.Host.Undriven()
+	undriven, err := e.Host.Undriven()
 	if err != nil {
-		return erasePlan{}, err
+		return plan{}, err
 	}
-	return planErase(disks, undriven, args)
+	return planOf(disks, undriven, args)
 }
 
-// planErase takes every fixed disk. What could keep a tenant's data unseen is refused: a disk that takes no writes, and a
+// planOf takes every fixed disk. What could keep a tenant's data unseen is refused: a disk that takes no writes, and a
 // controller whose disks are not there for want of a driver. With the arguments skip_read_only and skip_undriven set to
 // true they are left as they are, as removable media always are; the facts read_only, undriven and removable name them.
-func planErase(disks []disk.Info, undriven []disk.Controller, args map[string]string) (erasePlan, error) {
+func planOf(disks []disk.Info, undriven []disk.Controller, args map[string]string) (plan, error) {
 	skip := map[string]bool{}
 	for _, name := range []string{"skip_read_only", "skip_undriven"} {
 		if text := args[name]; text != "" {
 			b, err := strconv.ParseBool(text)
 			if err != nil {
-				return erasePlan{}, fault.New(fault.Invalid, "erase devices", "%s: %q is not true or false", name, text).
+				return plan{}, fault.New(fault.Invalid, "erase devices", "%s: %q is not true or false", name, text).
 					WithDetail(&fault.FieldDetail{Field: name})
 			}
 			skip[name] = b
 		}
 	}
-	p := erasePlan{facts: map[string]string{}}
+	p := plan{facts: map[string]string{}}
 	var locked []disk.Info
 	for _, d := range disks {
 		switch {
@@ -190,14 +197,14 @@ func planErase(disks []disk.Info, undriven []disk.Controller, args map[string]st
 		}
 	}
 	if len(locked) > 0 && !skip["skip_read_only"] {
-		return erasePlan{}, fault.New(fault.Unsupported, "erase devices", "read-only, so that their data would stay: %s", disk.List(locked)).
+		return plan{}, fault.New(fault.Unsupported, "erase devices", "read-only, so that their data would stay: %s", disk.List(locked)).
 			WithHelp("lift the write protection, or run the step by hand with skip_read_only=true")
 	}
 	for _, c := range undriven {
 		p.name("undriven", c.String())
 	}
 	if len(undriven) > 0 && !skip["skip_undriven"] {
-		return erasePlan{}, fault.New(fault.Unsupported, "erase devices", "no driver for storage controller %s, so that the data behind it would stay", p.facts["undriven"]).
+		return plan{}, fault.New(fault.Unsupported, "erase devices", "no driver for storage controller %s, so that the data behind it would stay", p.facts["undriven"]).
 			WithHelp("build the ramdisk with its module (farrier-ramdisk image --module), or run the step by hand with skip_undriven=true if nothing is behind it")
 	}
 	return p, nil
@@ -206,7 +213,7 @@ func planErase(disks []disk.Info, undriven []disk.Controller, args map[string]st
 // maxNamed bounds a fact that names what was skipped, in bytes.
 const maxNamed = 512
 
-func (p *erasePlan) name(fact, what string) {
+func (p *plan) name(fact, what string) {
 	switch have := p.facts[fact]; {
 	case have == "":
 		p.facts[fact] = what
@@ -217,12 +224,12 @@ func (p *erasePlan) name(fact, what string) {
 	}
 }
 
-// eraseEach runs erase on every disk of the plan, many at once, and makes the facts. A plan without a disk is a failure: what was
+// each runs erase on every disk of the plan, many at once, and makes the facts. A plan without a disk is a failure: what was
 // not seen (a driver is missing, the disk fell off its bus) was not erased.
-func (r *Runner) eraseEach(ctx context.Context, plan erasePlan, erase func(context.Context, disk.Disk, disk.Info) (method string, sampled int64, err error)) (result, error) {
+func (e *Eraser) each(ctx context.Context, plan plan, erase func(context.Context, disk.Disk, disk.Info) (method string, sampled int64, err error)) (map[string]string, error) {
 	disks := plan.disks
 	if len(disks) == 0 {
-		return result{}, fault.New(fault.NotFound, "erase devices", "the ramdisk sees no disk").
+		return nil, fault.New(fault.NotFound, "erase devices", "the ramdisk sees no disk").
 			WithHelp("look at the inventory: the controller's driver may be missing from the ramdisk, or the disk is dead")
 	}
 	methods, ids := make([]string, len(disks)), make([]string, len(disks))
@@ -239,7 +246,7 @@ func (r *Runner) eraseEach(ctx context.Context, plan erasePlan, erase func(conte
 					return ctx.Err()
 				}
 			}
-			d, err := r.cfg.Host.Open(info)
+			d, err := e.Host.Open(info)
 			if err != nil {
 				return err
 			}
@@ -250,16 +257,16 @@ func (r *Runner) eraseEach(ctx context.Context, plan erasePlan, erase func(conte
 			}
 			methods[i], ids[i] = method, info.ID
 			sampled.Add(n)
-			r.cfg.Log.Info("disk erased", "disk", info.ID, "method", method, "sampled", n)
+			e.Log.Info("disk erased", "disk", info.ID, "method", method, "sampled", n)
 			return nil
 		})
 	}
 	if err := g.Wait(); err != nil {
-		return result{}, err
+		return nil, err
 	}
 	facts := plan.facts
 	facts["method"], facts["disks"], facts["sampled"] = weakest(methods), strings.Join(ids, ","), strconv.FormatInt(sampled.Load(), 10)
-	return result{facts: facts}, nil
+	return facts, nil
 }
 
 // weakest is the method that the facts name when disks differ: what was overwritten was not discarded.
@@ -333,25 +340,6 @@ func sample(ctx context.Context, d disk.Disk, info disk.Info) (int64, error) {
 	return int64(len(spots)), nil
 }
 
-// zero writes zeros.
-func zero(ctx context.Context, d disk.Disk, s span, done func(int64)) error {
-	buf := disk.Buffer(int(min(overwriteBuf, s.len)))
-	for off := s.off; off < s.off+s.len; {
-		if err := ctx.Err(); err != nil {
-			return err
-		}
-		n := min(int64(len(buf)), s.off+s.len-off)
-		if _, err := d.WriteAt(buf[:n], off); err != nil {
-			return err
-		}
-		off += n
-		if done != nil {
-			done(n)
-		}
-	}
-	return nil
-}
-
 func mustBeZero(ctx context.Context, d disk.Disk, s span) error {
 	buf := disk.Buffer(int(min(mib, s.len)))
 	for off := s.off; off < s.off+s.len; {
@@ -362,24 +350,11 @@ func mustBeZero(ctx context.Context, d disk.Disk, s span) error {
 		if _, err := d.ReadAt(buf[:n], off); err != nil {
 			return err
 		}
-		if !allZero(buf[:n]) {
+		if !disk.AllZero(buf[:n]) {
 			return fault.New(fault.Corrupt, "read back", "the disk does not read as zero at %d after it was erased", off).
 				WithHelp("the disk keeps what it was told to drop: erase with method overwrite, or replace it")
 		}
 		off += n
 	}
 	return nil
-}
-
-var zeros [64 << 10]byte // read-only
-
-func allZero(p []byte) bool {
-	for len(p) > 0 {
-		n := min(len(p), len(zeros))
-		if !bytes.Equal(p[:n], zeros[:n]) {
-			return false
-		}
-		p = p[n:]
-	}
-	return true
 }
