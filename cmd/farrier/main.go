@@ -9,6 +9,7 @@ import (
 
 	"github.com/farrier-project/farrier/cmd/farrier/cli"
 	"github.com/farrier-project/farrier/cmd/farrier/demo"
+	"github.com/farrier-project/farrier/cmd/farrier/outcome"
 )
 
 // version is set by the linker.
@@ -21,8 +22,8 @@ func main() {
 	root.AddCommand(demo.Command())
 	err := root.ExecuteContext(ctx)
 	if err != nil {
-		cli.Report(os.Stderr, err)
+		outcome.Report(os.Stderr, err)
 	}
 	stop()
-	os.Exit(cli.ExitCode(err))
+	os.Exit(outcome.ExitCode(err))
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/farrier-project/farrier/cmd/farrier/cli"
+	"github.com/farrier-project/farrier/cmd/farrier/outcome"
 	"github.com/farrier-project/farrier/test/lab/site"
 )
 
@@ -25,24 +26,24 @@ type typed struct {
 // least.
 var everyCommand = []typed{ // read-only
 	{"coordinator members", 0, []string{"MEMBER", "c1", "leader", "one coordinator only"}},
-	{"coordinator remove c1", cli.ExitDenied, []string{"last member", "→"}},
+	{"coordinator remove c1", outcome.ExitDenied, []string{"last member", "→"}},
 	{"coordinator token c2", 0, []string{"farrier-join-"}},
 	{"operator token alice", 0, []string{"farrier-join-"}},
 	{"--config DIR/alice operator join ANSWER", 0, []string{"joined as alice"}},
 	{"--config DIR/alice node list", 0, []string{"NAME"}},
 	{"operator token bob", 0, nil},
-	{"--config DIR/alice operator join ANSWER", cli.ExitConflict, []string{"operator alice", "--config"}},
+	{"--config DIR/alice operator join ANSWER", outcome.ExitConflict, []string{"operator alice", "--config"}},
 	{"operator list", 0, []string{"INVITED BY", "init", "alice", "ends within 719h"}},
 	{"operator list --all", 0, []string{"coordinator", "rack1-a"}},
 	{"operator revoke alice --reason left", 0, []string{"alice revoked (certificates: 1)"}},
-	{"--config DIR/alice node list", cli.ExitDenied, []string{"operator alice was revoked by operator ", ": left", "farrier operator token alice"}},
+	{"--config DIR/alice node list", outcome.ExitDenied, []string{"operator alice was revoked by operator ", ": left", "farrier operator token alice"}},
 	{"operator list", 0, []string{"revoked by operator", "left"}},
-	{"operator revoke alice", cli.ExitNotFound, []string{"alice", "farrier operator list"}},
+	{"operator revoke alice", outcome.ExitNotFound, []string{"alice", "farrier operator list"}},
 	{"agent token rack1-z --group rack1", 0, []string{"farrier-join-"}},
 	{"agent list", 0, []string{"AGENT", "rack1-a", "live"}},
-	{"agent remove rack1-b", cli.ExitConflict, []string{"live", "farrier agent drain rack1-b", "--force"}},
+	{"agent remove rack1-b", outcome.ExitConflict, []string{"live", "farrier agent drain rack1-b", "--force"}},
 	{"setting show", 0, []string{"max_concurrent_deploy", "250"}},
-	{"setting set max_concurrent_deploy=5x", cli.ExitUsage, []string{"5x", "→"}},
+	{"setting set max_concurrent_deploy=5x", outcome.ExitUsage, []string{"5x", "→"}},
 	{"setting set max_concurrent_deploy=40", 0, []string{"40"}},
 
 	{"node list -o json", 0, []string{`"nodes": []`}},
@@ -50,20 +51,20 @@ var everyCommand = []typed{ // read-only
 	{"node create --name m2 --driver fake-hardware --group rack1 --mac 52:54:00:77:08:02", 0, nil},
 	{"node set m1 --description shelf --owner lab", 0, []string{"m1: version"}},
 	{"node show 52:54:00:77:08:01", 0, []string{"shelf", "lab", "enroll"}},
-	{"node deploy m1 --image http://127.0.0.1/x.raw --sha256 SHA", cli.ExitConflict, []string{"deploy", "farrier node manage"}},
-	{"node rebuild m1 --sha256 SHA", cli.ExitUsage, []string{"--image"}},
-	{"node deleted m1", cli.ExitUsage, []string{"farrier node undeploy"}},
-	{"node list --state availble", cli.ExitUsage, []string{"availble", "available"}},
+	{"node deploy m1 --image http://127.0.0.1/x.raw --sha256 SHA", outcome.ExitConflict, []string{"deploy", "farrier node manage"}},
+	{"node rebuild m1 --sha256 SHA", outcome.ExitUsage, []string{"--image"}},
+	{"node deleted m1", outcome.ExitUsage, []string{"farrier node undeploy"}},
+	{"node list --state availble", outcome.ExitUsage, []string{"availble", "available"}},
 	{"port create m1 52:54:00:77:08:11 --ip 127.77.8.11", 0, []string{"added"}},
 	{"port set 52:54:00:77:08:11 --address 52:54:00:77:08:12 --ip 127.77.8.12", 0, []string{"52:54:00:77:08:12: version 2"}},
-	{"port set 52:54:00:77:08:12 --ip 127.77.8", cli.ExitUsage, []string{"127.77.8", "→"}},
+	{"port set 52:54:00:77:08:12 --ip 127.77.8", outcome.ExitUsage, []string{"127.77.8", "→"}},
 	{"port set 52:54:00:77:08:12 --name left --pxe=false", 0, []string{"version 3"}},
-	{"port set 52:54:00:77:08:12", cli.ExitUsage, []string{"nothing to change"}},
+	{"port set 52:54:00:77:08:12", outcome.ExitUsage, []string{"nothing to change"}},
 	{"port list --node m1", 0, []string{"52:54:00:77:08:12", "127.77.8.12", "false", "left", "m1"}},
 	{"port delete 52:54:00:77:08:12", 0, []string{"removed"}},
 	{"node validate m1 m2", 0, []string{"INTERFACE", "power", "deploy", "ok"}},
 	{"node create --name m3 --driver redfish --group rack1", 0, []string{"m3 enrolled"}},
-	{"node validate m3", cli.ExitConflict, []string{"redfish_address", "no port", "not ready for power, boot", "→ farrier node set m3", "farrier port create m3"}},
+	{"node validate m3", outcome.ExitConflict, []string{"redfish_address", "no port", "not ready for power, boot", "→ farrier node set m3", "farrier port create m3"}},
 	{"node delete m3", 0, nil},
 	{"node manage m1 m2 --wait", 0, []string{"m1 is manageable", "m2 is manageable"}},
 	{"node inspect m1 --wait", 0, []string{"m1 is manageable"}},
@@ -87,8 +88,8 @@ var everyCommand = []typed{ // read-only
 
 	{"lock acquire m1 --purpose cabling", 0, []string{"farrier lock release m1 --token 1."}},
 	{"lock list", 0, []string{"cabling", " 1."}},
-	{"lock acquire m1 --purpose more --patient --timeout 4s", cli.ExitConflict, []string{"holder", "cabling", "farrier lock"}},
-	{"lock release m1 --token 1.1", cli.ExitConflict, []string{"→"}},
+	{"lock acquire m1 --purpose more --patient --timeout 4s", outcome.ExitConflict, []string{"holder", "cabling", "farrier lock"}},
+	{"lock release m1 --token 1.1", outcome.ExitConflict, []string{"→"}},
 	{"lock break m1 --reason done", 0, []string{"broken"}},
 	{"lock acquire m1 --purpose again", 0, nil},
 	{"lock release m1 --token TOKEN", 0, []string{"m1 released"}},
@@ -97,13 +98,13 @@ var everyCommand = []typed{ // read-only
 
 	{"node set m2 --driver-info fake_boot_fault=silent", 0, nil},
 	{"node deploy m2 --image http://127.0.0.1/x.raw --sha256 SHA", 0, []string{"farrier node watch m2"}},
-	{"node deploy m2 --image http://127.0.0.1/x.raw --sha256 SHA --lock-wait 0s", cli.ExitConflict, []string{"→"}},
+	{"node deploy m2 --image http://127.0.0.1/x.raw --sha256 SHA --lock-wait 0s", outcome.ExitConflict, []string{"→"}},
 	{"node abort m2 --wait", 0, []string{"m2 is deploy failed"}},
 	{"node power on m2 --wait", 0, []string{"m2 is power on"}},
-	{"node undeploy m2 --timeout 5s --wait", cli.ExitUnavailable, []string{"the work goes on: farrier node watch m2"}},
+	{"node undeploy m2 --timeout 5s --wait", outcome.ExitUnavailable, []string{"the work goes on: farrier node watch m2"}},
 
 	{"ring show", 0, []string{"rack1", "fake-hardware"}},
-	{"ring show --group nosuch", cli.ExitNotFound, []string{"nosuch"}},
+	{"ring show --group nosuch", outcome.ExitNotFound, []string{"nosuch"}},
 	{"ring explain m1", 0, []string{"VERDICT", "owner"}},
 	{"ring rebalance --dry-run", 0, []string{"moves"}},
 	{"agent drain rack1-b", 0, []string{"draining"}},
@@ -111,13 +112,13 @@ var everyCommand = []typed{ // read-only
 	{"agent remove rack1-b --force", 0, []string{"farrier agent token rack1-b"}},
 
 	{"event list --node m1 --type node.provision_state --since 1h", 0, []string{"m1", "to=active"}},
-	{"event list --type foo", cli.ExitUsage, []string{"foo", "flow.opened"}},
+	{"event list --type foo", outcome.ExitUsage, []string{"foo", "flow.opened"}},
 	{"event tail --timeout 100ms", 0, nil},
 	{"coordinator snapshot save DIR/state", 0, []string{"bytes written"}},
-	{"coordinator snapshot restore DIR/state", cli.ExitUsage, []string{"--yes"}},
+	{"coordinator snapshot restore DIR/state", outcome.ExitUsage, []string{"--yes"}},
 	{"coordinator snapshot restore DIR/state --yes", 0, []string{"generation 2"}},
 	{"node delete m1 --lock-wait 30s", 0, []string{"m1 deleted"}},
-	{"node show m1", cli.ExitNotFound, []string{"m1", "→"}},
+	{"node show m1", outcome.ExitNotFound, []string{"m1", "→"}},
 }
 
 // TestEveryCommand types the commands to a small site.

@@ -6,7 +6,7 @@ import (
 	"strings"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
-	"github.com/farrier-project/farrier/cmd/farrier/cli"
+	"github.com/farrier-project/farrier/cmd/farrier/outcome"
 	"github.com/farrier-project/farrier/pkg/client"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -48,7 +48,7 @@ func (k *kit) locks() {
 	if fmt.Sprint(l.GetToken()) != held.Token || held.Token == "" {
 		k.t.Fatalf("acquire says token %q, the lock is %v", held.Token, l)
 	}
-	k.refuse(wrong{kind: fault.Locked, status: cli.ExitConflict, says: []string{m.Name},
+	k.refuse(wrong{kind: fault.Locked, status: outcome.ExitConflict, says: []string{m.Name},
 		call: func(ctx context.Context) error {
 			_, err := k.Client.Nodes.SetPowerState(ctx, &farrierv1.SetPowerStateRequest{Node: m.Name, Target: "power on", Wait: &farrierv1.LockWait{Wait: seconds(0)}})
 			return err
@@ -56,7 +56,7 @@ func (k *kit) locks() {
 		args:   []string{"node", "power", "on", m.Name, "--lock-wait", "0s"},
 		detail: &fault.LockDetail{Token: l.GetToken(), Purpose: "firmware by hand"}})
 	told := k.farrier("node", "power", "on", m.Name, "--lock-wait", "100ms")
-	told.refused(k.t, cli.ExitConflict, "holder   operator", "purpose  firmware by hand", "since    20", "token    "+dotted(l.GetToken()), "queued   ", "farrier lock")
+	told.refused(k.t, outcome.ExitConflict, "holder   operator", "purpose  firmware by hand", "since    20", "token    "+dotted(l.GetToken()), "queued   ", "farrier lock")
 
 	second := k.begin("lock", "acquire", m.Name, "--purpose", "cabling", "--lock-wait", "1m")
 	k.queued(m.Name, "firmware by hand", 1)
@@ -81,15 +81,15 @@ func (k *kit) locks() {
 		k.t.Errorf("after the wait the power is %q", n.GetPowerState())
 	}
 	k.sub("a broken lock is not released", func(k *kit) {
-		k.farrier("lock", "release", m.Name, "--token", fmt.Sprint(l.GetToken())).refused(k.t, cli.ExitConflict, "does not hold node "+m.Name, "farrier lock list")
+		k.farrier("lock", "release", m.Name, "--token", fmt.Sprint(l.GetToken())).refused(k.t, outcome.ExitConflict, "does not hold node "+m.Name, "farrier lock list")
 	})
 	k.sub("a break says why", func(k *kit) {
-		k.farrier("lock", "break", m.Name).refused(k.t, cli.ExitUsage, "say why", "--reason")
+		k.farrier("lock", "break", m.Name).refused(k.t, outcome.ExitUsage, "say why", "--reason")
 	})
 	k.sub("a wait ends", func(k *kit) {
 		k.done("lock", "acquire", m.Name, "--purpose", "lunch")
 		l := k.lock(k.ctx(), m.Name)
-		k.farrier("node", "power", "off", m.Name, "--lock-wait", "50ms").refused(k.t, cli.ExitConflict, "lunch")
+		k.farrier("node", "power", "off", m.Name, "--lock-wait", "50ms").refused(k.t, outcome.ExitConflict, "lunch")
 		k.queued(m.Name, "lunch", 0) // who gave up has left the queue
 		k.done("lock", "release", m.Name, "--token", fmt.Sprint(l.GetToken()))
 		k.done("node", "power", "off", m.Name, "--wait")

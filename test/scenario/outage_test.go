@@ -15,7 +15,7 @@ import (
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/api/gen/farrier/v1/farrierv1connect"
-	"github.com/farrier-project/farrier/cmd/farrier/cli"
+	"github.com/farrier-project/farrier/cmd/farrier/outcome"
 	"github.com/farrier-project/farrier/pkg/client"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
@@ -49,7 +49,7 @@ func (k *kit) joining() {
 		k.until("the tokens are over", func(context.Context) bool { return k.elapsed() > before+2*time.Second })
 		k.check(wrong{kind: fault.Expired, says: []string{"expired", "farrier agent token late"}}, k.join(agent, 1))
 		dir := filepath.Join(k.t.TempDir(), "late")
-		k.farrier("--config", dir, "operator", "join", operator).refused(k.t, cli.ExitDenied, "expired", "farrier operator token late")
+		k.farrier("--config", dir, "operator", "join", operator).refused(k.t, outcome.ExitDenied, "expired", "farrier operator token late")
 		said := k.daemon("farrier-agent", "join", "--data", dir, "--token", agent)
 		if !strings.Contains(said, "expired") || !strings.Contains(said, "farrier agent token late --group rack1") {
 			k.t.Errorf("the agent says %q", said)
@@ -61,11 +61,11 @@ func (k *kit) joining() {
 		dir := k.t.TempDir()
 		k.done("--config", filepath.Join(dir, "first"), "operator", "join", token)
 		k.done("--config", filepath.Join(dir, "first"), "node", "list")
-		k.farrier("--config", filepath.Join(dir, "second"), "operator", "join", token).refused(k.t, cli.ExitDenied, "used", "farrier operator token twice")
+		k.farrier("--config", filepath.Join(dir, "second"), "operator", "join", token).refused(k.t, outcome.ExitDenied, "used", "farrier operator token twice")
 	})
 	k.sub("half a token", func(k *kit) {
 		token := strings.TrimSpace(k.done("operator", "token", "half").out)
-		k.farrier("--config", filepath.Join(k.t.TempDir(), "half"), "operator", "join", token[:len(token)-9]).refused(k.t, cli.ExitUsage, "whole")
+		k.farrier("--config", filepath.Join(k.t.TempDir(), "half"), "operator", "join", token[:len(token)-9]).refused(k.t, outcome.ExitUsage, "whole")
 	})
 	k.sub("newer agent", func(k *kit) {
 		token := strings.TrimSpace(k.done("agent", "token", "newer", "--group", "rack1").out)
@@ -155,10 +155,10 @@ func (k *kit) noAgent() {
 		}
 		return true
 	})
-	k.refuse(wrong{kind: fault.NoAgent, status: cli.ExitUnavailable, says: []string{"rack1", "no live agent", "farrier agent list"},
+	k.refuse(wrong{kind: fault.NoAgent, status: outcome.ExitUnavailable, says: []string{"rack1", "no live agent", "farrier agent list"},
 		call: k.provision(&farrierv1.SetProvisionStateRequest{Node: m.Name, Verb: "manage"}),
 		args: []string{"node", "manage", m.Name}})
-	k.refuse(wrong{kind: fault.NoAgent, status: cli.ExitUnavailable, says: []string{"rack1", "no live agent"},
+	k.refuse(wrong{kind: fault.NoAgent, status: outcome.ExitUnavailable, says: []string{"rack1", "no live agent"},
 		call: func(ctx context.Context) error {
 			_, err := k.Client.Nodes.SetPowerState(ctx, &farrierv1.SetPowerStateRequest{Node: m.Name, Target: "power on"})
 			return err
@@ -183,11 +183,13 @@ func (k *kit) noQuorum() {
 	api := make(chan error, 1)
 	go func() { api <- k.undecided(at, m.Name) }()
 	hasty := k.begin("--timeout", "1s", "node", "list")
-	k.sub("hasty", func(k *kit) { k.finish(hasty).refused(k.t, cli.ExitUnavailable, "in time", "--timeout") })
+	k.sub("hasty", func(k *kit) { k.finish(hasty).refused(k.t, outcome.ExitUnavailable, "in time", "--timeout") })
 	k.sub("write", func(k *kit) {
-		k.finish(write).refused(k.t, cli.ExitUnavailable, "leads", "more than half of the coordinators")
+		k.finish(write).refused(k.t, outcome.ExitUnavailable, "leads", "more than half of the coordinators")
 	})
-	k.sub("read", func(k *kit) { k.finish(read).refused(k.t, cli.ExitUnavailable, "more than half of the coordinators") })
+	k.sub("read", func(k *kit) {
+		k.finish(read).refused(k.t, outcome.ExitUnavailable, "more than half of the coordinators")
+	})
 	k.sub("stale read", func(k *kit) {
 		if out := k.done("--server", at, "node", "list", "--stale").out; !strings.Contains(out, m.Name) {
 			k.t.Errorf("a stale list says %q", out)

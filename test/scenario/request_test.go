@@ -9,7 +9,7 @@ import (
 	"testing"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
-	"github.com/farrier-project/farrier/cmd/farrier/cli"
+	"github.com/farrier-project/farrier/cmd/farrier/outcome"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -64,52 +64,52 @@ func (k *kit) requests() {
 		body = append(body, "--extra", key+"=@"+whole)
 	}
 	for _, w := range []wrong{
-		{name: "wrong MAC", kind: fault.Invalid, status: cli.ExitUsage, says: []string{"52:54:00:zz", "six pairs of hex digits"},
+		{name: "wrong MAC", kind: fault.Invalid, status: outcome.ExitUsage, says: []string{"52:54:00:zz", "six pairs of hex digits"},
 			call:   fresh(func(n *farrierv1.Node) { n.Ports[0].Address = "52:54:00:zz:09:01" }),
 			args:   create("--name", "new-1", "--mac", "52:54:00:zz:09:01"),
 			detail: &fault.FieldDetail{Field: "node.ports[0].address"}},
-		{name: "duplicate name", kind: fault.Exists, status: cli.ExitConflict, says: []string{have.Name},
+		{name: "duplicate name", kind: fault.Exists, status: outcome.ExitConflict, says: []string{have.Name},
 			call: fresh(func(n *farrierv1.Node) { n.Name = have.Name }),
 			args: create("--name", have.Name, "--mac", "52:54:00:77:09:01")},
-		{name: "duplicate MAC", kind: fault.Exists, status: cli.ExitConflict, says: []string{have.MAC, have.Name},
+		{name: "duplicate MAC", kind: fault.Exists, status: outcome.ExitConflict, says: []string{have.MAC, have.Name},
 			call: fresh(func(n *farrierv1.Node) { n.Ports[0].Address = strings.ToUpper(have.MAC) }),
 			args: create("--name", "new-1", "--mac", strings.ReplaceAll(have.MAC, ":", "-"))},
-		{name: "unknown driver", kind: fault.Invalid, status: cli.ExitUsage, says: []string{"ipmi", "redfish"},
+		{name: "unknown driver", kind: fault.Invalid, status: outcome.ExitUsage, says: []string{"ipmi", "redfish"},
 			call:   fresh(func(n *farrierv1.Node) { n.Driver = "ipmi" }),
 			args:   create("--name", "new-1", "--driver", "ipmi", "--mac", "52:54:00:77:09:01"),
 			detail: &fault.FieldDetail{Field: "node.driver"}},
-		{name: "group without an agent", kind: fault.NoAgent, status: cli.ExitUnavailable, says: []string{"rack9", "rack1-a"},
+		{name: "group without an agent", kind: fault.NoAgent, status: outcome.ExitUnavailable, says: []string{"rack9", "rack1-a"},
 			call: fresh(func(n *farrierv1.Node) { n.Group = "rack9" }),
 			args: []string{"node", "create", "--name", "new-1", "--group", "rack9", "--mac", "52:54:00:77:09:01"}},
-		{name: "body too large", kind: fault.TooLarge, status: cli.ExitUsage, says: []string{"1048576"},
+		{name: "body too large", kind: fault.TooLarge, status: outcome.ExitUsage, says: []string{"1048576"},
 			call: fresh(func(n *farrierv1.Node) { n.Description = strings.Repeat("x", 1<<20) }),
 			args: create(append([]string{"--name", "new-1"}, body...)...)},
-		{name: "user data too large", kind: fault.TooLarge, status: cli.ExitUsage, says: []string{"65537", "65536"},
+		{name: "user data too large", kind: fault.TooLarge, status: outcome.ExitUsage, says: []string{"65537", "65536"},
 			call: k.provision(&farrierv1.SetProvisionStateRequest{Node: k.Machines[plain].Name, Verb: "active",
 				Deploy: &farrierv1.DeployArgs{Image: k.deployArgs("x").Image, UserData: []byte(strings.Repeat("x", 64<<10+1))}}),
 			args: k.deploy(k.Machines[plain].Name, "--user-data", big)},
-		{name: "illegal verb", kind: fault.IllegalState, status: cli.ExitConflict, says: []string{have.Name, "enroll", "manage"},
+		{name: "illegal verb", kind: fault.IllegalState, status: outcome.ExitConflict, says: []string{have.Name, "enroll", "manage"},
 			call:   k.provision(&farrierv1.SetProvisionStateRequest{Node: have.Name, Verb: "active", Deploy: k.deployArgs(have.Name)}),
 			args:   k.deploy(have.Name),
 			detail: &fault.StateDetail{LegalVerbs: []string{"manage"}}},
-		{name: "no such verb", kind: fault.Invalid, status: cli.ExitUsage, says: []string{"polish", "manage"},
+		{name: "no such verb", kind: fault.Invalid, status: outcome.ExitUsage, says: []string{"polish", "manage"},
 			call:   k.provision(&farrierv1.SetProvisionStateRequest{Node: have.Name, Verb: "polish"}),
 			detail: &fault.FieldDetail{Field: "verb"}},
-		{name: "no such node", kind: fault.NotFound, status: cli.ExitNotFound, says: []string{"nobody", "farrier node list"},
+		{name: "no such node", kind: fault.NotFound, status: outcome.ExitNotFound, says: []string{"nobody", "farrier node list"},
 			call: k.provision(&farrierv1.SetProvisionStateRequest{Node: "nobody", Verb: "manage"}),
 			args: []string{"node", "manage", "nobody"}},
-		{name: "half a digest", kind: fault.Invalid, status: cli.ExitUsage, says: []string{"abc", "sha256sum"},
+		{name: "half a digest", kind: fault.Invalid, status: outcome.ExitUsage, says: []string{"abc", "sha256sum"},
 			call: k.provision(&farrierv1.SetProvisionStateRequest{Node: k.Machines[plain].Name, Verb: "active",
 				Deploy: &farrierv1.DeployArgs{Image: &farrierv1.Image{Url: k.ImageURL, Sha256: "abc", Format: "raw"}}}),
 			args:   []string{"node", "deploy", k.Machines[plain].Name, "--image", k.ImageURL, "--sha256", "abc"},
 			detail: &fault.FieldDetail{Field: "deploy.image.sha256"}},
-		{name: "no image", args: []string{"node", "deploy", have.Name}, status: cli.ExitUsage, says: []string{"--image"}},
-		{name: "unknown command", args: []string{"node", "polish"}, status: cli.ExitUsage, says: []string{"polish", "--help"}},
-		{name: "unknown noun", args: []string{"machine", "list"}, status: cli.ExitUsage, says: []string{"machine", "--help"}},
-		{name: "unknown flag", args: []string{"node", "list", "--colour"}, status: cli.ExitUsage, says: []string{"--colour", "--help"}},
-		{name: "unknown output", args: []string{"node", "list", "-o", "xml"}, status: cli.ExitUsage, says: []string{"xml", "json"}},
-		{name: "too few arguments", args: []string{"node", "show"}, status: cli.ExitUsage, says: []string{"NODE"}},
-		{name: "no configuration", args: []string{"--config", "/nonexistent", "node", "list"}, status: cli.ExitNoConfig, says: []string{"FARRIER_CONFIG"}},
+		{name: "no image", args: []string{"node", "deploy", have.Name}, status: outcome.ExitUsage, says: []string{"--image"}},
+		{name: "unknown command", args: []string{"node", "polish"}, status: outcome.ExitUsage, says: []string{"polish", "--help"}},
+		{name: "unknown noun", args: []string{"machine", "list"}, status: outcome.ExitUsage, says: []string{"machine", "--help"}},
+		{name: "unknown flag", args: []string{"node", "list", "--colour"}, status: outcome.ExitUsage, says: []string{"--colour", "--help"}},
+		{name: "unknown output", args: []string{"node", "list", "-o", "xml"}, status: outcome.ExitUsage, says: []string{"xml", "json"}},
+		{name: "too few arguments", args: []string{"node", "show"}, status: outcome.ExitUsage, says: []string{"NODE"}},
+		{name: "no configuration", args: []string{"--config", "/nonexistent", "node", "list"}, status: outcome.ExitNoConfig, says: []string{"FARRIER_CONFIG"}},
 	} {
 		k.sub(w.name, func(k *kit) { k.refuse(w) })
 	}
@@ -118,7 +118,7 @@ func (k *kit) requests() {
 		if !strings.Contains(out.out, "new-1 enrolled") || !strings.Contains(out.out, "farrier node manage new-1") {
 			k.t.Errorf("create says %q", out.out)
 		}
-		k.refuse(wrong{kind: fault.Invalid, status: cli.ExitUsage, says: []string{"redfish_address", "missing", "farrier node set new-1"},
+		k.refuse(wrong{kind: fault.Invalid, status: outcome.ExitUsage, says: []string{"redfish_address", "missing", "farrier node set new-1"},
 			call:   k.provision(&farrierv1.SetProvisionStateRequest{Node: "new-1", Verb: "manage"}),
 			args:   []string{"node", "manage", "new-1"},
 			detail: &fault.FieldDetail{Field: "node.driver_info.redfish_address"}})

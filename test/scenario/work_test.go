@@ -8,7 +8,7 @@ import (
 	"testing"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
-	"github.com/farrier-project/farrier/cmd/farrier/cli"
+	"github.com/farrier-project/farrier/cmd/farrier/outcome"
 	"github.com/farrier-project/farrier/test/lab/site"
 )
 
@@ -36,7 +36,7 @@ func (k *kit) credentials() {
 	k.done("node", "create", "--name", m.Name, "--group", "rack1", "--mac", m.MAC+"="+m.IP.String(), "--driver-info", "redfish_address="+right["redfish_address"],
 		"--driver-info", "redfish_pin="+right["redfish_pin"], "--driver-info", "redfish_username="+right["redfish_username"])
 	k.sub("missing", func(k *kit) {
-		k.farrier("node", "manage", m.Name).refused(k.t, cli.ExitUsage, "redfish_password", "missing", "farrier node set "+m.Name)
+		k.farrier("node", "manage", m.Name).refused(k.t, outcome.ExitUsage, "redfish_password", "missing", "farrier node set "+m.Name)
 		if n := k.atRest(m.Name); n.GetProvisionState() != "enroll" {
 			k.t.Errorf("the node is %s", n.GetProvisionState())
 		}
@@ -78,7 +78,7 @@ func (a answer) failed(t *testing.T, says ...string) {
 		return
 	}
 	a.err = a.err[at:]
-	a.refused(t, cli.ExitWorkFailed, says...)
+	a.refused(t, outcome.ExitWorkFailed, says...)
 }
 
 // images that are not what was said, or have no room.

@@ -1,13 +1,10 @@
 package cli
 
 import (
-	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
 	"path/filepath"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -15,28 +12,12 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/cmd/farrier/outcome"
 	"github.com/farrier-project/farrier/cmd/farrier/view"
 	"github.com/farrier-project/farrier/pkg/client"
 	"github.com/farrier-project/farrier/pkg/fault"
 	"github.com/farrier-project/farrier/pkg/identity"
 )
-
-// Exit statuses. They are part of the interface.
-const (
-	ExitOK          = 0
-	ExitFailure     = 1 // anything without a status of its own
-	ExitUsage       = 2 // the command or a value in it is wrong
-	ExitNotFound    = 3
-	ExitConflict    = 4 // locked, illegal in this state, changed meanwhile, name taken
-	ExitUnavailable = 5 // no quorum, no answer, a deadline passed, no live agent, a limit reached
-	ExitDenied      = 6 // no certificate, or not allowed with it
-	ExitWorkFailed  = 7 // --wait: the work ended in failure
-	ExitNoConfig    = 8 // the configuration directory does not exist: no coordinator was asked
-	ExitInterrupted = 130
-)
-
-// errNoConfig tells a missing configuration directory from a thing that the coordinators do not find.
-var errNoConfig = errors.New("does not exist")
 
 // app is what the commands share: the flags of the root and the streams.
 type app struct {
@@ -94,7 +75,7 @@ func noArguments(c *cobra.Command, args []string) error {
 	c.SuggestionsMinimumDistance = 2
 	advice := fmt.Sprintf("see `%s --help`", c.CommandPath())
 	like := c.SuggestionsFor(args[0])
-	if use, ok := commandOf[args[0]]; ok && c.Name() == "node" { // Ironic's word, which may look like that of another thing
+	if use, ok := outcome.Commands()[args[0]]; ok && c.Name() == "node" { // Ironic's word, which may look like that of another thing
 		like = []string{use}
 	}
 	if len(like) > 0 {
@@ -156,7 +137,7 @@ func exists(path string) bool {
 func (a *app) connect() (*client.Client, error) {
 	dir := a.configDir()
 	if !exists(dir) {
-		return nil, fault.New(fault.NotFound, "find configuration", "%s %w", dir, errNoConfig).
+		return nil, fault.New(fault.NotFound, "find configuration", "%s %w", dir, outcome.ErrNoConfig).
 			WithHelp("set FARRIER_CONFIG to the operator directory that `farrier-coordinator init` wrote (or that `farrier demo` printed)")
 	}
 	if len(a.servers) == 0 {
@@ -189,33 +170,8 @@ func (a *app) run(body func(s *session, args []string) error) func(*cobra.Comman
 		s := &session{app: a, ctx: ctx, cmd: c, Client: cl, Printer: view.Printer{Out: a.out, Format: format, Color: colour(a.out)}}
 		err = body(s, args)
 		a.warnOfEnd(cl)
-		return a.errorOf(c, err)
+		return outcome.Of(c.Context(), err)
 	}
-}
-
-// errorOf makes every error of a command one that Report and ExitCode read.
-func (a *app) errorOf(c *cobra.Command, err error) error {
-	if err == nil {
-		return nil
-	}
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		var out []error
-		for _, e := range many.Unwrap() {
-			out = append(out, a.errorOf(c, e))
-		}
-		if len(out) == 1 {
-			return out[0]
-		}
-		return errors.Join(out...)
-	}
-	f := inCommands(client.Fault(err))
-	if c.Context().Err() != nil && (f.Help == "" || !errors.Is(err, context.Canceled)) {
-		return fault.New(fault.Aborted, "", "interrupted: %w", context.Canceled).WithHelp("look before you repeat a change: it may have been made")
-	}
-	if w := (*workFailed)(nil); errors.As(err, &w) {
-		return err
-	}
-	return f
 }
 
 // endIsNear is how long before its end a certificate that could not be renewed is spoken of. Renewal is tried for a third
@@ -227,40 +183,6 @@ func (a *app) warnOfEnd(cl *client.Client) {
 	if left := time.Until(ends); err != nil && left > 0 && left < endIsNear {
 		fmt.Fprintf(a.err, "farrier: warning: your certificate ends in %s and was not renewed: %s\n", left.Truncate(time.Minute), view.Clean(err.Error()))
 	}
-}
-
-// commandOf names the command of a verb of the API, which are Ironic's. Verbs that this version has no steps for have none.
-var commandOf = map[string]string{ // read-only
-	"manage": "manage", "provide": "provide", "inspect": "inspect", "clean": "clean", "active": "deploy", "rebuild": "rebuild",
-	"deleted": "undeploy", "abort": "abort",
-}
-
-// inCommands says a refusal in the words of the command line: what is legal, and what was refused.
-func inCommands(f *fault.Error) *fault.Error {
-	d, ok := f.Detail.(*fault.StateDetail)
-	if !ok {
-		return f
-	}
-	text := f.Error()
-	for verb, use := range commandOf {
-		if head, ok := strings.CutSuffix(text, ": "+verb+" is illegal"); ok {
-			text = head + ": it cannot be told to " + use
-		}
-	}
-	out := *f
-	out.Op, out.Err = "", errors.New(text)
-	var legal []string
-	for _, verb := range d.LegalVerbs {
-		if use, ok := commandOf[verb]; ok {
-			legal = append(legal, "farrier node "+use)
-		}
-	}
-	if strings.HasPrefix(f.Help, "legal now") {
-		if out.Help = "wait for the work to end"; len(legal) > 0 {
-			out.Help = "legal now: " + strings.Join(legal, ", ")
-		}
-	}
-	return &out
 }
 
 func colour(w io.Writer) bool { return terminal(w) && os.Getenv("NO_COLOR") == "" }
@@ -283,106 +205,6 @@ func size(w io.Writer) func() (columns, rows int) {
 		}
 		return columns, rows
 	}
-}
-
-// ExitCode is the status for an error of a command.
-func ExitCode(err error) int {
-	if err == nil {
-		return ExitOK
-	}
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		return ExitCode(many.Unwrap()[0])
-	}
-	if errors.Is(err, context.Canceled) {
-		return ExitInterrupted
-	}
-	if errors.Is(err, errNoConfig) {
-		return ExitNoConfig
-	}
-	var w *workFailed
-	if errors.As(err, &w) {
-		return ExitWorkFailed
-	}
-	var f *fault.Error
-	if !errors.As(err, &f) {
-		return ExitFailure
-	}
-	switch f.Kind {
-	case fault.Invalid, fault.TooLarge:
-		return ExitUsage
-	case fault.NotFound:
-		return ExitNotFound
-	case fault.Locked, fault.IllegalState, fault.VersionConflict, fault.Exists, fault.StaleToken:
-		return ExitConflict
-	case fault.NotLeader, fault.NoQuorum, fault.Unavailable, fault.Timeout, fault.NoAgent, fault.Busy, fault.UnknownOutcome:
-		return ExitUnavailable
-	case fault.Denied, fault.Unauthenticated, fault.Expired:
-		return ExitDenied
-	default:
-		return ExitFailure
-	}
-}
-
-// Report writes an error for people: what failed, the details, and what to do next.
-func Report(w io.Writer, err error) {
-	if many, ok := err.(interface{ Unwrap() []error }); ok {
-		for _, e := range many.Unwrap() {
-			Report(w, e)
-		}
-		return
-	}
-	fmt.Fprintf(w, "farrier: %s\n", view.Clean(err.Error()))
-	var work *workFailed
-	if errors.As(err, &work) {
-		fmt.Fprintf(w, "  → %s\n", view.Clean(work.help()))
-		return
-	}
-	var f *fault.Error
-	if !errors.As(err, &f) {
-		return
-	}
-	switch d := f.Detail.(type) {
-	case *fault.LockDetail:
-		fmt.Fprintf(w, "  holder   %s\n  purpose  %s\n  since    %s\n  token    %s\n  queued   %d\n", view.Clean(d.Holder), view.Clean(d.Purpose),
-			time.Unix(0, d.SinceUnixNano).Local().Format(time.DateTime), tokenText(d.Token), d.Queued)
-	}
-	if f.Help != "" {
-		fmt.Fprintf(w, "  → %s\n", view.Clean(f.Help))
-	}
-}
-
-// workFailed says that the work that --wait waited for failed.
-type workFailed struct {
-	node *farrierv1.Node
-	why  string // empty: what the node says
-}
-
-func (w *workFailed) Error() string {
-	reason := first(w.why, w.node.GetLastError(), w.node.GetFlow().GetError(), "the work is "+w.node.GetFlow().GetState())
-	return fmt.Sprintf("%s is %q: %s", title(w.node), w.node.GetProvisionState(), reason)
-}
-
-// help says how work is taken up again where it failed.
-func (w *workFailed) help() string {
-	name := title(w.node)
-	var todo []string
-	if w.node.GetMaintenance() {
-		todo = append(todo, fmt.Sprintf("farrier node maintenance unset %s", name))
-	}
-	switch w.node.GetProvisionState() {
-	case "clean failed", "inspect failed", "adopt failed":
-		todo = append(todo, fmt.Sprintf("farrier node manage %s", name))
-	default:
-		todo = append(todo, "the same command again")
-	}
-	return fmt.Sprintf("the steps: farrier node show %s; once the cause is mended: %s", name, strings.Join(todo, ", "))
-}
-
-func title(n *farrierv1.Node) string {
-	if n.GetName() != "" {
-		return n.GetName()
-	}
-	return n.GetId()
 }
 
 // lockWait adds --lock-wait to a command and reads it.

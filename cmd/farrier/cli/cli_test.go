@@ -3,7 +3,6 @@ package cli
 import (
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"path/filepath"
@@ -14,6 +13,7 @@ import (
 	"google.golang.org/protobuf/reflect/protoreflect"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/cmd/farrier/outcome"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -92,18 +92,18 @@ func TestAnAbortAndAPowerOnWereFailures(t *testing.T) {
 	} {
 		if err := c.w.judge(c.end); (err != nil) != c.fail {
 			t.Errorf("%s: %v", c.name, err)
-		} else if err != nil && ExitCode(err) != ExitWorkFailed {
-			t.Errorf("%s: status %d", c.name, ExitCode(err))
+		} else if err != nil && outcome.ExitCode(err) != outcome.ExitWorkFailed {
+			t.Errorf("%s: status %d", c.name, outcome.ExitCode(err))
 		}
 	}
 }
 
 // TestErrorsNamedVerbsWithoutACommand: the API's verbs are Ironic's, and the next thing to type is a command.
 func TestErrorsNamedVerbsWithoutACommand(t *testing.T) {
-	f := inCommands(fault.New(fault.IllegalState, "set provision state", "node m3 is active: active is illegal").
+	f := outcome.Of(t.Context(), fault.New(fault.IllegalState, "set provision state", "node m3 is active: active is illegal").
 		WithHelp("legal now: rebuild, deleted, rescue, service").WithDetail(&fault.StateDetail{LegalVerbs: []string{"rebuild", "deleted", "rescue", "service"}}))
 	var out bytes.Buffer
-	Report(&out, f)
+	outcome.Report(&out, f)
 	want := "farrier: set provision state: node m3 is active: it cannot be told to deploy\n  → legal now: farrier node rebuild, farrier node undeploy\n"
 	if out.String() != want {
 		t.Errorf("got\n%swant\n%s", out.String(), want)
@@ -118,7 +118,7 @@ func TestErrorsNamedVerbsWithoutACommand(t *testing.T) {
 			commands[c.Name()+" "+leaf.Name()] = true
 		}
 	}
-	for verb, use := range commandOf {
+	for verb, use := range outcome.Commands() {
 		if !commands["node "+use] {
 			t.Errorf("the command of %q, node %s, is none", verb, use)
 		}
@@ -137,7 +137,7 @@ func run(t *testing.T, in string, args ...string) error {
 // TestValuesWereHalfRead: what does not fit whole is refused.
 func TestValuesWereHalfRead(t *testing.T) {
 	for _, arg := range []string{"max_concurrent_deploy=5x", "step_tries=1e3", "step_tries=-1", "step_tries", "step_tries=", "automated_clean=yes", "session_ttl=2", "nosuch=1"} {
-		if _, _, err := parseSettings([]string{arg}); ExitCode(err) != ExitUsage || err.(*fault.Error).Help == "" {
+		if _, _, err := parseSettings([]string{arg}); outcome.ExitCode(err) != outcome.ExitUsage || err.(*fault.Error).Help == "" {
 			t.Errorf("%s: %v", arg, err)
 		}
 	}
@@ -151,27 +151,8 @@ func TestValuesWereHalfRead(t *testing.T) {
 			t.Errorf("since %q: %v, %v", text, got, err)
 		}
 	}
-	if _, err := parseSince("last night", now); ExitCode(err) != ExitUsage {
+	if _, err := parseSince("last night", now); outcome.ExitCode(err) != outcome.ExitUsage {
 		t.Errorf("since last night: %v", err)
-	}
-}
-
-// TestATokenHadTwoFaces: errors and events say 1.89, JSON a number; both are read.
-func TestATokenHadTwoFaces(t *testing.T) {
-	for text, want := range map[string]token{"1.89": 1<<48 + 89, "281474976710745": 1<<48 + 89, "0.3": 3, "3": 3} {
-		var got token
-		if err := got.Set(text); err != nil || got != want {
-			t.Errorf("%s: %d, %v", text, got, err)
-		}
-	}
-	var x token = 1<<48 + 89
-	if x.String() != "1.89" {
-		t.Errorf("it is written %s", x.String())
-	}
-	for _, text := range []string{"", "1.", ".1", "x", "1.2.3", "65536.1", "-1"} {
-		if err := x.Set(text); err == nil {
-			t.Errorf("%q was read as %d", text, x)
-		}
 	}
 }
 
@@ -181,7 +162,7 @@ func TestWithSeveralMachinesOneErrorHidTheOthers(t *testing.T) {
 	c := New("test", nil, nil, nil)
 	c.SetContext(context.Background())
 	s := &session{app: a}
-	err := a.errorOf(c, s.each([]string{"m1", "m2", "m3"}, func(node string) error {
+	err := outcome.Of(context.Background(), s.each([]string{"m1", "m2", "m3"}, func(node string) error {
 		switch node {
 		case "m1":
 			return nil
@@ -191,29 +172,9 @@ func TestWithSeveralMachinesOneErrorHidTheOthers(t *testing.T) {
 		return fault.New(fault.NotFound, "", "it is not there")
 	}))
 	var out bytes.Buffer
-	Report(&out, err)
-	if out.String() != "farrier: m2: it is held\n  → wait\nfarrier: m3: it is not there\n" || ExitCode(err) != ExitConflict {
-		t.Errorf("status %d\n%s", ExitCode(err), out.String())
-	}
-}
-
-// TestCtrlCSaidOnlyContextCanceled: with its own status, and what has become of the work.
-func TestCtrlCSaidOnlyContextCanceled(t *testing.T) {
-	ctx, cancel := context.WithCancel(context.Background())
-	cancel()
-	c := New("test", nil, nil, nil)
-	c.SetContext(ctx)
-	for _, err := range []error{context.Canceled, fault.New(fault.Unavailable, "", "no answer").WithHelp("x"), errors.New("cut")} {
-		got := (&app{}).errorOf(c, err)
-		var out bytes.Buffer
-		Report(&out, got)
-		if ExitCode(got) != ExitInterrupted || !strings.Contains(out.String(), "→ ") {
-			t.Errorf("%v: status %d\n%s", err, ExitCode(got), out.String())
-		}
-	}
-	waited := fault.New(fault.Timeout, "", "wait for m1: interrupted: %w", ctx.Err()).WithHelp("the work goes on: farrier node watch m1")
-	if got := (&app{}).errorOf(c, waited); ExitCode(got) != ExitInterrupted || !strings.Contains(got.(*fault.Error).Help, "goes on") {
-		t.Errorf("%v: status %d", got, ExitCode(got))
+	outcome.Report(&out, err)
+	if out.String() != "farrier: m2: it is held\n  → wait\nfarrier: m3: it is not there\n" || outcome.ExitCode(err) != outcome.ExitConflict {
+		t.Errorf("status %d\n%s", outcome.ExitCode(err), out.String())
 	}
 }
 
@@ -222,10 +183,10 @@ func TestAMissingConfigurationLookedLikeAMissingMachine(t *testing.T) {
 	root := New("test", strings.NewReader(""), io.Discard, io.Discard)
 	root.SetArgs([]string{"node", "show", "n1", "--config", filepath.Join(t.TempDir(), "none")})
 	err := root.ExecuteContext(t.Context())
-	if got := ExitCode(err); got != ExitNoConfig {
-		t.Errorf("status %d for %v, want %d", got, err, ExitNoConfig)
+	if got := outcome.ExitCode(err); got != outcome.ExitNoConfig {
+		t.Errorf("status %d for %v, want %d", got, err, outcome.ExitNoConfig)
 	}
-	if got := ExitCode(fault.New(fault.NotFound, "", "no node n1")); got != ExitNotFound {
-		t.Errorf("status %d for a missing machine, want %d", got, ExitNotFound)
+	if got := outcome.ExitCode(fault.New(fault.NotFound, "", "no node n1")); got != outcome.ExitNotFound {
+		t.Errorf("status %d for a missing machine, want %d", got, outcome.ExitNotFound)
 	}
 }

@@ -6,6 +6,8 @@ import (
 	"os"
 	"path/filepath"
 	"testing"
+
+	"github.com/farrier-project/farrier/cmd/farrier/outcome"
 )
 
 // TestABrokenBackupReplacedTheLastGoodOne: what is written takes the earlier file's place once it is whole.
@@ -38,10 +40,10 @@ func TestABrokenBackupReplacedTheLastGoodOne(t *testing.T) {
 	if err := os.Mkdir(sub, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	if err := writeWhole(sub, good); ExitCode(err) != ExitUsage {
+	if err := writeWhole(sub, good); outcome.ExitCode(err) != outcome.ExitUsage {
 		t.Errorf("a directory as target: %v", err)
 	}
-	if err := writeWhole(filepath.Join(dir, "none", "state"), good); ExitCode(err) != ExitUsage {
+	if err := writeWhole(filepath.Join(dir, "none", "state"), good); outcome.ExitCode(err) != outcome.ExitUsage {
 		t.Errorf("a directory that is not there: %v", err)
 	}
 	left, err := os.ReadDir(dir)

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"sort"
 	"strings"
@@ -81,17 +82,8 @@ func (s *session) event(e *farrierv1.Event) error {
 		return s.Line(e)
 	}
 	_, err := fmt.Fprintf(s.Out, "%s  %-22s %-16s %s\n", e.GetAt().AsTime().Local().Format("2006-01-02 15:04:05.000"), e.GetType(),
-		view.Clean(first(e.GetNodeName(), e.GetNode(), "-")), view.Clean(eventFields(e.GetFields())))
+		view.Clean(cmp.Or(e.GetNodeName(), e.GetNode(), "-")), view.Clean(eventFields(e.GetFields())))
 	return err
-}
-
-func first(texts ...string) string {
-	for _, t := range texts {
-		if t != "" {
-			return t
-		}
-	}
-	return ""
 }
 
 func eventFields(m map[string]string) string {

@@ -151,7 +151,7 @@ func (s *session) node(n *farrierv1.Node) {
 func nodePairs(n *farrierv1.Node) [][2]string {
 	lock := ""
 	if l := n.GetLock(); l.GetToken() != 0 {
-		lock = fmt.Sprintf("%s: %s, since %s, token %s, %d queued", l.GetHolder(), l.GetPurpose(), clock(l.GetSince()), tokenText(l.GetToken()), l.GetQueued())
+		lock = fmt.Sprintf("%s: %s, since %s, token %s, %d queued", l.GetHolder(), l.GetPurpose(), clock(l.GetSince()), view.TokenText(l.GetToken()), l.GetQueued())
 	}
 	wipe := ""
 	if w := n.GetWipe(); w.GetMethod() != "" {
@@ -342,8 +342,8 @@ func (a *app) nodeCreate() *cobra.Command {
 			return err
 		}
 		return s.Message(res.GetNode(), func() {
-			s.say("%s enrolled as %s, owned by agent %s", title(res.GetNode()), res.GetNode().GetId(), res.GetNode().GetAgent())
-			s.say("next: farrier node manage %s --wait", title(res.GetNode()))
+			s.say("%s enrolled as %s, owned by agent %s", view.Title(res.GetNode()), res.GetNode().GetId(), res.GetNode().GetAgent())
+			s.say("next: farrier node manage %s --wait", view.Title(res.GetNode()))
 		})
 	})
 	return c
@@ -382,7 +382,7 @@ func (a *app) nodeSet() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return s.Message(res.GetNode(), func() { s.say("%s: version %d", title(res.GetNode()), res.GetNode().GetVersion()) })
+		return s.Message(res.GetNode(), func() { s.say("%s: version %d", view.Title(res.GetNode()), res.GetNode().GetVersion()) })
 	})
 	return c
 }

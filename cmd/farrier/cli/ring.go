@@ -9,6 +9,7 @@ import (
 	"google.golang.org/protobuf/types/known/fieldmaskpb"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/cmd/farrier/view"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -40,7 +41,7 @@ func (a *app) ring() *cobra.Command {
 			return err
 		}
 		return s.Message(res, func() {
-			s.say("%s is owned by %s: %s\n", args[0], first(res.GetAgent(), "nobody"), res.GetReason())
+			s.say("%s is owned by %s: %s\n", args[0], cmp.Or(res.GetAgent(), "nobody"), res.GetReason())
 			var rows [][]string
 			for i, c := range res.GetCandidates() {
 				rows = append(rows, []string{fmt.Sprint(i + 1), c.GetAgent(), fmt.Sprintf("%016x", c.GetHash()), fmt.Sprintf("%d of %d", c.GetLoad(), c.GetCap()), liveness(c.GetLive(), c.GetDraining()), c.GetVerdict()})
@@ -145,14 +146,14 @@ func (a *app) lock() *cobra.Command {
 		return s.Message(res, func() {
 			var rows [][]string
 			for _, l := range res.GetLocks() {
-				rows = append(rows, []string{first(l.GetNodeName(), l.GetNode()), l.GetHolder(), l.GetPurpose(), ago(l.GetSince()), tokenText(l.GetToken()), fmt.Sprint(l.GetQueued())})
+				rows = append(rows, []string{cmp.Or(l.GetNodeName(), l.GetNode()), l.GetHolder(), l.GetPurpose(), ago(l.GetSince()), view.TokenText(l.GetToken()), fmt.Sprint(l.GetQueued())})
 			}
 			s.Rows([]string{"NODE", "HOLDER", "PURPOSE", "HELD", "TOKEN", "QUEUED"}, rows)
 		})
 	})
 	brk := &cobra.Command{Use: "break NODE --reason TEXT", Short: "Take a lock from its holder: work behind it goes on under a new token, the old one is refused", Args: exactly(1)}
 	reason := brk.Flags().String("reason", "", "why; recorded")
-	var only token
+	var only view.Token
 	brk.Flags().Var(&only, "token", "only if the lock still has this token")
 	brk.RunE = a.run(func(s *session, args []string) error {
 		res, err := s.Locks.BreakLock(s.ctx, &farrierv1.BreakLockRequest{Node: args[0], Token: uint64(only), Reason: *reason})
@@ -161,7 +162,7 @@ func (a *app) lock() *cobra.Command {
 		}
 		return s.Message(res, func() {
 			if l := res.GetLock(); l.GetToken() != 0 {
-				s.say("%s: broken; the work goes on with %s under token %s", args[0], l.GetHolder(), tokenText(l.GetToken()))
+				s.say("%s: broken; the work goes on with %s under token %s", args[0], l.GetHolder(), view.TokenText(l.GetToken()))
 			} else {
 				s.say("%s: broken; the lock is free", args[0])
 			}
@@ -176,11 +177,11 @@ func (a *app) lock() *cobra.Command {
 			return err
 		}
 		return s.Message(res.GetLock(), func() {
-			s.say("%s is yours for at most 15 minutes, token %[2]s; release it with: farrier lock release %[1]s --token %[2]s", args[0], tokenText(res.GetLock().GetToken()))
+			s.say("%s is yours for at most 15 minutes, token %[2]s; release it with: farrier lock release %[1]s --token %[2]s", args[0], view.TokenText(res.GetLock().GetToken()))
 		})
 	})
 	release := &cobra.Command{Use: "release NODE --token N", Short: "Let go of a machine", Args: exactly(1)}
-	var own token
+	var own view.Token
 	release.Flags().Var(&own, "token", "the token of the lock")
 	release.RunE = a.run(func(s *session, args []string) error {
 		res, err := s.Locks.ReleaseLock(s.ctx, &farrierv1.ReleaseLockRequest{Node: args[0], Token: uint64(own)})

@@ -12,6 +12,7 @@ import (
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
+	"github.com/farrier-project/farrier/cmd/farrier/outcome"
 	"github.com/farrier-project/farrier/cmd/farrier/view"
 	"github.com/farrier-project/farrier/pkg/client"
 	"github.com/farrier-project/farrier/pkg/fault"
@@ -56,7 +57,7 @@ func workOf(verb string, n *farrierv1.Node) work {
 // asked for is an error.
 func (s *session) settle(n *farrierv1.Node, w work, wait bool, told string) error {
 	if !wait {
-		return s.Message(n, func() { fmt.Fprintf(s.Out, "%s: %s\n", view.Clean(title(n)), told) })
+		return s.Message(n, func() { fmt.Fprintf(s.Out, "%s: %s\n", view.Clean(view.Title(n)), told) })
 	}
 	end, err := s.follow(n)
 	if err != nil {
@@ -72,7 +73,7 @@ func (s *session) settle(n *farrierv1.Node, w work, wait bool, told string) erro
 	if w.power {
 		state = end.GetPowerState()
 	}
-	return s.Message(end, func() { fmt.Fprintf(s.Out, "%s is %s\n", view.Clean(title(end)), s.State(state)) })
+	return s.Message(end, func() { fmt.Fprintf(s.Out, "%s is %s\n", view.Clean(view.Title(end)), s.State(state)) })
 }
 
 // judge is nil if the work ended as it was asked for. What counts is the work and not the node's state: a machine whose
@@ -86,11 +87,11 @@ func (w work) judge(end *farrierv1.Node) error {
 		if f.GetId() > w.flow || f.GetState() == "aborted" {
 			return nil
 		}
-		return &workFailed{end, "its work ended before it could be aborted"}
+		return &outcome.WorkFailed{Node: end, Why: "its work ended before it could be aborted"}
 	case f.GetState() != "done":
-		return &workFailed{end, ""}
+		return &outcome.WorkFailed{Node: end}
 	case end.GetLastError() != "": // done, and yet not where it was to go
-		return &workFailed{end, ""}
+		return &outcome.WorkFailed{Node: end}
 	}
 	return nil
 }
@@ -112,7 +113,7 @@ func (s *session) follow(n *farrierv1.Node) (*farrierv1.Node, error) {
 	case errors.Is(err, settled):
 		return end, nil
 	case s.ctx.Err() == nil:
-		return nil, fault.Wrap("wait for "+title(n), client.Fault(err))
+		return nil, fault.Wrap("wait for "+view.Title(n), client.Fault(err))
 	}
 	why, doing := "interrupted", ""
 	if errors.Is(err, context.DeadlineExceeded) {
@@ -121,8 +122,8 @@ func (s *session) follow(n *farrierv1.Node) (*farrierv1.Node, error) {
 	if f := end.GetFlow(); f.GetState() == "open" {
 		doing = fmt.Sprintf(", flow %d (%s)", f.GetId(), f.GetKind())
 	}
-	return nil, fault.New(fault.Timeout, "", "wait for %s: %s; it is %s%s: %w", title(n), why, end.GetProvisionState(), doing, s.ctx.Err()).
-		WithHelp("the work goes on: farrier node watch %s", title(n))
+	return nil, fault.New(fault.Timeout, "", "wait for %s: %s; it is %s%s: %w", view.Title(n), why, end.GetProvisionState(), doing, s.ctx.Err()).
+		WithHelp("the work goes on: farrier node watch %s", view.Title(n))
 }
 
 func (s *session) live(w io.Writer) *view.Live {

@@ -36,7 +36,7 @@ func (s *session) provision(req *farrierv1.SetProvisionStateRequest) (*farrierv1
 	n := res.GetNode()
 	told := n.GetProvisionState()
 	if n.GetFlow().GetState() == "open" {
-		told += fmt.Sprintf(", flow %d is open; follow it with: farrier node watch %s", n.GetFlow().GetId(), title(n))
+		told += fmt.Sprintf(", flow %d is open; follow it with: farrier node watch %s", n.GetFlow().GetId(), view.Title(n))
 	}
 	return n, workOf(req.GetVerb(), n), told, nil
 }
@@ -201,7 +201,7 @@ func (s *session) maintenance(nodes []string, on bool, reason string) error {
 			return err
 		}
 		return s.Message(res.GetNode(), func() {
-			s.say("%s: maintenance %s", title(res.GetNode()), map[bool]string{true: "on", false: "off"}[on])
+			s.say("%s: maintenance %s", view.Title(res.GetNode()), map[bool]string{true: "on", false: "off"}[on])
 		})
 	})
 }
@@ -214,7 +214,7 @@ func (a *app) nodeWaive() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return s.Message(res.GetNode(), func() { s.say("%s: wipe waived", title(res.GetNode())) })
+		return s.Message(res.GetNode(), func() { s.say("%s: wipe waived", view.Title(res.GetNode())) })
 	})
 	return c
 }

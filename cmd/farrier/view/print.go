@@ -11,6 +11,7 @@ import (
 	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
 
+	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/pkg/fault"
 )
 
@@ -189,4 +190,12 @@ func stateColor(s string) string {
 	default:
 		return ""
 	}
+}
+
+// Title is what people call a node: its name, or its id if it has none.
+func Title(n *farrierv1.Node) string {
+	if n.GetName() != "" {
+		return n.GetName()
+	}
+	return n.GetId()
 }
