@@ -31,7 +31,7 @@ func (a *app) node() *cobra.Command {
 		a.nodeClean(),
 		a.nodeVerb("undeploy", "deleted", "End the tenancy: power off, wipe, make available"),
 		a.nodeVerb("abort", "abort", "Stop the work in hand"),
-		a.nodePower(), a.nodeMaintenance(), a.nodeWaive())
+		a.nodePower(), a.nodeMaintenance(), a.nodeTrait(), a.nodeWaive())
 }
 
 func (a *app) nodeList() *cobra.Command {
@@ -238,7 +238,7 @@ func (f *fields) flags(c *cobra.Command) {
 	fl.StringArrayVar(&f.driverInfo, "driver-info", nil, "KEY=VALUE for the driver, such as redfish_address; @FILE as value reads a file, no value removes the key")
 	fl.StringArrayVar(&f.properties, "property", nil, "KEY=VALUE; no value removes the key")
 	fl.StringArrayVar(&f.extra, "extra", nil, "KEY=VALUE; no value removes the key")
-	fl.StringSliceVar(&f.traits, "trait", nil, "traits")
+	fl.StringSliceVar(&f.traits, "trait", nil, "all its traits, such as CUSTOM_GPU; one by one: farrier node trait")
 	fl.BoolVar(&f.protected, "protected", false, "refuse undeploy, rebuild and delete")
 	fl.StringVar(&f.protectedReason, "protected-reason", "", "why")
 	fl.BoolVar(&f.retired, "retired", false, "leave it manageable after the next clean")
