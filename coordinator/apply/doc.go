@@ -5,7 +5,7 @@
 // hash on every member. A command either does all that it says or nothing: validation happens inside Apply, and
 // a refused or panicking command is undone.
 //
-// Facts come in as Outcome, Edge, Tick; decisions are made here; effects are derived from a View by plan and
+// Facts come in as Outcome, Edge, PowerSeen, Tick; decisions are made here; effects are derived from a View by plan and
 // carried out by dispatch. Nothing here starts anything.
 //
 // DESIGN.md beside this file has the words, the invariants and what was rejected.

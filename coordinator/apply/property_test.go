@@ -158,7 +158,7 @@ func draw(rt *rapid.T, w *world) command.Body {
 	const nodes = 4
 	id := nodeID(rapid.IntRange(0, nodes-1).Draw(rt, "node"))
 	n := w.s.Node(id)
-	kind := rapid.IntRange(0, 43).Draw(rt, "kind")
+	kind := rapid.IntRange(0, 46).Draw(rt, "kind")
 	if n == nil {
 		for i := range nodes {
 			if nodeID(i) == id {
@@ -211,6 +211,8 @@ func draw(rt *rapid.T, w *world) command.Body {
 		return drawSettings(rt)
 	case kind < 43:
 		return drawCertificate(rt, w, name)
+	case kind < 46:
+		return command.PowerSeen{Node: id, Agent: n.Owner, Epoch: n.Epoch, Power: node.Power(rapid.IntRange(0, 3).Draw(rt, "power")), Error: "no answer"}
 	default:
 		return command.NewGeneration{Reason: "test"}
 	}

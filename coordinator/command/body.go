@@ -93,6 +93,10 @@ func flowBodyProto(b Body) *pb.Body {
 			Node: string(b.Node), Flow: uint64(b.Flow), Boot: b.Boot, Kind: b.Kind, KeyHash: b.KeyHash,
 			Detail: b.Detail, Agent: b.Agent,
 		}}}
+	case PowerSeen:
+		return &pb.Body{Body: &pb.Body_PowerSeen{PowerSeen: &pb.PowerSeen{
+			Node: string(b.Node), Agent: b.Agent, Epoch: b.Epoch, Power: uint32(b.Power), Error: b.Error,
+		}}}
 	case Timeout:
 		return &pb.Body{Body: &pb.Body_Timeout{Timeout: &pb.Timeout{
 			Node: string(b.Node), Flow: uint64(b.Flow), Step: int64(b.Step), Attempt: b.Attempt,

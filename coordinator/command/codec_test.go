@@ -29,7 +29,7 @@ func bodies() []Body {
 	return []Body{
 		InitCluster{}, Tick{}, UpdateSettings{}, OpenSession{}, CloseSession{}, SetDrain{}, RemoveAgent{}, MoveNodes{},
 		HandoverAck{}, CreateNode{}, UpdateNode{}, DeleteNode{}, CreatePort{}, UpdatePort{}, DeletePort{},
-		SetMaintenance{}, WaiveWipe{}, Provision{}, SetPower{}, Outcome{}, Edge{}, Timeout{}, Resume{}, AcquireLock{},
+		SetMaintenance{}, WaiveWipe{}, Provision{}, SetPower{}, Outcome{}, Edge{}, PowerSeen{}, Timeout{}, Resume{}, AcquireLock{},
 		ReleaseLock{}, BreakLock{}, PutMember{}, RemoveMember{}, CreateJoinToken{}, UseJoinToken{}, RaiseLevel{},
 		NewGeneration{}, RecordBMCSession{}, RenewCertificate{}, RevokeCertificates{}, RecoverRoster{}, Batch{},
 	}
@@ -319,6 +319,7 @@ func golden() []Command {
 		InitCluster{ClusterID: "c", Issued: []Issued{{Key: [32]byte{9}, Role: "agent", Name: "a", Group: "g", TTL: time.Hour}}},
 		OpenSession{Session: "s1", Agent: "rack1-a", Key: [32]byte{8}},
 		CreateNode{Node: node.Pack(&n), Ports: []node.Port{p}},
+		PowerSeen{Node: n.ID, Agent: "rack1-a", Epoch: 3, Power: node.PowerOff, Error: "no answer"},
 	} {
 		out = append(out, Command{Body: b, Header: Header{
 			Cluster: "c", At: at.Add(time.Duration(i)), Actor: "operator alice", Level: 1, Seed: [16]byte{byte(i + 1)},
@@ -344,7 +345,7 @@ func TestANodeInANewerFormIsNotRead(t *testing.T) {
 var goldenLogs = []struct { // read-only
 	file     string
 	commands int
-}{{"level1.log", 33}, {"level1-bmc-session.log", 1}, {"level1-certificates.log", 7}, {"level1-packed-node.log", 1}}
+}{{"level1.log", 33}, {"level1-bmc-session.log", 1}, {"level1-certificates.log", 7}, {"level1-packed-node.log", 1}, {"level1-power-seen.log", 1}}
 
 // TestGoldenLog holds every later build to what the first ones wrote: a length before each entry, one command each.
 func TestGoldenLog(t *testing.T) {

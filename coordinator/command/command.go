@@ -166,6 +166,14 @@ type (
 		Detail  string
 		Agent   string
 	}
+	// PowerSeen reports what a node's owner saw of its power while nothing was ordered.
+	PowerSeen struct {
+		Node  node.ID
+		Agent string
+		Epoch uint64     // of the assignment under which it looked
+		Power node.Power // PowerUnknown: it could not be read, time after time
+		Error string     // why not
+	}
 	// Timeout closes an attempt whose deadline has passed; Apply checks it again.
 	Timeout struct {
 		Node     node.ID
@@ -339,6 +347,7 @@ func (Provision) body()          {}
 func (SetPower) body()           {}
 func (Outcome) body()            {}
 func (Edge) body()               {}
+func (PowerSeen) body()          {}
 func (Timeout) body()            {}
 func (Resume) body()             {}
 func (AcquireLock) body()        {}

@@ -77,6 +77,11 @@ func flowBodyOf(m any) Body {
 			Node: node.ID(m.GetNode()), Flow: flow.ID(m.GetFlow()), Boot: m.GetBoot(), Kind: m.GetKind(),
 			KeyHash: m.GetKeyHash(), Detail: m.GetDetail(), Agent: m.GetAgent(),
 		}
+	case *pb.Body_PowerSeen:
+		m := t.PowerSeen
+		return PowerSeen{
+			Node: node.ID(m.GetNode()), Agent: m.GetAgent(), Epoch: m.GetEpoch(), Power: node.Power(m.GetPower()), Error: m.GetError(),
+		}
 	case *pb.Body_Timeout:
 		m := t.Timeout
 		return Timeout{

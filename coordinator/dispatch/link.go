@@ -65,6 +65,10 @@ func (l *link) receive(ctx context.Context, messages []*farrierv1.AgentMessage) 
 			items = append(items, l.outcome(b.Outcome))
 		case *farrierv1.AgentMessage_Edge:
 			items = append(items, l.edge(b.Edge))
+		case *farrierv1.AgentMessage_PowerSeen:
+			if it, news := l.powerSeen(b.PowerSeen); news {
+				items = append(items, it)
+			}
 		case *farrierv1.AgentMessage_TeardownDone:
 			items = append(items, l.teardown(b.TeardownDone))
 		case *farrierv1.AgentMessage_BmcSession:

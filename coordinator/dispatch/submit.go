@@ -246,6 +246,19 @@ func (l *link) edge(e *farrierv1.Edge) item {
 		KeyHash: e.GetKeyHash(), Detail: clip(e.GetDetail(), maxErrorText), Agent: l.agent}}
 }
 
+// powerSeen is a reading that changes something, as far as the view knows: no other is worth a log entry. What was news all the
+// same is said again at the agent's next reading.
+func (l *link) powerSeen(p *farrierv1.PowerSeen) (it item, news bool) {
+	body := command.PowerSeen{
+		Node: node.ID(p.GetNode()), Agent: l.agent, Epoch: p.GetEpoch(), Power: node.ParsePower(p.GetPowerState()), Error: clip(p.GetError(), maxErrorText),
+	}
+	n, ok := l.d.cfg.Replica.View().Node(body.Node)
+	if !ok || !n.PowerIsNews(body.Agent, body.Epoch, body.Power) {
+		return item{}, false
+	}
+	return item{body: body, size: 256 + len(body.Error)}, true
+}
+
 func (l *link) teardown(t *farrierv1.TeardownDone) item {
 	return item{err: l.ours(t.GetNode()), size: 192, body: command.HandoverAck{
 		Node: node.ID(t.GetNode()), Agent: l.agent, Epoch: t.GetEpoch()}}

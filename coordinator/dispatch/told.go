@@ -235,7 +235,7 @@ func fingerprint(a *plan.Assignment) uint64 {
 		}
 	}
 	n := a.Node
-	text(n.Name, n.Driver, n.Provision.String(), n.Power.String())
+	text(n.Name, n.Driver, n.Provision.String(), n.Power.String(), n.PowerWatch().String())
 	number(h, a.Epoch, mapPrint(n.DriverInfo))
 	var boxes uint64
 	for k, s := range n.Secrets {

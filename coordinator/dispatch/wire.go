@@ -29,7 +29,7 @@ func (d *Dispatch) assignMessage(a *plan.Assignment) *farrierv1.CoordinatorMessa
 	m := &farrierv1.Assign{
 		Node: string(n.ID), Name: n.Name, Driver: n.Driver, DriverInfo: info, Token: uint64(a.Token), Epoch: a.Epoch,
 		PowerState: n.Power.String(), ProvisionState: n.Provision.String(),
-		BmcSessions: a.BMCSessions,
+		BmcSessions: a.BMCSessions, PowerWatch: n.PowerWatch().String(),
 	}
 	for _, p := range a.Ports {
 		m.Ports = append(m.Ports, &farrierv1.AssignedPort{Address: p.Address, Ip: p.IP, PxeEnabled: p.PXEEnabled})

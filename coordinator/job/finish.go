@@ -192,6 +192,11 @@ func (j *job) maintain(on bool, reason, fault string) {
 	case n.Fault == "":
 		reason = n.MaintenanceReason
 	}
+	j.putMaintenance(on, reason, fault)
+}
+
+func (j *job) putMaintenance(on bool, reason, fault string) {
+	n := j.n
 	if n.Maintenance == on && n.MaintenanceReason == reason && n.Fault == fault {
 		return
 	}

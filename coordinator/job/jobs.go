@@ -35,6 +35,8 @@ func (s *Jobs) Do(body command.Body) (res command.Result, mine bool) {
 		res = s.outcome(c)
 	case command.Edge:
 		res = s.edge(c)
+	case command.PowerSeen:
+		res = s.powerSeen(c)
 	case command.Timeout:
 		res = s.timeout(c)
 	case command.Resume:

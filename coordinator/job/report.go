@@ -85,11 +85,12 @@ func checkFacts(c *command.Outcome) error {
 	return nil
 }
 
-func (j *job) setPower(p node.Power) {
+// setPower takes a reading; more is what else its event says.
+func (j *job) setPower(p node.Power, more ...string) {
 	if j.n.Power == p {
 		return
 	}
-	j.s.Emit(state.EventNodePower, j.n, "from", j.n.Power.String(), "to", p.String())
+	j.s.Emit(state.EventNodePower, j.n, append([]string{"from", j.n.Power.String(), "to", p.String()}, more...)...)
 	j.n.Power = p
 }
 

@@ -40,7 +40,7 @@ const (
 	EventNodeUpdated   = "node.updated"         // fields (comma list), version
 	EventNodeDeleted   = "node.deleted"         // name
 	EventNodeProvision = "node.provision_state" // from, to, target
-	EventNodePower     = "node.power_state"     // from, to
+	EventNodePower     = "node.power_state"     // from, to; seen: it was found so, nobody here did it
 	EventMaintenance   = "node.maintenance"     // on, reason, fault
 	EventNodeOwner     = "node.owner"           // from, to, epoch, reason; previous when its acknowledgement is awaited
 	EventNodeHandover  = "node.handover"        // agent, epoch: the old owner acknowledged

@@ -81,6 +81,7 @@ type AgentMessage struct {
 	//	*AgentMessage_TeardownDone
 	//	*AgentMessage_Heartbeats
 	//	*AgentMessage_BmcSession
+	//	*AgentMessage_PowerSeen
 	Body          isAgentMessage_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -222,6 +223,15 @@ func (x *AgentMessage) GetBmcSession() *BMCSession {
 	return nil
 }
 
+func (x *AgentMessage) GetPowerSeen() *PowerSeen {
+	if x != nil {
+		if x, ok := x.Body.(*AgentMessage_PowerSeen); ok {
+			return x.PowerSeen
+		}
+	}
+	return nil
+}
+
 type isAgentMessage_Body interface {
 	isAgentMessage_Body()
 }
@@ -270,6 +280,10 @@ type AgentMessage_BmcSession struct {
 	BmcSession *BMCSession `protobuf:"bytes,11,opt,name=bmc_session,json=bmcSession,proto3,oneof"`
 }
 
+type AgentMessage_PowerSeen struct {
+	PowerSeen *PowerSeen `protobuf:"bytes,12,opt,name=power_seen,json=powerSeen,proto3,oneof"`
+}
+
 func (*AgentMessage_Hello) isAgentMessage_Body() {}
 
 func (*AgentMessage_Renew) isAgentMessage_Body() {}
@@ -291,6 +305,8 @@ func (*AgentMessage_TeardownDone) isAgentMessage_Body() {}
 func (*AgentMessage_Heartbeats) isAgentMessage_Body() {}
 
 func (*AgentMessage_BmcSession) isAgentMessage_Body() {}
+
+func (*AgentMessage_PowerSeen) isAgentMessage_Body() {}
 
 type Hello struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -1012,6 +1028,76 @@ func (x *BMCSession) GetOpened() bool {
 	return false
 }
 
+// PowerSeen is what the agent saw of the power of a node at which nothing is ordered, where it is not what the assignment says.
+// It is said at each reading until the assignment shows that it was taken in.
+type PowerSeen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,2,opt,name=epoch,proto3" json:"epoch,omitempty"`                            // of the assignment
+	PowerState    string                 `protobuf:"bytes,3,opt,name=power_state,json=powerState,proto3" json:"power_state,omitempty"` // empty: it could not be read, time after time
+	Error         string                 `protobuf:"bytes,4,opt,name=error,proto3" json:"error,omitempty"`                             // why not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PowerSeen) Reset() {
+	*x = PowerSeen{}
+	mi := &file_farrier_v1_rack_proto_msgTypes[11]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PowerSeen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PowerSeen) ProtoMessage() {}
+
+func (x *PowerSeen) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_v1_rack_proto_msgTypes[11]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PowerSeen.ProtoReflect.Descriptor instead.
+func (*PowerSeen) Descriptor() ([]byte, []int) {
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{11}
+}
+
+func (x *PowerSeen) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *PowerSeen) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *PowerSeen) GetPowerState() string {
+	if x != nil {
+		return x.PowerState
+	}
+	return ""
+}
+
+func (x *PowerSeen) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 type Capacity struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	FreeWorkers   uint32                 `protobuf:"varint,1,opt,name=free_workers,json=freeWorkers,proto3" json:"free_workers,omitempty"`
@@ -1021,7 +1107,7 @@ type Capacity struct {
 
 func (x *Capacity) Reset() {
 	*x = Capacity{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[11]
+	mi := &file_farrier_v1_rack_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1033,7 +1119,7 @@ func (x *Capacity) String() string {
 func (*Capacity) ProtoMessage() {}
 
 func (x *Capacity) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[11]
+	mi := &file_farrier_v1_rack_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1046,7 +1132,7 @@ func (x *Capacity) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Capacity.ProtoReflect.Descriptor instead.
 func (*Capacity) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{11}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *Capacity) GetFreeWorkers() uint32 {
@@ -1066,7 +1152,7 @@ type TeardownDone struct {
 
 func (x *TeardownDone) Reset() {
 	*x = TeardownDone{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[12]
+	mi := &file_farrier_v1_rack_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1078,7 +1164,7 @@ func (x *TeardownDone) String() string {
 func (*TeardownDone) ProtoMessage() {}
 
 func (x *TeardownDone) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[12]
+	mi := &file_farrier_v1_rack_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1091,7 +1177,7 @@ func (x *TeardownDone) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use TeardownDone.ProtoReflect.Descriptor instead.
 func (*TeardownDone) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{12}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *TeardownDone) GetNode() string {
@@ -1119,7 +1205,7 @@ type HeartbeatSummary struct {
 
 func (x *HeartbeatSummary) Reset() {
 	*x = HeartbeatSummary{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[13]
+	mi := &file_farrier_v1_rack_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1131,7 +1217,7 @@ func (x *HeartbeatSummary) String() string {
 func (*HeartbeatSummary) ProtoMessage() {}
 
 func (x *HeartbeatSummary) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[13]
+	mi := &file_farrier_v1_rack_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1144,7 +1230,7 @@ func (x *HeartbeatSummary) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HeartbeatSummary.ProtoReflect.Descriptor instead.
 func (*HeartbeatSummary) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{13}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *HeartbeatSummary) GetBeats() uint32 {
@@ -1170,7 +1256,7 @@ type ConnectResponse struct {
 
 func (x *ConnectResponse) Reset() {
 	*x = ConnectResponse{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[14]
+	mi := &file_farrier_v1_rack_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1182,7 +1268,7 @@ func (x *ConnectResponse) String() string {
 func (*ConnectResponse) ProtoMessage() {}
 
 func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[14]
+	mi := &file_farrier_v1_rack_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1195,7 +1281,7 @@ func (x *ConnectResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ConnectResponse.ProtoReflect.Descriptor instead.
 func (*ConnectResponse) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{14}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ConnectResponse) GetMessages() []*CoordinatorMessage {
@@ -1229,7 +1315,7 @@ type CoordinatorMessage struct {
 
 func (x *CoordinatorMessage) Reset() {
 	*x = CoordinatorMessage{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[15]
+	mi := &file_farrier_v1_rack_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1241,7 +1327,7 @@ func (x *CoordinatorMessage) String() string {
 func (*CoordinatorMessage) ProtoMessage() {}
 
 func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[15]
+	mi := &file_farrier_v1_rack_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1254,7 +1340,7 @@ func (x *CoordinatorMessage) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CoordinatorMessage.ProtoReflect.Descriptor instead.
 func (*CoordinatorMessage) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{15}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *CoordinatorMessage) GetBody() isCoordinatorMessage_Body {
@@ -1478,7 +1564,7 @@ type Welcome struct {
 
 func (x *Welcome) Reset() {
 	*x = Welcome{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[16]
+	mi := &file_farrier_v1_rack_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1490,7 +1576,7 @@ func (x *Welcome) String() string {
 func (*Welcome) ProtoMessage() {}
 
 func (x *Welcome) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[16]
+	mi := &file_farrier_v1_rack_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1503,7 +1589,7 @@ func (x *Welcome) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Welcome.ProtoReflect.Descriptor instead.
 func (*Welcome) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{16}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *Welcome) GetSession() string {
@@ -1564,7 +1650,7 @@ type Redirect struct {
 
 func (x *Redirect) Reset() {
 	*x = Redirect{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[17]
+	mi := &file_farrier_v1_rack_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1576,7 +1662,7 @@ func (x *Redirect) String() string {
 func (*Redirect) ProtoMessage() {}
 
 func (x *Redirect) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[17]
+	mi := &file_farrier_v1_rack_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1589,7 +1675,7 @@ func (x *Redirect) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Redirect.ProtoReflect.Descriptor instead.
 func (*Redirect) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{17}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *Redirect) GetLeaderAddress() string {
@@ -1608,7 +1694,7 @@ type Renewed struct {
 
 func (x *Renewed) Reset() {
 	*x = Renewed{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[18]
+	mi := &file_farrier_v1_rack_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1620,7 +1706,7 @@ func (x *Renewed) String() string {
 func (*Renewed) ProtoMessage() {}
 
 func (x *Renewed) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[18]
+	mi := &file_farrier_v1_rack_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1633,7 +1719,7 @@ func (x *Renewed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Renewed.ProtoReflect.Descriptor instead.
 func (*Renewed) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{18}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *Renewed) GetSeq() uint64 {
@@ -1652,7 +1738,7 @@ type SessionEnded struct {
 
 func (x *SessionEnded) Reset() {
 	*x = SessionEnded{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[19]
+	mi := &file_farrier_v1_rack_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1664,7 +1750,7 @@ func (x *SessionEnded) String() string {
 func (*SessionEnded) ProtoMessage() {}
 
 func (x *SessionEnded) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[19]
+	mi := &file_farrier_v1_rack_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1677,7 +1763,7 @@ func (x *SessionEnded) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SessionEnded.ProtoReflect.Descriptor instead.
 func (*SessionEnded) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{19}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *SessionEnded) GetReason() string {
@@ -1701,13 +1787,14 @@ type Assign struct {
 	PowerState     string                 `protobuf:"bytes,9,opt,name=power_state,json=powerState,proto3" json:"power_state,omitempty"`
 	ProvisionState string                 `protobuf:"bytes,10,opt,name=provision_state,json=provisionState,proto3" json:"provision_state,omitempty"`
 	BmcSessions    []string               `protobuf:"bytes,12,rep,name=bmc_sessions,json=bmcSessions,proto3" json:"bmc_sessions,omitempty"` // URIs that others, or earlier lives of this agent, opened: to be ended before the first effect
+	PowerWatch     string                 `protobuf:"bytes,13,opt,name=power_watch,json=powerWatch,proto3" json:"power_watch,omitempty"`    // what to do about its power while nothing is ordered: empty: nothing; read: now and then; recover: its BMC did not answer, try more seldom
 	unknownFields  protoimpl.UnknownFields
 	sizeCache      protoimpl.SizeCache
 }
 
 func (x *Assign) Reset() {
 	*x = Assign{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[20]
+	mi := &file_farrier_v1_rack_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1719,7 +1806,7 @@ func (x *Assign) String() string {
 func (*Assign) ProtoMessage() {}
 
 func (x *Assign) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[20]
+	mi := &file_farrier_v1_rack_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1732,7 +1819,7 @@ func (x *Assign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Assign.ProtoReflect.Descriptor instead.
 func (*Assign) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{20}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *Assign) GetNode() string {
@@ -1812,6 +1899,13 @@ func (x *Assign) GetBmcSessions() []string {
 	return nil
 }
 
+func (x *Assign) GetPowerWatch() string {
+	if x != nil {
+		return x.PowerWatch
+	}
+	return ""
+}
+
 type AssignedPort struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Address       string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"` // MAC
@@ -1823,7 +1917,7 @@ type AssignedPort struct {
 
 func (x *AssignedPort) Reset() {
 	*x = AssignedPort{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[21]
+	mi := &file_farrier_v1_rack_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1835,7 +1929,7 @@ func (x *AssignedPort) String() string {
 func (*AssignedPort) ProtoMessage() {}
 
 func (x *AssignedPort) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[21]
+	mi := &file_farrier_v1_rack_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1848,7 +1942,7 @@ func (x *AssignedPort) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AssignedPort.ProtoReflect.Descriptor instead.
 func (*AssignedPort) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{21}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *AssignedPort) GetAddress() string {
@@ -1889,7 +1983,7 @@ type BootAttempt struct {
 
 func (x *BootAttempt) Reset() {
 	*x = BootAttempt{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[22]
+	mi := &file_farrier_v1_rack_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1901,7 +1995,7 @@ func (x *BootAttempt) String() string {
 func (*BootAttempt) ProtoMessage() {}
 
 func (x *BootAttempt) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[22]
+	mi := &file_farrier_v1_rack_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1914,7 +2008,7 @@ func (x *BootAttempt) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BootAttempt.ProtoReflect.Descriptor instead.
 func (*BootAttempt) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{22}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *BootAttempt) GetBootId() string {
@@ -1984,7 +2078,7 @@ type Unassign struct {
 
 func (x *Unassign) Reset() {
 	*x = Unassign{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[23]
+	mi := &file_farrier_v1_rack_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1996,7 +2090,7 @@ func (x *Unassign) String() string {
 func (*Unassign) ProtoMessage() {}
 
 func (x *Unassign) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[23]
+	mi := &file_farrier_v1_rack_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2009,7 +2103,7 @@ func (x *Unassign) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Unassign.ProtoReflect.Descriptor instead.
 func (*Unassign) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{23}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *Unassign) GetNode() string {
@@ -2052,7 +2146,7 @@ type Order struct {
 
 func (x *Order) Reset() {
 	*x = Order{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[24]
+	mi := &file_farrier_v1_rack_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2064,7 +2158,7 @@ func (x *Order) String() string {
 func (*Order) ProtoMessage() {}
 
 func (x *Order) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[24]
+	mi := &file_farrier_v1_rack_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2077,7 +2171,7 @@ func (x *Order) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Order.ProtoReflect.Descriptor instead.
 func (*Order) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{24}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *Order) GetRef() *OrderRef {
@@ -2167,7 +2261,7 @@ type Cancel struct {
 
 func (x *Cancel) Reset() {
 	*x = Cancel{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[25]
+	mi := &file_farrier_v1_rack_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2179,7 +2273,7 @@ func (x *Cancel) String() string {
 func (*Cancel) ProtoMessage() {}
 
 func (x *Cancel) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[25]
+	mi := &file_farrier_v1_rack_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2192,7 +2286,7 @@ func (x *Cancel) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Cancel.ProtoReflect.Descriptor instead.
 func (*Cancel) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{25}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *Cancel) GetRef() *OrderRef {
@@ -2219,7 +2313,7 @@ type OutcomeConfirmed struct {
 
 func (x *OutcomeConfirmed) Reset() {
 	*x = OutcomeConfirmed{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[26]
+	mi := &file_farrier_v1_rack_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2231,7 +2325,7 @@ func (x *OutcomeConfirmed) String() string {
 func (*OutcomeConfirmed) ProtoMessage() {}
 
 func (x *OutcomeConfirmed) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[26]
+	mi := &file_farrier_v1_rack_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2244,7 +2338,7 @@ func (x *OutcomeConfirmed) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use OutcomeConfirmed.ProtoReflect.Descriptor instead.
 func (*OutcomeConfirmed) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{26}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *OutcomeConfirmed) GetRef() *OrderRef {
@@ -2272,7 +2366,7 @@ type LockReply struct {
 
 func (x *LockReply) Reset() {
 	*x = LockReply{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[27]
+	mi := &file_farrier_v1_rack_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2284,7 +2378,7 @@ func (x *LockReply) String() string {
 func (*LockReply) ProtoMessage() {}
 
 func (x *LockReply) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[27]
+	mi := &file_farrier_v1_rack_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2297,7 +2391,7 @@ func (x *LockReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use LockReply.ProtoReflect.Descriptor instead.
 func (*LockReply) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{27}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *LockReply) GetCall() uint64 {
@@ -2331,7 +2425,7 @@ type BMCSessionReply struct {
 
 func (x *BMCSessionReply) Reset() {
 	*x = BMCSessionReply{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[28]
+	mi := &file_farrier_v1_rack_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2343,7 +2437,7 @@ func (x *BMCSessionReply) String() string {
 func (*BMCSessionReply) ProtoMessage() {}
 
 func (x *BMCSessionReply) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[28]
+	mi := &file_farrier_v1_rack_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2356,7 +2450,7 @@ func (x *BMCSessionReply) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BMCSessionReply.ProtoReflect.Descriptor instead.
 func (*BMCSessionReply) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{28}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *BMCSessionReply) GetCall() uint64 {
@@ -2383,7 +2477,7 @@ type GroupInfo struct {
 
 func (x *GroupInfo) Reset() {
 	*x = GroupInfo{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[29]
+	mi := &file_farrier_v1_rack_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2395,7 +2489,7 @@ func (x *GroupInfo) String() string {
 func (*GroupInfo) ProtoMessage() {}
 
 func (x *GroupInfo) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[29]
+	mi := &file_farrier_v1_rack_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2408,7 +2502,7 @@ func (x *GroupInfo) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupInfo.ProtoReflect.Descriptor instead.
 func (*GroupInfo) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{29}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *GroupInfo) GetAgents() []*GroupAgent {
@@ -2437,7 +2531,7 @@ type GroupAgent struct {
 
 func (x *GroupAgent) Reset() {
 	*x = GroupAgent{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[30]
+	mi := &file_farrier_v1_rack_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2449,7 +2543,7 @@ func (x *GroupAgent) String() string {
 func (*GroupAgent) ProtoMessage() {}
 
 func (x *GroupAgent) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[30]
+	mi := &file_farrier_v1_rack_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2462,7 +2556,7 @@ func (x *GroupAgent) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GroupAgent.ProtoReflect.Descriptor instead.
 func (*GroupAgent) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{30}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *GroupAgent) GetName() string {
@@ -2501,7 +2595,7 @@ type Synced struct {
 
 func (x *Synced) Reset() {
 	*x = Synced{}
-	mi := &file_farrier_v1_rack_proto_msgTypes[31]
+	mi := &file_farrier_v1_rack_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2513,7 +2607,7 @@ func (x *Synced) String() string {
 func (*Synced) ProtoMessage() {}
 
 func (x *Synced) ProtoReflect() protoreflect.Message {
-	mi := &file_farrier_v1_rack_proto_msgTypes[31]
+	mi := &file_farrier_v1_rack_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2526,7 +2620,7 @@ func (x *Synced) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Synced.ProtoReflect.Descriptor instead.
 func (*Synced) Descriptor() ([]byte, []int) {
-	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{31}
+	return file_farrier_v1_rack_proto_rawDescGZIP(), []int{32}
 }
 
 var File_farrier_v1_rack_proto protoreflect.FileDescriptor
@@ -2536,7 +2630,7 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\x15farrier/v1/rack.proto\x12\n" +
 	"farrier.v1\x1a\x15farrier/v1/flow.proto\x1a\x15farrier/v1/lock.proto\x1a\x1egoogle/protobuf/duration.proto\"F\n" +
 	"\x0eConnectRequest\x124\n" +
-	"\bmessages\x18\x01 \x03(\v2\x18.farrier.v1.AgentMessageR\bmessages\"\xed\x04\n" +
+	"\bmessages\x18\x01 \x03(\v2\x18.farrier.v1.AgentMessageR\bmessages\"\xa5\x05\n" +
 	"\fAgentMessage\x12)\n" +
 	"\x05hello\x18\x01 \x01(\v2\x11.farrier.v1.HelloH\x00R\x05hello\x12)\n" +
 	"\x05renew\x18\x02 \x01(\v2\x11.farrier.v1.RenewH\x00R\x05renew\x123\n" +
@@ -2552,7 +2646,9 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	" \x01(\v2\x1c.farrier.v1.HeartbeatSummaryH\x00R\n" +
 	"heartbeats\x129\n" +
 	"\vbmc_session\x18\v \x01(\v2\x16.farrier.v1.BMCSessionH\x00R\n" +
-	"bmcSessionB\x06\n" +
+	"bmcSession\x126\n" +
+	"\n" +
+	"power_seen\x18\f \x01(\v2\x15.farrier.v1.PowerSeenH\x00R\tpowerSeenB\x06\n" +
 	"\x04body\"\xe4\x03\n" +
 	"\x05Hello\x12\x14\n" +
 	"\x05agent\x18\x01 \x01(\tR\x05agent\x12\x1d\n" +
@@ -2621,7 +2717,13 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\x04call\x18\x01 \x01(\x04R\x04call\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x12\x10\n" +
 	"\x03uri\x18\x03 \x01(\tR\x03uri\x12\x16\n" +
-	"\x06opened\x18\x04 \x01(\bR\x06opened\"-\n" +
+	"\x06opened\x18\x04 \x01(\bR\x06opened\"l\n" +
+	"\tPowerSeen\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05epoch\x18\x02 \x01(\x04R\x05epoch\x12\x1f\n" +
+	"\vpower_state\x18\x03 \x01(\tR\n" +
+	"powerState\x12\x14\n" +
+	"\x05error\x18\x04 \x01(\tR\x05error\"-\n" +
 	"\bCapacity\x12!\n" +
 	"\ffree_workers\x18\x01 \x01(\rR\vfreeWorkers\"8\n" +
 	"\fTeardownDone\x12\x12\n" +
@@ -2664,7 +2766,7 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"\aRenewed\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\"&\n" +
 	"\fSessionEnded\x12\x16\n" +
-	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xc8\x03\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\xe9\x03\n" +
 	"\x06Assign\x12\x12\n" +
 	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
@@ -2679,7 +2781,9 @@ const file_farrier_v1_rack_proto_rawDesc = "" +
 	"powerState\x12'\n" +
 	"\x0fprovision_state\x18\n" +
 	" \x01(\tR\x0eprovisionState\x12!\n" +
-	"\fbmc_sessions\x18\f \x03(\tR\vbmcSessions\x1a=\n" +
+	"\fbmc_sessions\x18\f \x03(\tR\vbmcSessions\x12\x1f\n" +
+	"\vpower_watch\x18\r \x01(\tR\n" +
+	"powerWatch\x1a=\n" +
 	"\x0fDriverInfoEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\tR\x05value:\x028\x01J\x04\b\v\x10\f\"Y\n" +
@@ -2760,7 +2864,7 @@ func file_farrier_v1_rack_proto_rawDescGZIP() []byte {
 	return file_farrier_v1_rack_proto_rawDescData
 }
 
-var file_farrier_v1_rack_proto_msgTypes = make([]protoimpl.MessageInfo, 35)
+var file_farrier_v1_rack_proto_msgTypes = make([]protoimpl.MessageInfo, 36)
 var file_farrier_v1_rack_proto_goTypes = []any{
 	(*ConnectRequest)(nil),      // 0: farrier.v1.ConnectRequest
 	(*AgentMessage)(nil),        // 1: farrier.v1.AgentMessage
@@ -2773,34 +2877,35 @@ var file_farrier_v1_rack_proto_goTypes = []any{
 	(*LockRequest)(nil),         // 8: farrier.v1.LockRequest
 	(*LockRelease)(nil),         // 9: farrier.v1.LockRelease
 	(*BMCSession)(nil),          // 10: farrier.v1.BMCSession
-	(*Capacity)(nil),            // 11: farrier.v1.Capacity
-	(*TeardownDone)(nil),        // 12: farrier.v1.TeardownDone
-	(*HeartbeatSummary)(nil),    // 13: farrier.v1.HeartbeatSummary
-	(*ConnectResponse)(nil),     // 14: farrier.v1.ConnectResponse
-	(*CoordinatorMessage)(nil),  // 15: farrier.v1.CoordinatorMessage
-	(*Welcome)(nil),             // 16: farrier.v1.Welcome
-	(*Redirect)(nil),            // 17: farrier.v1.Redirect
-	(*Renewed)(nil),             // 18: farrier.v1.Renewed
-	(*SessionEnded)(nil),        // 19: farrier.v1.SessionEnded
-	(*Assign)(nil),              // 20: farrier.v1.Assign
-	(*AssignedPort)(nil),        // 21: farrier.v1.AssignedPort
-	(*BootAttempt)(nil),         // 22: farrier.v1.BootAttempt
-	(*Unassign)(nil),            // 23: farrier.v1.Unassign
-	(*Order)(nil),               // 24: farrier.v1.Order
-	(*Cancel)(nil),              // 25: farrier.v1.Cancel
-	(*OutcomeConfirmed)(nil),    // 26: farrier.v1.OutcomeConfirmed
-	(*LockReply)(nil),           // 27: farrier.v1.LockReply
-	(*BMCSessionReply)(nil),     // 28: farrier.v1.BMCSessionReply
-	(*GroupInfo)(nil),           // 29: farrier.v1.GroupInfo
-	(*GroupAgent)(nil),          // 30: farrier.v1.GroupAgent
-	(*Synced)(nil),              // 31: farrier.v1.Synced
-	nil,                         // 32: farrier.v1.StepOutcome.FactsEntry
-	nil,                         // 33: farrier.v1.Assign.DriverInfoEntry
-	nil,                         // 34: farrier.v1.Order.ArgsEntry
-	(*Progress)(nil),            // 35: farrier.v1.Progress
-	(*LockWait)(nil),            // 36: farrier.v1.LockWait
-	(*durationpb.Duration)(nil), // 37: google.protobuf.Duration
-	(*ErrorDetail)(nil),         // 38: farrier.v1.ErrorDetail
+	(*PowerSeen)(nil),           // 11: farrier.v1.PowerSeen
+	(*Capacity)(nil),            // 12: farrier.v1.Capacity
+	(*TeardownDone)(nil),        // 13: farrier.v1.TeardownDone
+	(*HeartbeatSummary)(nil),    // 14: farrier.v1.HeartbeatSummary
+	(*ConnectResponse)(nil),     // 15: farrier.v1.ConnectResponse
+	(*CoordinatorMessage)(nil),  // 16: farrier.v1.CoordinatorMessage
+	(*Welcome)(nil),             // 17: farrier.v1.Welcome
+	(*Redirect)(nil),            // 18: farrier.v1.Redirect
+	(*Renewed)(nil),             // 19: farrier.v1.Renewed
+	(*SessionEnded)(nil),        // 20: farrier.v1.SessionEnded
+	(*Assign)(nil),              // 21: farrier.v1.Assign
+	(*AssignedPort)(nil),        // 22: farrier.v1.AssignedPort
+	(*BootAttempt)(nil),         // 23: farrier.v1.BootAttempt
+	(*Unassign)(nil),            // 24: farrier.v1.Unassign
+	(*Order)(nil),               // 25: farrier.v1.Order
+	(*Cancel)(nil),              // 26: farrier.v1.Cancel
+	(*OutcomeConfirmed)(nil),    // 27: farrier.v1.OutcomeConfirmed
+	(*LockReply)(nil),           // 28: farrier.v1.LockReply
+	(*BMCSessionReply)(nil),     // 29: farrier.v1.BMCSessionReply
+	(*GroupInfo)(nil),           // 30: farrier.v1.GroupInfo
+	(*GroupAgent)(nil),          // 31: farrier.v1.GroupAgent
+	(*Synced)(nil),              // 32: farrier.v1.Synced
+	nil,                         // 33: farrier.v1.StepOutcome.FactsEntry
+	nil,                         // 34: farrier.v1.Assign.DriverInfoEntry
+	nil,                         // 35: farrier.v1.Order.ArgsEntry
+	(*Progress)(nil),            // 36: farrier.v1.Progress
+	(*LockWait)(nil),            // 37: farrier.v1.LockWait
+	(*durationpb.Duration)(nil), // 38: google.protobuf.Duration
+	(*ErrorDetail)(nil),         // 39: farrier.v1.ErrorDetail
 }
 var file_farrier_v1_rack_proto_depIdxs = []int32{
 	1,  // 0: farrier.v1.ConnectRequest.messages:type_name -> farrier.v1.AgentMessage
@@ -2811,55 +2916,56 @@ var file_farrier_v1_rack_proto_depIdxs = []int32{
 	7,  // 5: farrier.v1.AgentMessage.progress:type_name -> farrier.v1.StepProgress
 	8,  // 6: farrier.v1.AgentMessage.lock_request:type_name -> farrier.v1.LockRequest
 	9,  // 7: farrier.v1.AgentMessage.lock_release:type_name -> farrier.v1.LockRelease
-	11, // 8: farrier.v1.AgentMessage.capacity:type_name -> farrier.v1.Capacity
-	12, // 9: farrier.v1.AgentMessage.teardown_done:type_name -> farrier.v1.TeardownDone
-	13, // 10: farrier.v1.AgentMessage.heartbeats:type_name -> farrier.v1.HeartbeatSummary
+	12, // 8: farrier.v1.AgentMessage.capacity:type_name -> farrier.v1.Capacity
+	13, // 9: farrier.v1.AgentMessage.teardown_done:type_name -> farrier.v1.TeardownDone
+	14, // 10: farrier.v1.AgentMessage.heartbeats:type_name -> farrier.v1.HeartbeatSummary
 	10, // 11: farrier.v1.AgentMessage.bmc_session:type_name -> farrier.v1.BMCSession
-	5,  // 12: farrier.v1.Hello.outcomes:type_name -> farrier.v1.StepOutcome
-	3,  // 13: farrier.v1.Hello.running:type_name -> farrier.v1.OrderRef
-	3,  // 14: farrier.v1.StepOutcome.ref:type_name -> farrier.v1.OrderRef
-	32, // 15: farrier.v1.StepOutcome.facts:type_name -> farrier.v1.StepOutcome.FactsEntry
-	3,  // 16: farrier.v1.StepProgress.ref:type_name -> farrier.v1.OrderRef
-	35, // 17: farrier.v1.StepProgress.progress:type_name -> farrier.v1.Progress
-	36, // 18: farrier.v1.LockRequest.wait:type_name -> farrier.v1.LockWait
-	15, // 19: farrier.v1.ConnectResponse.messages:type_name -> farrier.v1.CoordinatorMessage
-	16, // 20: farrier.v1.CoordinatorMessage.welcome:type_name -> farrier.v1.Welcome
-	17, // 21: farrier.v1.CoordinatorMessage.redirect:type_name -> farrier.v1.Redirect
-	18, // 22: farrier.v1.CoordinatorMessage.renewed:type_name -> farrier.v1.Renewed
-	20, // 23: farrier.v1.CoordinatorMessage.assign:type_name -> farrier.v1.Assign
-	23, // 24: farrier.v1.CoordinatorMessage.unassign:type_name -> farrier.v1.Unassign
-	24, // 25: farrier.v1.CoordinatorMessage.order:type_name -> farrier.v1.Order
-	25, // 26: farrier.v1.CoordinatorMessage.cancel:type_name -> farrier.v1.Cancel
-	26, // 27: farrier.v1.CoordinatorMessage.confirmed:type_name -> farrier.v1.OutcomeConfirmed
-	27, // 28: farrier.v1.CoordinatorMessage.lock_reply:type_name -> farrier.v1.LockReply
-	29, // 29: farrier.v1.CoordinatorMessage.group_info:type_name -> farrier.v1.GroupInfo
-	31, // 30: farrier.v1.CoordinatorMessage.synced:type_name -> farrier.v1.Synced
-	19, // 31: farrier.v1.CoordinatorMessage.session_ended:type_name -> farrier.v1.SessionEnded
-	28, // 32: farrier.v1.CoordinatorMessage.bmc_session_reply:type_name -> farrier.v1.BMCSessionReply
-	37, // 33: farrier.v1.Welcome.ttl:type_name -> google.protobuf.Duration
-	37, // 34: farrier.v1.Welcome.renew_every:type_name -> google.protobuf.Duration
-	37, // 35: farrier.v1.Welcome.ramdisk_silence:type_name -> google.protobuf.Duration
-	37, // 36: farrier.v1.Welcome.ramdisk_heartbeat:type_name -> google.protobuf.Duration
-	33, // 37: farrier.v1.Assign.driver_info:type_name -> farrier.v1.Assign.DriverInfoEntry
-	21, // 38: farrier.v1.Assign.ports:type_name -> farrier.v1.AssignedPort
-	22, // 39: farrier.v1.Assign.boot:type_name -> farrier.v1.BootAttempt
-	37, // 40: farrier.v1.BootAttempt.expires_in:type_name -> google.protobuf.Duration
-	3,  // 41: farrier.v1.Order.ref:type_name -> farrier.v1.OrderRef
-	34, // 42: farrier.v1.Order.args:type_name -> farrier.v1.Order.ArgsEntry
-	37, // 43: farrier.v1.Order.deadline:type_name -> google.protobuf.Duration
-	37, // 44: farrier.v1.Order.call_deadline:type_name -> google.protobuf.Duration
-	3,  // 45: farrier.v1.Cancel.ref:type_name -> farrier.v1.OrderRef
-	3,  // 46: farrier.v1.OutcomeConfirmed.ref:type_name -> farrier.v1.OrderRef
-	38, // 47: farrier.v1.LockReply.error:type_name -> farrier.v1.ErrorDetail
-	38, // 48: farrier.v1.BMCSessionReply.error:type_name -> farrier.v1.ErrorDetail
-	30, // 49: farrier.v1.GroupInfo.agents:type_name -> farrier.v1.GroupAgent
-	0,  // 50: farrier.v1.RackService.Connect:input_type -> farrier.v1.ConnectRequest
-	14, // 51: farrier.v1.RackService.Connect:output_type -> farrier.v1.ConnectResponse
-	51, // [51:52] is the sub-list for method output_type
-	50, // [50:51] is the sub-list for method input_type
-	50, // [50:50] is the sub-list for extension type_name
-	50, // [50:50] is the sub-list for extension extendee
-	0,  // [0:50] is the sub-list for field type_name
+	11, // 12: farrier.v1.AgentMessage.power_seen:type_name -> farrier.v1.PowerSeen
+	5,  // 13: farrier.v1.Hello.outcomes:type_name -> farrier.v1.StepOutcome
+	3,  // 14: farrier.v1.Hello.running:type_name -> farrier.v1.OrderRef
+	3,  // 15: farrier.v1.StepOutcome.ref:type_name -> farrier.v1.OrderRef
+	33, // 16: farrier.v1.StepOutcome.facts:type_name -> farrier.v1.StepOutcome.FactsEntry
+	3,  // 17: farrier.v1.StepProgress.ref:type_name -> farrier.v1.OrderRef
+	36, // 18: farrier.v1.StepProgress.progress:type_name -> farrier.v1.Progress
+	37, // 19: farrier.v1.LockRequest.wait:type_name -> farrier.v1.LockWait
+	16, // 20: farrier.v1.ConnectResponse.messages:type_name -> farrier.v1.CoordinatorMessage
+	17, // 21: farrier.v1.CoordinatorMessage.welcome:type_name -> farrier.v1.Welcome
+	18, // 22: farrier.v1.CoordinatorMessage.redirect:type_name -> farrier.v1.Redirect
+	19, // 23: farrier.v1.CoordinatorMessage.renewed:type_name -> farrier.v1.Renewed
+	21, // 24: farrier.v1.CoordinatorMessage.assign:type_name -> farrier.v1.Assign
+	24, // 25: farrier.v1.CoordinatorMessage.unassign:type_name -> farrier.v1.Unassign
+	25, // 26: farrier.v1.CoordinatorMessage.order:type_name -> farrier.v1.Order
+	26, // 27: farrier.v1.CoordinatorMessage.cancel:type_name -> farrier.v1.Cancel
+	27, // 28: farrier.v1.CoordinatorMessage.confirmed:type_name -> farrier.v1.OutcomeConfirmed
+	28, // 29: farrier.v1.CoordinatorMessage.lock_reply:type_name -> farrier.v1.LockReply
+	30, // 30: farrier.v1.CoordinatorMessage.group_info:type_name -> farrier.v1.GroupInfo
+	32, // 31: farrier.v1.CoordinatorMessage.synced:type_name -> farrier.v1.Synced
+	20, // 32: farrier.v1.CoordinatorMessage.session_ended:type_name -> farrier.v1.SessionEnded
+	29, // 33: farrier.v1.CoordinatorMessage.bmc_session_reply:type_name -> farrier.v1.BMCSessionReply
+	38, // 34: farrier.v1.Welcome.ttl:type_name -> google.protobuf.Duration
+	38, // 35: farrier.v1.Welcome.renew_every:type_name -> google.protobuf.Duration
+	38, // 36: farrier.v1.Welcome.ramdisk_silence:type_name -> google.protobuf.Duration
+	38, // 37: farrier.v1.Welcome.ramdisk_heartbeat:type_name -> google.protobuf.Duration
+	34, // 38: farrier.v1.Assign.driver_info:type_name -> farrier.v1.Assign.DriverInfoEntry
+	22, // 39: farrier.v1.Assign.ports:type_name -> farrier.v1.AssignedPort
+	23, // 40: farrier.v1.Assign.boot:type_name -> farrier.v1.BootAttempt
+	38, // 41: farrier.v1.BootAttempt.expires_in:type_name -> google.protobuf.Duration
+	3,  // 42: farrier.v1.Order.ref:type_name -> farrier.v1.OrderRef
+	35, // 43: farrier.v1.Order.args:type_name -> farrier.v1.Order.ArgsEntry
+	38, // 44: farrier.v1.Order.deadline:type_name -> google.protobuf.Duration
+	38, // 45: farrier.v1.Order.call_deadline:type_name -> google.protobuf.Duration
+	3,  // 46: farrier.v1.Cancel.ref:type_name -> farrier.v1.OrderRef
+	3,  // 47: farrier.v1.OutcomeConfirmed.ref:type_name -> farrier.v1.OrderRef
+	39, // 48: farrier.v1.LockReply.error:type_name -> farrier.v1.ErrorDetail
+	39, // 49: farrier.v1.BMCSessionReply.error:type_name -> farrier.v1.ErrorDetail
+	31, // 50: farrier.v1.GroupInfo.agents:type_name -> farrier.v1.GroupAgent
+	0,  // 51: farrier.v1.RackService.Connect:input_type -> farrier.v1.ConnectRequest
+	15, // 52: farrier.v1.RackService.Connect:output_type -> farrier.v1.ConnectResponse
+	52, // [52:53] is the sub-list for method output_type
+	51, // [51:52] is the sub-list for method input_type
+	51, // [51:51] is the sub-list for extension type_name
+	51, // [51:51] is the sub-list for extension extendee
+	0,  // [0:51] is the sub-list for field type_name
 }
 
 func init() { file_farrier_v1_rack_proto_init() }
@@ -2881,8 +2987,9 @@ func file_farrier_v1_rack_proto_init() {
 		(*AgentMessage_TeardownDone)(nil),
 		(*AgentMessage_Heartbeats)(nil),
 		(*AgentMessage_BmcSession)(nil),
+		(*AgentMessage_PowerSeen)(nil),
 	}
-	file_farrier_v1_rack_proto_msgTypes[15].OneofWrappers = []any{
+	file_farrier_v1_rack_proto_msgTypes[16].OneofWrappers = []any{
 		(*CoordinatorMessage_Welcome)(nil),
 		(*CoordinatorMessage_Redirect)(nil),
 		(*CoordinatorMessage_Renewed)(nil),
@@ -2903,7 +3010,7 @@ func file_farrier_v1_rack_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_farrier_v1_rack_proto_rawDesc), len(file_farrier_v1_rack_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   35,
+			NumMessages:   36,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -219,6 +219,7 @@ type Body struct {
 	//	*Body_RenewCertificate
 	//	*Body_RevokeCertificates
 	//	*Body_RecoverRoster
+	//	*Body_PowerSeen
 	Body          isBody_Body `protobuf_oneof:"body"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -594,6 +595,15 @@ func (x *Body) GetRecoverRoster() *RecoverRoster {
 	return nil
 }
 
+func (x *Body) GetPowerSeen() *PowerSeen {
+	if x != nil {
+		if x, ok := x.Body.(*Body_PowerSeen); ok {
+			return x.PowerSeen
+		}
+	}
+	return nil
+}
+
 type isBody_Body interface {
 	isBody_Body()
 }
@@ -746,6 +756,10 @@ type Body_RecoverRoster struct {
 	RecoverRoster *RecoverRoster `protobuf:"bytes,37,opt,name=recover_roster,json=recoverRoster,proto3,oneof"`
 }
 
+type Body_PowerSeen struct {
+	PowerSeen *PowerSeen `protobuf:"bytes,38,opt,name=power_seen,json=powerSeen,proto3,oneof"`
+}
+
 func (*Body_InitCluster) isBody_Body() {}
 
 func (*Body_Tick) isBody_Body() {}
@@ -819,6 +833,8 @@ func (*Body_RenewCertificate) isBody_Body() {}
 func (*Body_RevokeCertificates) isBody_Body() {}
 
 func (*Body_RecoverRoster) isBody_Body() {}
+
+func (*Body_PowerSeen) isBody_Body() {}
 
 type InitCluster struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -3333,6 +3349,83 @@ func (x *RecoverRoster) GetIssued() []*Issued {
 	return nil
 }
 
+// PowerSeen is what a node's owner saw of its power while nothing was ordered.
+type PowerSeen struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Agent         string                 `protobuf:"bytes,2,opt,name=agent,proto3" json:"agent,omitempty"`
+	Epoch         uint64                 `protobuf:"varint,3,opt,name=epoch,proto3" json:"epoch,omitempty"` // of the assignment under which it looked
+	Power         uint32                 `protobuf:"varint,4,opt,name=power,proto3" json:"power,omitempty"` // as in Node; 0: it could not be read, time after time
+	Error         string                 `protobuf:"bytes,5,opt,name=error,proto3" json:"error,omitempty"`  // why not
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *PowerSeen) Reset() {
+	*x = PowerSeen{}
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *PowerSeen) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*PowerSeen) ProtoMessage() {}
+
+func (x *PowerSeen) ProtoReflect() protoreflect.Message {
+	mi := &file_farrier_raftlog_v1_log_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use PowerSeen.ProtoReflect.Descriptor instead.
+func (*PowerSeen) Descriptor() ([]byte, []int) {
+	return file_farrier_raftlog_v1_log_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *PowerSeen) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *PowerSeen) GetAgent() string {
+	if x != nil {
+		return x.Agent
+	}
+	return ""
+}
+
+func (x *PowerSeen) GetEpoch() uint64 {
+	if x != nil {
+		return x.Epoch
+	}
+	return 0
+}
+
+func (x *PowerSeen) GetPower() uint32 {
+	if x != nil {
+		return x.Power
+	}
+	return 0
+}
+
+func (x *PowerSeen) GetError() string {
+	if x != nil {
+		return x.Error
+	}
+	return ""
+}
+
 var File_farrier_raftlog_v1_log_proto protoreflect.FileDescriptor
 
 const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
@@ -3349,7 +3442,7 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"\x06digest\x18\x06 \x01(\fR\x06digest\x12\x14\n" +
 	"\x05level\x18\a \x01(\rR\x05level\x12\x12\n" +
 	"\x04seed\x18\b \x01(\fR\x04seed\x12,\n" +
-	"\x04body\x18\t \x01(\v2\x18.farrier.raftlog.v1.BodyR\x04body\"\xe6\x13\n" +
+	"\x04body\x18\t \x01(\v2\x18.farrier.raftlog.v1.BodyR\x04body\"\xa6\x14\n" +
 	"\x04Body\x12D\n" +
 	"\finit_cluster\x18\x01 \x01(\v2\x1f.farrier.raftlog.v1.InitClusterH\x00R\vinitCluster\x12.\n" +
 	"\x04tick\x18\x02 \x01(\v2\x18.farrier.raftlog.v1.TickH\x00R\x04tick\x12M\n" +
@@ -3399,7 +3492,9 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"\x12record_bmc_session\x18\" \x01(\v2$.farrier.raftlog.v1.RecordBMCSessionH\x00R\x10recordBmcSession\x12S\n" +
 	"\x11renew_certificate\x18# \x01(\v2$.farrier.raftlog.v1.RenewCertificateH\x00R\x10renewCertificate\x12Y\n" +
 	"\x13revoke_certificates\x18$ \x01(\v2&.farrier.raftlog.v1.RevokeCertificatesH\x00R\x12revokeCertificates\x12J\n" +
-	"\x0erecover_roster\x18% \x01(\v2!.farrier.raftlog.v1.RecoverRosterH\x00R\rrecoverRosterB\x06\n" +
+	"\x0erecover_roster\x18% \x01(\v2!.farrier.raftlog.v1.RecoverRosterH\x00R\rrecoverRoster\x12>\n" +
+	"\n" +
+	"power_seen\x18& \x01(\v2\x1d.farrier.raftlog.v1.PowerSeenH\x00R\tpowerSeenB\x06\n" +
 	"\x04body\"\xe6\x01\n" +
 	"\vInitCluster\x12\x1d\n" +
 	"\n" +
@@ -3596,7 +3691,13 @@ const file_farrier_raftlog_v1_log_proto_rawDesc = "" +
 	"\x04name\x18\x02 \x01(\tR\x04name\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\"C\n" +
 	"\rRecoverRoster\x122\n" +
-	"\x06issued\x18\x01 \x03(\v2\x1a.farrier.raftlog.v1.IssuedR\x06issuedBIZGgithub.com/farrier-project/farrier/api/gen/farrier/raftlog/v1;raftlogv1b\x06proto3"
+	"\x06issued\x18\x01 \x03(\v2\x1a.farrier.raftlog.v1.IssuedR\x06issued\"w\n" +
+	"\tPowerSeen\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x14\n" +
+	"\x05agent\x18\x02 \x01(\tR\x05agent\x12\x14\n" +
+	"\x05epoch\x18\x03 \x01(\x04R\x05epoch\x12\x14\n" +
+	"\x05power\x18\x04 \x01(\rR\x05power\x12\x14\n" +
+	"\x05error\x18\x05 \x01(\tR\x05errorBIZGgithub.com/farrier-project/farrier/api/gen/farrier/raftlog/v1;raftlogv1b\x06proto3"
 
 var (
 	file_farrier_raftlog_v1_log_proto_rawDescOnce sync.Once
@@ -3610,7 +3711,7 @@ func file_farrier_raftlog_v1_log_proto_rawDescGZIP() []byte {
 	return file_farrier_raftlog_v1_log_proto_rawDescData
 }
 
-var file_farrier_raftlog_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 45)
+var file_farrier_raftlog_v1_log_proto_msgTypes = make([]protoimpl.MessageInfo, 46)
 var file_farrier_raftlog_v1_log_proto_goTypes = []any{
 	(*Entry)(nil),              // 0: farrier.raftlog.v1.Entry
 	(*Command)(nil),            // 1: farrier.raftlog.v1.Command
@@ -3655,15 +3756,16 @@ var file_farrier_raftlog_v1_log_proto_goTypes = []any{
 	(*RenewCertificate)(nil),   // 40: farrier.raftlog.v1.RenewCertificate
 	(*RevokeCertificates)(nil), // 41: farrier.raftlog.v1.RevokeCertificates
 	(*RecoverRoster)(nil),      // 42: farrier.raftlog.v1.RecoverRoster
-	nil,                        // 43: farrier.raftlog.v1.CleanStep.ArgsEntry
-	nil,                        // 44: farrier.raftlog.v1.Outcome.FactsEntry
-	(*Sealed)(nil),             // 45: farrier.raftlog.v1.Sealed
-	(*Settings)(nil),           // 46: farrier.raftlog.v1.Settings
-	(*Node)(nil),               // 47: farrier.raftlog.v1.Node
-	(*Port)(nil),               // 48: farrier.raftlog.v1.Port
-	(*PackedNode)(nil),         // 49: farrier.raftlog.v1.PackedNode
-	(*Instance)(nil),           // 50: farrier.raftlog.v1.Instance
-	(*Member)(nil),             // 51: farrier.raftlog.v1.Member
+	(*PowerSeen)(nil),          // 43: farrier.raftlog.v1.PowerSeen
+	nil,                        // 44: farrier.raftlog.v1.CleanStep.ArgsEntry
+	nil,                        // 45: farrier.raftlog.v1.Outcome.FactsEntry
+	(*Sealed)(nil),             // 46: farrier.raftlog.v1.Sealed
+	(*Settings)(nil),           // 47: farrier.raftlog.v1.Settings
+	(*Node)(nil),               // 48: farrier.raftlog.v1.Node
+	(*Port)(nil),               // 49: farrier.raftlog.v1.Port
+	(*PackedNode)(nil),         // 50: farrier.raftlog.v1.PackedNode
+	(*Instance)(nil),           // 51: farrier.raftlog.v1.Instance
+	(*Member)(nil),             // 52: farrier.raftlog.v1.Member
 }
 var file_farrier_raftlog_v1_log_proto_depIdxs = []int32{
 	1,  // 0: farrier.raftlog.v1.Entry.commands:type_name -> farrier.raftlog.v1.Command
@@ -3705,29 +3807,30 @@ var file_farrier_raftlog_v1_log_proto_depIdxs = []int32{
 	40, // 36: farrier.raftlog.v1.Body.renew_certificate:type_name -> farrier.raftlog.v1.RenewCertificate
 	41, // 37: farrier.raftlog.v1.Body.revoke_certificates:type_name -> farrier.raftlog.v1.RevokeCertificates
 	42, // 38: farrier.raftlog.v1.Body.recover_roster:type_name -> farrier.raftlog.v1.RecoverRoster
-	45, // 39: farrier.raftlog.v1.InitCluster.ca_key:type_name -> farrier.raftlog.v1.Sealed
-	46, // 40: farrier.raftlog.v1.InitCluster.settings:type_name -> farrier.raftlog.v1.Settings
-	4,  // 41: farrier.raftlog.v1.InitCluster.issued:type_name -> farrier.raftlog.v1.Issued
-	46, // 42: farrier.raftlog.v1.UpdateSettings.settings:type_name -> farrier.raftlog.v1.Settings
-	12, // 43: farrier.raftlog.v1.MoveNodes.moves:type_name -> farrier.raftlog.v1.Move
-	47, // 44: farrier.raftlog.v1.CreateNode.node:type_name -> farrier.raftlog.v1.Node
-	48, // 45: farrier.raftlog.v1.CreateNode.ports:type_name -> farrier.raftlog.v1.Port
-	49, // 46: farrier.raftlog.v1.CreateNode.packed:type_name -> farrier.raftlog.v1.PackedNode
-	47, // 47: farrier.raftlog.v1.UpdateNode.node:type_name -> farrier.raftlog.v1.Node
-	48, // 48: farrier.raftlog.v1.CreatePort.port:type_name -> farrier.raftlog.v1.Port
-	48, // 49: farrier.raftlog.v1.UpdatePort.port:type_name -> farrier.raftlog.v1.Port
-	50, // 50: farrier.raftlog.v1.Provision.instance:type_name -> farrier.raftlog.v1.Instance
-	23, // 51: farrier.raftlog.v1.Provision.clean_steps:type_name -> farrier.raftlog.v1.CleanStep
-	43, // 52: farrier.raftlog.v1.CleanStep.args:type_name -> farrier.raftlog.v1.CleanStep.ArgsEntry
-	44, // 53: farrier.raftlog.v1.Outcome.facts:type_name -> farrier.raftlog.v1.Outcome.FactsEntry
-	51, // 54: farrier.raftlog.v1.PutMember.member:type_name -> farrier.raftlog.v1.Member
-	2,  // 55: farrier.raftlog.v1.Batch.commands:type_name -> farrier.raftlog.v1.Body
-	4,  // 56: farrier.raftlog.v1.RecoverRoster.issued:type_name -> farrier.raftlog.v1.Issued
-	57, // [57:57] is the sub-list for method output_type
-	57, // [57:57] is the sub-list for method input_type
-	57, // [57:57] is the sub-list for extension type_name
-	57, // [57:57] is the sub-list for extension extendee
-	0,  // [0:57] is the sub-list for field type_name
+	43, // 39: farrier.raftlog.v1.Body.power_seen:type_name -> farrier.raftlog.v1.PowerSeen
+	46, // 40: farrier.raftlog.v1.InitCluster.ca_key:type_name -> farrier.raftlog.v1.Sealed
+	47, // 41: farrier.raftlog.v1.InitCluster.settings:type_name -> farrier.raftlog.v1.Settings
+	4,  // 42: farrier.raftlog.v1.InitCluster.issued:type_name -> farrier.raftlog.v1.Issued
+	47, // 43: farrier.raftlog.v1.UpdateSettings.settings:type_name -> farrier.raftlog.v1.Settings
+	12, // 44: farrier.raftlog.v1.MoveNodes.moves:type_name -> farrier.raftlog.v1.Move
+	48, // 45: farrier.raftlog.v1.CreateNode.node:type_name -> farrier.raftlog.v1.Node
+	49, // 46: farrier.raftlog.v1.CreateNode.ports:type_name -> farrier.raftlog.v1.Port
+	50, // 47: farrier.raftlog.v1.CreateNode.packed:type_name -> farrier.raftlog.v1.PackedNode
+	48, // 48: farrier.raftlog.v1.UpdateNode.node:type_name -> farrier.raftlog.v1.Node
+	49, // 49: farrier.raftlog.v1.CreatePort.port:type_name -> farrier.raftlog.v1.Port
+	49, // 50: farrier.raftlog.v1.UpdatePort.port:type_name -> farrier.raftlog.v1.Port
+	51, // 51: farrier.raftlog.v1.Provision.instance:type_name -> farrier.raftlog.v1.Instance
+	23, // 52: farrier.raftlog.v1.Provision.clean_steps:type_name -> farrier.raftlog.v1.CleanStep
+	44, // 53: farrier.raftlog.v1.CleanStep.args:type_name -> farrier.raftlog.v1.CleanStep.ArgsEntry
+	45, // 54: farrier.raftlog.v1.Outcome.facts:type_name -> farrier.raftlog.v1.Outcome.FactsEntry
+	52, // 55: farrier.raftlog.v1.PutMember.member:type_name -> farrier.raftlog.v1.Member
+	2,  // 56: farrier.raftlog.v1.Batch.commands:type_name -> farrier.raftlog.v1.Body
+	4,  // 57: farrier.raftlog.v1.RecoverRoster.issued:type_name -> farrier.raftlog.v1.Issued
+	58, // [58:58] is the sub-list for method output_type
+	58, // [58:58] is the sub-list for method input_type
+	58, // [58:58] is the sub-list for extension type_name
+	58, // [58:58] is the sub-list for extension extendee
+	0,  // [0:58] is the sub-list for field type_name
 }
 
 func init() { file_farrier_raftlog_v1_log_proto_init() }
@@ -3774,6 +3877,7 @@ func file_farrier_raftlog_v1_log_proto_init() {
 		(*Body_RenewCertificate)(nil),
 		(*Body_RevokeCertificates)(nil),
 		(*Body_RecoverRoster)(nil),
+		(*Body_PowerSeen)(nil),
 	}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
@@ -3781,7 +3885,7 @@ func file_farrier_raftlog_v1_log_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_farrier_raftlog_v1_log_proto_rawDesc), len(file_farrier_raftlog_v1_log_proto_rawDesc)),
 			NumEnums:      0,
-			NumMessages:   45,
+			NumMessages:   46,
 			NumExtensions: 0,
 			NumServices:   0,
 		},
