@@ -51,6 +51,7 @@ type fence struct {
 // line is the queue of one BMC.
 type line struct {
 	busy    bool
+	yield   func()    // ends a glance; nil during a turn
 	ended   time.Time // of the last turn
 	waiting []chan struct{}
 }
@@ -112,6 +113,35 @@ func (b *BMCs) Turn(ctx context.Context, driver string, t bmc.Target, fn func(ct
 	return fn(ctx, h.client, func(ctx context.Context) error { return b.fence(ctx, t, h) })
 }
 
+// Glance is a turn in nobody's way. It does not wait for the BMC: Busy, when somebody has it. When somebody comes for it, fn's ctx
+// ends, with a cause of kind Aborted; what is read changes nothing, so nothing is lost. fn's ctx is else the caller's.
+func (b *BMCs) Glance(ctx context.Context, driver string, t bmc.Target, fn func(ctx context.Context, c bmc.Client) error) error {
+	const op = "look at the BMC"
+	typ, ok := b.types[driver]
+	if !ok {
+		return fault.New(fault.Unsupported, op, "this agent has no hardware type %q", driver)
+	}
+	ctx, cancel := context.WithCancelCause(ctx)
+	defer cancel(nil)
+	key := lineOf(driver, t)
+	b.mu.Lock()
+	l := b.line(key)
+	if l.busy {
+		b.mu.Unlock()
+		return fault.New(fault.Busy, op, "somebody has it")
+	}
+	l.yield = func() { cancel(fault.New(fault.Aborted, op, "somebody came for it")) }
+	if err := b.begin(ctx, key, l, typ.Simulated); err != nil {
+		return err
+	}
+	defer b.leave(key)
+	h, err := b.client(typ, t)
+	if err != nil {
+		return err
+	}
+	return fn(ctx, h.client)
+}
+
 // lineOf is the queue's key: one BMC may manage several machines.
 func lineOf(driver string, t bmc.Target) string {
 	if addr := t.DriverInfo["redfish_address"]; addr != "" && driver == "redfish" {
@@ -122,12 +152,11 @@ func lineOf(driver string, t bmc.Target) string {
 
 func (b *BMCs) enter(ctx context.Context, key string, simulated bool) error {
 	b.mu.Lock()
-	l := b.lines[key]
-	if l == nil {
-		l = &line{}
-		b.lines[key] = l
-	}
+	l := b.line(key)
 	if l.busy {
+		if l.yield != nil {
+			l.yield()
+		}
 		if len(l.waiting) >= MaxWaiting {
 			b.mu.Unlock()
 			return fault.New(fault.Busy, "wait for the BMC", "%d others wait for it already", MaxWaiting)
@@ -143,6 +172,21 @@ func (b *BMCs) enter(ctx context.Context, key string, simulated bool) error {
 		}
 		b.mu.Lock()
 	}
+	return b.begin(ctx, key, l, simulated)
+}
+
+// line is the queue of one BMC. It is called under b.mu.
+func (b *BMCs) line(key string) *line {
+	l := b.lines[key]
+	if l == nil {
+		l = &line{}
+		b.lines[key] = l
+	}
+	return l
+}
+
+// begin takes a line that is the caller's, and waits out the gap. It is called under b.mu, which it unlocks.
+func (b *BMCs) begin(ctx context.Context, key string, l *line, simulated bool) error {
 	l.busy = true
 	rest := b.gap - time.Since(l.ended)
 	b.mu.Unlock()
@@ -179,7 +223,7 @@ func (b *BMCs) leave(key string) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	l := b.lines[key]
-	l.ended = time.Now()
+	l.ended, l.yield = time.Now(), nil
 	if len(l.waiting) == 0 {
 		l.busy = false
 		return

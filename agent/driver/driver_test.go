@@ -401,3 +401,50 @@ func TestCatalogue(t *testing.T) {
 		}
 	}
 }
+
+// TestAGlanceIsInNobodysWay: it does not wait for a BMC that somebody has, and gives it up, at once, to whoever comes.
+func TestAGlanceIsInNobodysWay(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b, j := newBMCs(t, &rig{fake: fake.New()}, t.TempDir(), 100*time.Millisecond)
+		defer j.Close()
+		to := target("n1", "https://bmc1")
+		began, ends := make(chan struct{}), make(chan error, 1)
+		glance := func() {
+			go func() {
+				ends <- b.Glance(t.Context(), "redfish", to, func(ctx context.Context, _ bmc.Client) error {
+					close(began)
+					<-ctx.Done()
+					return context.Cause(ctx)
+				})
+			}()
+		}
+		glance()
+		<-began
+		if err := b.Glance(t.Context(), "redfish", to, nil); !fault.Is(err, fault.Busy) {
+			t.Errorf("a second glance: %v", err)
+		}
+		came := time.Now()
+		check := func(context.Context, bmc.Client, fenceFn) error {
+			if err := b.Glance(t.Context(), "redfish", to, nil); !fault.Is(err, fault.Busy) {
+				t.Errorf("a glance during a turn: %v", err)
+			}
+			return nil
+		}
+		if err := b.Turn(t.Context(), "redfish", to, check); err != nil {
+			t.Fatal(err)
+		}
+		if err := <-ends; !fault.Is(err, fault.Aborted) {
+			t.Errorf("the glance ended with %v", err)
+		}
+		if waited := time.Since(came); waited > 100*time.Millisecond {
+			t.Errorf("a turn waited %v for a glance", waited)
+		}
+		read := func(ctx context.Context, c bmc.Client) error { _, err := c.Power(ctx); return err }
+		if err := b.Glance(t.Context(), "redfish", to, read); err != nil { // the turn's mark is gone
+			t.Error(err)
+		}
+		if err := b.Glance(t.Context(), "ipmi", to, read); !fault.Is(err, fault.Unsupported) {
+			t.Errorf("a glance by a driver that there is not: %v", err)
+		}
+	})
+}

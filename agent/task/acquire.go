@@ -215,6 +215,14 @@ func (t *Shared) Read(ctx context.Context, fn func(context.Context, Reader) erro
 	})
 }
 
+// Glance is Read in nobody's way: it does not wait for the BMC, Busy, and gives it up when somebody comes for it: fn's ctx ends
+// then, with a cause of kind Aborted.
+func (t *Shared) Glance(ctx context.Context, fn func(context.Context, Reader) error) error {
+	return t.m.Caller.Glance(ctx, t.driver, t.node.Target(), func(ctx context.Context, c bmc.Client) error {
+		return fn(ctx, readOnly{c})
+	})
+}
+
 // Upgrade takes the lock. The node is read afresh: what was seen before may be true no longer. The shared task is
 // over, whether the lock was got or not.
 func (t *Shared) Upgrade(purpose string) (*Exclusive, error) {

@@ -117,6 +117,10 @@ func (w *world) Turn(ctx context.Context, _ string, t bmc.Target, fn func(contex
 	})
 }
 
+func (w *world) Glance(ctx context.Context, driver string, t bmc.Target, fn func(context.Context, bmc.Client) error) error {
+	return w.Turn(ctx, driver, t, func(ctx context.Context, c bmc.Client, _ func(context.Context) error) error { return fn(ctx, c) })
+}
+
 // start makes a manager with a session until 2.7 s on its clock, and the nodes n1 to n3.
 func start(t *testing.T, w *world, dir string, c Config) (*Manager, *journal.Journal) {
 	t.Helper()

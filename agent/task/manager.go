@@ -361,6 +361,19 @@ func (m *Manager) Node(id string) (*Node, bool) {
 	return n, ok
 }
 
+// Resting tells whether the agent may look at a node of its own accord: nothing is ordered for it, no task here holds its lock, and
+// the lease is fresh.
+func (m *Manager) Resting(node string) bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for t := range m.held {
+		if t.node.ID == node {
+			return false
+		}
+	}
+	return m.work.Rests(node) && m.Clock.Boottime() < m.work.LeaseUntil()
+}
+
 // Holding is what hello says.
 type Holding struct {
 	Session     string

@@ -21,6 +21,29 @@ type Node struct {
 	PowerState, ProvisionState      string
 	TargetProvisionState, LastError string   // as the last transition left them; not sent with assignments
 	BMCSessions                     []string // URIs that others, or earlier lives of this agent, may have open
+	Watch                           Watch
+}
+
+// Watch is what the agent does about a node's power while nothing is ordered.
+type Watch uint8
+
+// The watches.
+const (
+	WatchNone     Watch = iota // nothing
+	WatchPower                 // it is read now and then
+	WatchRecovery              // its BMC did not answer: it is tried more seldom
+)
+
+// ParseWatch reads an assignment's text. What it does not know is WatchNone.
+func ParseWatch(text string) Watch {
+	switch text {
+	case "read":
+		return WatchPower
+	case "recover":
+		return WatchRecovery
+	default:
+		return WatchNone
+	}
 }
 
 // LogValue keeps credentials out of logs.
@@ -85,6 +108,9 @@ func (f ExecutorFunc) Run(ctx context.Context, t *Exclusive) work.Outcome { retu
 // have open on it; it is called before the first effect.
 type Caller interface {
 	Turn(ctx context.Context, driver string, t bmc.Target, fn func(ctx context.Context, c bmc.Client, fence func(context.Context) error) error) error
+	// Glance is a turn to read in nobody's way: Busy, without fn, when somebody has the BMC or waits for it; and when somebody comes
+	// for it, fn's ctx ends, with a cause of kind Aborted.
+	Glance(ctx context.Context, driver string, t bmc.Target, fn func(ctx context.Context, c bmc.Client) error) error
 }
 
 // Keeper is told of assignments, so that what is served to machines follows. Calls come one at a time.

@@ -159,7 +159,7 @@ func TestSharedTaskOffersNothingThatChanges(t *testing.T) {
 	check(t, err, nil)
 	for i := range reflect.TypeFor[*Shared]().NumMethod() {
 		switch name := reflect.TypeFor[*Shared]().Method(i).Name; name {
-		case "Context", "Node", "Driver", "Ports", "Shared", "Read", "Upgrade", "Release":
+		case "Context", "Node", "Driver", "Ports", "Shared", "Read", "Glance", "Upgrade", "Release":
 		default:
 			t.Errorf("a shared task offers %s: is it certain that it changes nothing?", name)
 		}
@@ -405,5 +405,50 @@ func TestSpawnedWorkOutlivesItsCaller(t *testing.T) {
 	check(t, <-ended, fault.Aborted)
 	if !w.free("n1") {
 		t.Error("the lock is held still")
+	}
+}
+
+// TestResting: the agent looks at a node of its own accord only if nothing is done to it here, and while its session lives.
+func TestResting(t *testing.T) {
+	w := newWorld()
+	begun, end := make(chan struct{}), make(chan struct{})
+	ex := ExecutorFunc(func(_ context.Context, x *Exclusive) work.Outcome {
+		close(begun)
+		<-end
+		return work.Done(x.Order(), nil)
+	})
+	m, j := start(t, w, t.TempDir(), Config{Executors: map[step.Executor]Executor{step.BMC: ex}, Workers: 4})
+	defer j.Close()
+	is := func(want bool, when string) {
+		t.Helper()
+		if m.Resting("n1") != want {
+			t.Errorf("%s: resting is %v", when, !want)
+		}
+	}
+	is(true, "at first")
+	x, err := m.Acquire(t.Context(), "n1", Options{})
+	check(t, err, nil)
+	is(false, "under a lock")
+	check(t, x.Release(nil), nil)
+	is(true, "after it")
+	m.Handle(work.Ordered{Order: order("n1", 0, 200, step.BMC)})
+	<-begun
+	is(false, "while an order runs")
+	close(end)
+	<-w.outcomes
+	m.pool.wait()
+	is(true, "after its outcome")
+	w.set(time.Minute)
+	is(false, "when the lease has lapsed")
+	if m.Resting("n9") {
+		t.Error("another agent's node rests here")
+	}
+}
+
+func TestParseWatch(t *testing.T) {
+	for text, want := range map[string]Watch{"": WatchNone, "read": WatchPower, "recover": WatchRecovery, "of a newer version": WatchNone} {
+		if got := ParseWatch(text); got != want {
+			t.Errorf("%q is %v", text, got)
+		}
 	}
 }

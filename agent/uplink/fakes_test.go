@@ -230,6 +230,10 @@ func (nothing) Turn(context.Context, string, bmc.Target, func(context.Context, b
 	return nil
 }
 
+func (nothing) Glance(context.Context, string, bmc.Target, func(context.Context, bmc.Client) error) error {
+	return nil
+}
+
 func newRack(p pki, stale time.Duration, addresses ...string) *rack {
 	p.t.Helper()
 	log := slog.New(slog.DiscardHandler)

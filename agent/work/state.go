@@ -171,6 +171,12 @@ func (s *State) Order(node string) (Order, bool) {
 	return Order{}, false
 }
 
+// Rests tells whether a node is assigned here and nothing is ordered for it.
+func (s *State) Rests(node string) bool {
+	n := s.nodes[node]
+	return n != nil && n.assigned && n.phase == idle
+}
+
 // Token is the highest token seen for the node, 0 when none was.
 func (s *State) Token(node string) uint64 {
 	if n := s.nodes[node]; n != nil {
