@@ -36,6 +36,8 @@ type Config struct {
 	// BMCGap is the least time between two turns at one BMC. Default 100 ms.
 	BMCGap time.Duration `yaml:"bmc_gap"`
 
+	PowerSync PowerSync `yaml:"power_sync"`
+
 	HTTP    Listener `yaml:"http"`    // boot scripts, kernel, ramdisk, images. Default 0.0.0.0:8080
 	Ramdisk Listener `yaml:"ramdisk"` // TLS for ramdisks. Default 0.0.0.0:8443
 	DHCP    DHCP     `yaml:"dhcp"`
@@ -58,6 +60,12 @@ type Listener struct {
 	// Advertise is host:port as machines reach it. Default: Listen, which then must name an address and not all.
 	// Port 0 stands for the bound one.
 	Advertise string `yaml:"advertise"`
+}
+
+// PowerSync says how often the power of nodes is read at which nothing is ordered. It changes no machine's power.
+type PowerSync struct {
+	Interval time.Duration `yaml:"interval"` // between two readings of a node; 0s: never. Default 120 s
+	Recovery time.Duration `yaml:"recovery"` // likewise, of a node whose fault is "power failure". Default 300 s
 }
 
 // DHCP answers on the boot network. Off unless Listen is set.
@@ -123,7 +131,8 @@ type Log struct {
 func Default() Config {
 	return Config{
 		Drivers: []string{"fake-hardware", "redfish"}, Weight: 1, Workers: 300, BMCGap: 100 * time.Millisecond,
-		HTTP: Listener{Listen: "0.0.0.0:8080"}, Ramdisk: Listener{Listen: "0.0.0.0:8443"},
+		PowerSync: PowerSync{Interval: 120 * time.Second, Recovery: 300 * time.Second},
+		HTTP:      Listener{Listen: "0.0.0.0:8080"}, Ramdisk: Listener{Listen: "0.0.0.0:8443"},
 		StopTimeout: 5 * time.Second, Images: Images{MaxBytes: 100 << 30}, Log: Log{Level: "info", Format: "text"},
 	}
 }
@@ -191,6 +200,10 @@ func (c *Config) validateBounds() error {
 		return invalid("workers", "%d is not between 2 and 10,000", c.Workers)
 	case c.BMCGap < 0 || c.BMCGap > 10*time.Second:
 		return invalid("bmc_gap", "%v is not between 0 and 10 s", c.BMCGap)
+	case c.PowerSync.Interval != 0 && (c.PowerSync.Interval < 100*time.Millisecond || c.PowerSync.Interval > 24*time.Hour):
+		return invalid("power_sync.interval", "%v is neither 0 nor between 100 ms and 24 h", c.PowerSync.Interval)
+	case c.PowerSync.Recovery < 100*time.Millisecond || c.PowerSync.Recovery > 24*time.Hour:
+		return invalid("power_sync.recovery", "%v is not between 100 ms and 24 h", c.PowerSync.Recovery)
 	case c.StopTimeout < 100*time.Millisecond || c.StopTimeout > 5*time.Minute:
 		return invalid("stop_timeout", "%v is not between 100 ms and 5 min", c.StopTimeout)
 	case c.Images.MaxBytes < 1<<20:

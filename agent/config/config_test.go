@@ -4,6 +4,7 @@ import (
 	"errors"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/farrier-project/farrier/pkg/fault"
 )
@@ -36,7 +37,8 @@ func TestWholeConfiguration(t *testing.T) {
 	if err := c.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	if c.HTTP.Advertise != "10.77.0.1:8080" || c.DHCP.Server.String() != "10.77.0.1" || c.Images.Dir != "/var/lib/farrier-agent/images" || c.Workers != 300 {
+	if c.HTTP.Advertise != "10.77.0.1:8080" || c.DHCP.Server.String() != "10.77.0.1" || c.Images.Dir != "/var/lib/farrier-agent/images" || c.Workers != 300 ||
+		c.PowerSync != (PowerSync{Interval: 120 * time.Second, Recovery: 300 * time.Second}) {
 		t.Errorf("defaults: %+v", c)
 	}
 }
@@ -56,6 +58,8 @@ func TestFaultsNameTheirField(t *testing.T) {
 		{"tftp: {listen: \":69\"}", "tftp: {listen: \":x\"}", "tftp.listen"},
 		{"group: rack1", "weight: 0", "weight"},
 		{"group: rack1", "workers: 1", "workers"},
+		{"group: rack1", "power_sync: {interval: 1ms}", "power_sync.interval"},
+		{"group: rack1", "power_sync: {recovery: 0s}", "power_sync.recovery"},
 		{"group: rack1", "log: {level: loud, format: text}", "log.level"},
 	} {
 		if !strings.Contains(whole, tc.replace) {
@@ -73,6 +77,16 @@ func TestFaultsNameTheirField(t *testing.T) {
 		if d, ok := f.Detail.(*fault.FieldDetail); !ok || d.Field != tc.field {
 			t.Errorf("%s: error is %v with detail %+v", tc.field, err, f.Detail)
 		}
+	}
+}
+
+func TestPowerSyncIsSwitchedOff(t *testing.T) {
+	c, err := Parse([]byte(whole + "power_sync: {interval: 0s}\n"))
+	if err == nil {
+		err = c.Validate()
+	}
+	if err != nil || c.PowerSync.Interval != 0 || c.PowerSync.Recovery != 300*time.Second {
+		t.Errorf("%+v, %v", c.PowerSync, err)
 	}
 }
 

@@ -13,6 +13,7 @@ import (
 	"github.com/farrier-project/farrier/agent/downlink"
 	"github.com/farrier-project/farrier/agent/driver"
 	"github.com/farrier-project/farrier/agent/imagecache"
+	"github.com/farrier-project/farrier/agent/powersync"
 	"github.com/farrier-project/farrier/agent/task"
 	"github.com/farrier-project/farrier/agent/uplink"
 	"github.com/farrier-project/farrier/agent/work"
@@ -79,12 +80,14 @@ func (k keeper) Assigned(n *task.Node) {
 	}
 	torn := n.Boot != nil && a.torn[n.ID] == n.Boot.ID
 	a.mu.Unlock()
-	if a.types[n.Driver].Simulated {
+	if a.types[n.Driver].Simulated { // its power is this agent's memory, and no news to it
+		a.power.Forgotten(n.ID)
 		if !known && bmc.ParsePower(n.PowerState) == bmc.PowerOn {
 			a.resumeSimulated(n)
 		}
 		return
 	}
+	a.power.Assigned(n)
 	if torn {
 		c := *n
 		c.Boot = nil
@@ -132,6 +135,7 @@ func (k keeper) Forgotten(node string) {
 	a.table.Remove(node, epoch)
 	a.down.Unassign(node, epoch)
 	a.relay.Forget(node)
+	a.power.Forgotten(node)
 	a.bmcs.Forget(node)
 	a.sim.Forget(node)
 	a.forgetBoot(node)
@@ -247,6 +251,26 @@ func (b bmcSessions) Opened(ctx context.Context, node, uri string) error {
 
 // Ended implements driver.Sessions.
 func (b bmcSessions) Ended(node, uri string) { b.up.Ended(node, uri) }
+
+// looks is the BMCs as the power sync may use them.
+type looks struct{ *agent }
+
+// Glance implements powersync.BMCs.
+func (l looks) Glance(ctx context.Context, node string, fn func(context.Context, powersync.Power) error) error {
+	if !l.tasks.Resting(node) {
+		return fault.New(fault.Busy, "look at the BMC", "the node does not rest, or the session does")
+	}
+	t, err := l.tasks.AcquireShared(ctx, node, task.Options{Purpose: "power sync"})
+	if err != nil {
+		return err
+	}
+	defer t.Release()
+	return t.Glance(ctx, func(ctx context.Context, r task.Reader) error { return fn(ctx, r) })
+}
+
+func (a *agent) powerSeen(s powersync.Seen) {
+	a.up.PowerSeen(s.Node, s.Epoch, s.Power.String(), s.Error)
+}
 
 // ramdisks hands orders to the machines, or to the simulator.
 type ramdisks struct{ *agent }

@@ -20,6 +20,7 @@ import (
 	"github.com/farrier-project/farrier/agent/imagecache"
 	"github.com/farrier-project/farrier/agent/journal"
 	"github.com/farrier-project/farrier/agent/lease"
+	"github.com/farrier-project/farrier/agent/powersync"
 	"github.com/farrier-project/farrier/agent/steps"
 	"github.com/farrier-project/farrier/agent/task"
 	"github.com/farrier-project/farrier/agent/tftp"
@@ -45,6 +46,7 @@ type agent struct {
 	tasks  *task.Manager
 	up     *uplink.Uplink
 	bmcs   *driver.BMCs
+	power  *powersync.Sync
 	sim    *driver.Simulator
 	runner *steps.Runner
 	relay  *steps.Relay
@@ -85,6 +87,9 @@ func compose(cfg config.Config, env Env, id *identity.Store, j *journal.Journal,
 	a.sim = driver.NewSimulator(a.simulated, a.contact)
 	a.relay = steps.NewRelay(fetcher{a}, courier{a}, func(o work.Outcome) { a.tasks.Handle(work.Finished{Outcome: o}) }, env.Log)
 	a.runner = &steps.Runner{Checker: a.types, Boots: boots{a}, Log: env.Log}
+	a.power = powersync.New(powersync.Config{
+		Every: cfg.PowerSync.Interval, Recovery: cfg.PowerSync.Recovery, BMCs: looks{a}, Saw: a.powerSeen, Clock: env.Clock, Log: env.Log,
+	})
 	run := task.ExecutorFunc(a.run)
 	a.tasks, err = task.New(task.Config{
 		Clock: env.Clock, Journal: j, Log: env.Log, Sink: a.up, Locker: a.up, Ramdisk: ramdisks{a}, Caller: a.bmcs, Keeper: keeper{a},

@@ -1,6 +1,6 @@
 // Package server composes a rack agent from its rooms and runs it under one errgroup: the journal, the task
 // manager with its workers, the stream to the leader, the boot servers (DHCP, TFTP, HTTP), the ramdisks' TLS
-// service and the image cache. Join prepares a data directory for it.
+// service, the image cache and the power sync. Join prepares a data directory for it.
 //
 // What the coordinators assign goes to the boot table, to the ramdisks' service and, without credentials, to the
 // journal, so that an agent that restarts while it is cut off serves the boots that were authorised.

@@ -150,6 +150,7 @@ func (a *agent) serve(ctx context.Context) error {
 	})
 	g.Go(func() error { return a.up.Run(ctx, a.tasks) })
 	g.Go(func() error { return a.bmcs.Run(ctx) })
+	g.Go(func() error { return a.power.Run(ctx) })
 	g.Go(func() error { return a.relay.Run(ctx) })
 	g.Go(func() error { return a.sim.Run(ctx) })
 	g.Go(func() error { return a.down.Run(ctx) })

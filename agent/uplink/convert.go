@@ -51,7 +51,7 @@ func FromAssign(a *farrierv1.Assign, now time.Duration) *task.Node {
 	n := &task.Node{
 		ID: a.GetNode(), Name: a.GetName(), Driver: a.GetDriver(), DriverInfo: a.GetDriverInfo(), Token: a.GetToken(),
 		Epoch: a.GetEpoch(), PowerState: a.GetPowerState(), ProvisionState: a.GetProvisionState(),
-		BMCSessions: a.GetBmcSessions(),
+		BMCSessions: a.GetBmcSessions(), Watch: task.ParseWatch(a.GetPowerWatch()),
 	}
 	for _, p := range a.GetPorts() {
 		n.Ports = append(n.Ports, task.Port{Address: p.GetAddress(), IP: p.GetIp(), PXEEnabled: p.GetPxeEnabled()})

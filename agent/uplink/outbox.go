@@ -174,6 +174,14 @@ func (u *Uplink) Edge(e Edge) {
 	u.out.add(&farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_Edge{Edge: m}})
 }
 
+// PowerSeen sends up what was seen of a node's power, under an epoch; power "" is that it could not be read, and why. Without a
+// stream it is dropped: who sees it sees it again.
+func (u *Uplink) PowerSeen(node string, epoch uint64, power, why string) {
+	u.out.add(&farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_PowerSeen{PowerSeen: &farrierv1.PowerSeen{
+		Node: node, Epoch: epoch, PowerState: power, Error: why,
+	}}})
+}
+
 // Report implements task.Sink.
 func (u *Uplink) Report(o work.Outcome) {
 	u.out.add(&farrierv1.AgentMessage{Body: &farrierv1.AgentMessage_Outcome{Outcome: toOutcome(o)}})

@@ -101,6 +101,7 @@ var table = []rule{ // read-only
 	{"agent/driver", []string{"agent/work", "agent/bmc", "agent/journal", "pkg/"}},
 	{"agent/steps", []string{"agent/work", "agent/bmc", "agent/driver", "agent/journal", "pkg/"}},
 	{"agent/task", []string{"agent/work", "agent/bmc", "agent/driver", "agent/journal", "agent/steps", "pkg/"}},
+	{"agent/powersync", []string{"agent/bmc", "agent/task", "pkg/"}},
 	{"agent/uplink", []string{"api/gen/", "agent/task", "agent/work", "pkg/"}},
 	{"agent/downlink", []string{"api/gen/", "agent/task", "pkg/"}},
 	{"agent/config", []string{"pkg/"}},
