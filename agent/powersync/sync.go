@@ -135,11 +135,11 @@ func (s *Sync) look(ctx context.Context, e *entry) {
 		if err != nil && ctx.Err() != nil {
 			err = context.Cause(ctx)
 		}
-		s.looked(e, power, err, cutOff(err))
+		s.ended(e, power, err, cutOff(err))
 		return err
 	})
 	if !looked {
-		s.looked(e, bmc.PowerUnknown, err, fault.Is(err, fault.Busy) || cutOff(err))
+		s.ended(e, bmc.PowerUnknown, err, fault.Is(err, fault.Busy) || cutOff(err))
 	}
 	s.mu.Lock()
 	s.looking--
@@ -150,8 +150,8 @@ func (s *Sync) look(ctx context.Context, e *entry) {
 // cutOff tells that a reading was ended by others: by an order, or by the agent's own end.
 func cutOff(err error) bool { return fault.Is(err, fault.Aborted) || errors.Is(err, context.Canceled) }
 
-// looked takes in what a look came to; missed: the BMC was not asked, or could not answer in time for somebody who came.
-func (s *Sync) looked(e *entry, power bmc.PowerState, err error, missed bool) {
+// ended takes in what a look came to; missed: the BMC was not asked, or was left to somebody who came.
+func (s *Sync) ended(e *entry, power bmc.PowerState, err error, missed bool) {
 	s.mu.Lock()
 	now := s.cfg.Clock.Boottime()
 	if missed {
@@ -161,6 +161,9 @@ func (s *Sync) looked(e *entry, power bmc.PowerState, err error, missed bool) {
 	}
 	seen, say := s.plan.done(now, e, power, err)
 	s.mu.Unlock()
+	if err != nil {
+		s.cfg.Log.Debug("power not read", "node", e.node, "err", err)
+	}
 	if !say {
 		return
 	}

@@ -202,3 +202,14 @@ func TestATearDownInAPowerFailure(t *testing.T) {
 		t.Error("a reading came between the steps of a flow that works")
 	}
 }
+
+// TestAStepThatReadsThePowerEndsThePowerFailure: the BMC has answered, whoever asked.
+func TestAStepThatReadsThePowerEndsThePowerFailure(t *testing.T) {
+	w, id := active(t)
+	w.must(w.saw(id, node.PowerUnknown))
+	w.must(command.SetPower{Node: id, Target: "power off"})
+	w.run(id)
+	if n := w.node(id); n.Maintenance || n.Fault != "" || n.Power != node.PowerOff || n.LastError != "" {
+		t.Errorf("the node is %+v", n)
+	}
+}

@@ -1,5 +1,5 @@
-// Package job is the rules of a node's work: what a verb, a report, an edge, a reading of its power, a timeout, a lock and a change of the owner do to the
-// node and to its open flow.
+// Package job is the rules of a node's work: what a verb, a report, an edge, a reading of its power, a timeout, a lock and a change
+// of the owner do to the node and to its open flow.
 //
 // A job is one node and its flow in the hands of the command in work. It is taken, changed, goes on as far as it can, and is
 // written back; nobody outside this room holds one. Other rooms say what happened to a node, by its id, and Jobs does what

@@ -46,6 +46,9 @@ func (s *Jobs) outcome(c command.Outcome) command.Result {
 	// What a ramdisk says of the power it has not seen.
 	if p := node.ParsePower(c.Facts[flow.FactPower]); p != node.PowerUnknown && st.Executor == step.BMC {
 		j.setPower(p)
+		if j.n.Fault == node.FaultPower {
+			j.powerFound()
+		}
 	}
 	switch {
 	case c.OK:
