@@ -11,6 +11,7 @@ import (
 
 	"github.com/farrier-project/farrier/cmd/farrier/cli"
 	"github.com/farrier-project/farrier/cmd/farrier/outcome"
+	"github.com/farrier-project/farrier/coordinator/lifecycle"
 	"github.com/farrier-project/farrier/test/lab/site"
 )
 
@@ -25,6 +26,10 @@ type typed struct {
 // everyCommand is a day with machines that are simulated in the agent: each command of the command line is typed once at
 // least.
 var everyCommand = []typed{ // read-only
+	{"completion bash", 0, []string{"__start_farrier"}},
+	{"completion zsh", 0, []string{"#compdef farrier"}},
+	{"completion fish", 0, []string{"complete -c farrier"}},
+	{"completion powershell", 0, []string{"Register-ArgumentCompleter"}},
 	{"coordinator members", 0, []string{"MEMBER", "c1", "leader", "one coordinator only"}},
 	{"coordinator remove c1", outcome.ExitDenied, []string{"last member", "→"}},
 	{"coordinator token c2", 0, []string{"farrier-join-"}},
@@ -162,6 +167,34 @@ func TestEveryCommand(t *testing.T) {
 			}
 		}
 	}
+	types := strings.Join(offered(t, "event", "list", "--type", ""), ", ")
+	if last = k.farrier("event", "list", "--type", "foo"); !strings.Contains(last.err, "the types are "+types+"\n") {
+		t.Errorf("the shell is offered the event types %s, and the coordinators have %s", types, last.err)
+	}
+}
+
+// TestTheShellOffersOtherValuesThanTheCoordinatorsKnow: the command line has a list of its own of the provision states.
+func TestTheShellOffersOtherValuesThanTheCoordinatorsKnow(t *testing.T) {
+	var states []string
+	for _, s := range lifecycle.States() {
+		states = append(states, s.String())
+	}
+	if got := offered(t, "node", "list", "--state", ""); !slices.Equal(got, states) {
+		t.Errorf("provision states %q, want %q", got, states)
+	}
+}
+
+// offered is what a shell is told for the last word of a line.
+func offered(t *testing.T, line ...string) []string {
+	t.Helper()
+	var out, errOut bytes.Buffer
+	root := cli.New("test", strings.NewReader(""), &out, &errOut)
+	root.SetArgs(append([]string{"__complete"}, line...))
+	if err := root.ExecuteContext(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	lines := strings.Split(strings.TrimSpace(out.String()), "\n")
+	return lines[:len(lines)-1]
 }
 
 // TestNoCommandIsUntyped: a command that no test types is a command that does not work.

@@ -56,6 +56,7 @@ func New(version string, in io.Reader, out, errOut io.Writer) *cobra.Command {
 	f.DurationVar(&a.timeout, "timeout", 0, "give up after this time (default: only when coordinators do not answer)")
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(a.node(), a.port(), a.lock(), a.ring(), a.agent(), a.event(), a.coordinator(), a.setting(), a.operator())
+	root.InitDefaultCompletionCmd() // cobra's, which would come only when the line is read
 	a.complete(root)
 	return root
 }

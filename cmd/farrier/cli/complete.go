@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	farrierv1 "github.com/farrier-project/farrier/api/gen/farrier/v1"
 	"github.com/farrier-project/farrier/pkg/client"
@@ -28,7 +29,8 @@ var (
 	flagNames     = map[string]lister{"node": nodeNames, "agent": agentNames, "group": groupNames, "driver": driverNames}                                                      // read-only
 )
 
-// complete has the arguments and flags of c and of every command below it offer the names that the cluster knows.
+// complete has the arguments and flags of c and of every command below it offer the names that the cluster knows and the values
+// that there are. Files are offered where one can stand.
 func (a *app) complete(c *cobra.Command) {
 	for _, child := range c.Commands() {
 		a.complete(child)
@@ -38,11 +40,23 @@ func (a *app) complete(c *cobra.Command) {
 			c.ValidArgsFunction = a.offer(list, strings.Contains(c.Use, "..."))
 		}
 	}
-	for name, list := range flagNames {
-		if c.Flags().Lookup(name) != nil {
-			_ = c.RegisterFlagCompletionFunc(name, a.offer(list, true)) // it fails only for a flag that is not there, or has one
-		}
+	if c.ValidArgsFunction == nil && !c.HasSubCommands() && !strings.Contains(c.Use, "FILE") {
+		c.ValidArgsFunction = cobra.NoFileCompletions
 	}
+	flag := func(f *pflag.Flag) {
+		offer := cobra.CompletionFunc(cobra.NoFileCompletions)
+		switch list, values := flagNames[f.Name], flagValues[f.Name]; {
+		case list != nil:
+			offer = a.offer(list, true)
+		case values != nil:
+			offer = oneOf(values, f.Value.Type() == "stringSlice")
+		case slices.Contains(fileFlags, f.Name):
+			return
+		}
+		_ = c.RegisterFlagCompletionFunc(f.Name, offer) // it fails for a flag that has one of its own, which stays
+	}
+	c.Flags().VisitAll(flag)
+	c.PersistentFlags().VisitAll(flag)
 }
 
 // offer asks the cluster. Without an answer there is nothing to offer: an error has no place in the middle of a line that is

@@ -40,10 +40,10 @@ func (a *app) nodeList() *cobra.Command {
 	var maintenance, stale bool
 	var limit int
 	c := &cobra.Command{Use: "list", Short: "List machines", Args: exactly(0)}
-	c.Flags().StringSliceVar(&f.ProvisionState, "state", nil, "provision states")
+	c.Flags().StringSliceVar(&f.ProvisionState, "state", nil, "provision states, such as available,\"clean failed\"")
 	c.Flags().StringVar(&f.Driver, "driver", "", "hardware type")
 	c.Flags().StringVar(&f.Group, "group", "", "group")
-	c.Flags().StringVar(&f.Agent, "agent", "", "owning agent")
+	c.Flags().StringVar(&f.Agent, "agent", "", "owned by this agent")
 	c.Flags().StringVar(&f.ResourceClass, "resource-class", "", "resource class")
 	c.Flags().StringVar(&f.NameContains, "name", "", "part of the name")
 	c.Flags().BoolVar(&maintenance, "maintenance", false, "only machines in maintenance")
