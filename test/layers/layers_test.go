@@ -119,6 +119,7 @@ var table = []rule{ // read-only
 	{"cmd/farrier/", []string{"cmd/farrier/", "api/gen/", "pkg/"}},
 	{"cmd/farrier/view", []string{"api/gen/", "pkg/fault"}},
 	{"cmd/farrier/outcome", []string{"cmd/farrier/view", "api/gen/", "pkg/client", "pkg/fault"}},
+	{"cmd/farrier/selection", []string{"pkg/fault"}},
 	{"cmd/farrier/demo", []string{"cmd/farrier/", "api/gen/", "pkg/", "test/lab/"}},
 
 	{"test/", []string{""}},

@@ -23,12 +23,17 @@ import (
 
 func (a *app) coordinator() *cobra.Command {
 	members := &cobra.Command{Use: "members", Short: "Show the coordinators", Args: exactly(0)}
+	pick := choose(members, (*farrierv1.Member)(nil), "id,leader,version")
 	members.RunE = a.run(func(s *session, _ []string) error {
+		fields, err := pick()
+		if err != nil {
+			return err
+		}
 		res, err := s.Cluster.GetCluster(s.ctx, &farrierv1.GetClusterRequest{})
 		if err != nil {
 			return err
 		}
-		return s.Message(res, func() {
+		return s.things(fields, res, "members", func() {
 			var rows [][]string
 			for _, m := range res.GetMembers() {
 				role := "follower"
@@ -185,12 +190,17 @@ func article(noun string) string {
 
 func (a *app) setting() *cobra.Command {
 	show := &cobra.Command{Use: "show", Short: "Show the cluster's timeouts and limits", Args: exactly(0)}
+	pick := choose(show, (*farrierv1.Settings)(nil), "session_ttl")
 	show.RunE = a.run(func(s *session, _ []string) error {
+		fields, err := pick()
+		if err != nil {
+			return err
+		}
 		res, err := s.Cluster.GetSettings(s.ctx, &farrierv1.GetSettingsRequest{})
 		if err != nil {
 			return err
 		}
-		return s.Message(res.GetSettings(), func() { s.Pairs(settingPairs(res.GetSettings())) })
+		return s.thing(fields, res.GetSettings(), func() { s.Pairs(settingPairs(res.GetSettings())) })
 	})
 	set := &cobra.Command{Use: "set NAME=VALUE...", Short: "Change timeouts and limits", Args: some}
 	set.RunE = a.run(func(s *session, args []string) error {

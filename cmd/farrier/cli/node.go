@@ -50,7 +50,12 @@ func (a *app) nodeList() *cobra.Command {
 	c.Flags().BoolVar(&stale, "stale", false, "allow an answer that may be old, from a coordinator without quorum too")
 	c.Flags().StringVar(&sortBy, "sort", "name", "id, name, provision_state or updated_at; \" desc\" may follow")
 	c.Flags().IntVar(&limit, "limit", 0, "at most this many")
+	pick := choose(c, (*farrierv1.Node)(nil), "name,provision_state,driver_info.redfish_address")
 	c.RunE = a.run(func(s *session, _ []string) error {
+		fields, err := pick()
+		if err != nil {
+			return err
+		}
 		if limit < 0 {
 			return fault.New(fault.Invalid, "--limit", "%d is below zero", limit).WithHelp("0, or no --limit, lists all")
 		}
@@ -59,7 +64,7 @@ func (a *app) nodeList() *cobra.Command {
 		}
 		all := &farrierv1.ListNodesResponse{}
 		for token := ""; ; {
-			res, err := s.Nodes.ListNodes(s.ctx, &farrierv1.ListNodesRequest{PageSize: 500, PageToken: token, Filter: &f, OrderBy: sortBy, Stale: stale})
+			res, err := s.Nodes.ListNodes(s.ctx, &farrierv1.ListNodesRequest{PageSize: 500, PageToken: token, Filter: &f, OrderBy: sortBy, Mask: maskOf(fields), Stale: stale})
 			if err != nil {
 				return err
 			}
@@ -71,7 +76,7 @@ func (a *app) nodeList() *cobra.Command {
 		if limit > 0 && len(all.Nodes) > limit {
 			all.Nodes = all.Nodes[:limit]
 		}
-		return s.Message(all, func() {
+		return s.things(fields, all, "nodes", func() {
 			var rows [][]string
 			for _, n := range all.GetNodes() {
 				rows = append(rows, []string{n.GetName(), n.GetProvisionState(), n.GetPowerState(), n.GetGroup(), n.GetAgent(), flags(n), current(n), n.GetId()})
@@ -121,12 +126,17 @@ func current(n *farrierv1.Node) string {
 func (a *app) nodeShow() *cobra.Command {
 	c := &cobra.Command{Use: "show NODE", Short: "Show one machine", Args: exactly(1)}
 	stale := c.Flags().Bool("stale", false, "allow an answer that may be old")
+	pick := choose(c, (*farrierv1.Node)(nil), "power_state,traits,instance.image.url")
 	c.RunE = a.run(func(s *session, args []string) error {
-		res, err := s.Nodes.GetNode(s.ctx, &farrierv1.GetNodeRequest{Node: args[0], Stale: *stale})
+		fields, err := pick()
 		if err != nil {
 			return err
 		}
-		return s.Message(res.GetNode(), func() { s.node(res.GetNode()) })
+		res, err := s.Nodes.GetNode(s.ctx, &farrierv1.GetNodeRequest{Node: args[0], Mask: maskOf(fields), Stale: *stale})
+		if err != nil {
+			return err
+		}
+		return s.thing(fields, res.GetNode(), func() { s.node(res.GetNode()) })
 	})
 	return c
 }

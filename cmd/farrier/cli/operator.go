@@ -19,7 +19,12 @@ func (a *app) operator() *cobra.Command {
 func (a *app) operatorList() *cobra.Command {
 	c := &cobra.Command{Use: "list", Short: "Show whose certificates the cluster believes, and which it took back", Args: exactly(0)}
 	all := c.Flags().Bool("all", false, "agents' and coordinators' certificates too")
+	pick := choose(c, (*farrierv1.Certificate)(nil), "name,joined_at")
 	c.RunE = a.run(func(s *session, _ []string) error {
+		fields, err := pick()
+		if err != nil {
+			return err
+		}
 		req := &farrierv1.ListCertificatesRequest{Role: "operator"}
 		if *all {
 			req.Role = ""
@@ -28,7 +33,7 @@ func (a *app) operatorList() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return s.Message(res, func() {
+		return s.things(fields, res, "certificates", func() {
 			var rows [][]string
 			for _, x := range res.GetCertificates() {
 				rows = append(rows, []string{x.GetRole(), x.GetName(), x.GetKey()[:16], x.GetJoinedAt().AsTime().Local().Format(time.DateTime), invited(x), certificateState(x)})

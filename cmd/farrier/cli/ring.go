@@ -16,7 +16,12 @@ import (
 func (a *app) ring() *cobra.Command {
 	show := &cobra.Command{Use: "show", Short: "Show who owns how much, by group and hardware type", Args: exactly(0)}
 	group := show.Flags().String("group", "", "only this group")
+	pick := choose(show, (*farrierv1.Ring)(nil), "group,driver,members.agent")
 	show.RunE = a.run(func(s *session, _ []string) error {
+		fields, err := pick()
+		if err != nil {
+			return err
+		}
 		res, err := s.Rings.ShowRing(s.ctx, &farrierv1.ShowRingRequest{Group: *group})
 		if err != nil {
 			return err
@@ -24,7 +29,7 @@ func (a *app) ring() *cobra.Command {
 		if *group != "" && len(res.GetRings()) == 0 {
 			return fault.New(fault.NotFound, "", "no agent and no machine is in group %q", *group).WithHelp("`farrier ring show` lists the groups")
 		}
-		return s.Message(res, func() {
+		return s.things(fields, res, "rings", func() {
 			var rows [][]string
 			for _, r := range res.GetRings() {
 				for _, m := range r.GetMembers() {
@@ -84,12 +89,17 @@ func liveness(live, draining bool) string {
 func (a *app) agent() *cobra.Command {
 	list := &cobra.Command{Use: "list", Short: "List rack agents", Args: exactly(0)}
 	group := list.Flags().String("group", "", "only this group")
+	pick := choose(list, (*farrierv1.Agent)(nil), "name,state,address")
 	list.RunE = a.run(func(s *session, _ []string) error {
+		fields, err := pick()
+		if err != nil {
+			return err
+		}
 		res, err := s.Agents.ListAgents(s.ctx, &farrierv1.ListAgentsRequest{Group: *group})
 		if err != nil {
 			return err
 		}
-		return s.Message(res, func() {
+		return s.things(fields, res, "agents", func() {
 			var rows [][]string
 			for _, g := range res.GetAgents() {
 				rows = append(rows, []string{g.GetName(), g.GetGroup(), g.GetState(), fmt.Sprint(g.GetNodes()), fmt.Sprint(g.GetFreeWorkers()), strings.Join(g.GetDrivers(), ","), fmt.Sprint(g.GetWeight()), ago(g.GetRegisteredAt()), g.GetVersion(), g.GetAlarm()})
@@ -138,12 +148,17 @@ func (a *app) agentRemove() *cobra.Command {
 func (a *app) lock() *cobra.Command {
 	list := &cobra.Command{Use: "list", Short: "Show who holds which machine, why, and since when", Args: exactly(0)}
 	node := list.Flags().String("node", "", "only this machine")
+	pick := choose(list, (*farrierv1.Lock)(nil), "node_name,holder,token")
 	list.RunE = a.run(func(s *session, _ []string) error {
+		fields, err := pick()
+		if err != nil {
+			return err
+		}
 		res, err := s.Locks.ListLocks(s.ctx, &farrierv1.ListLocksRequest{Node: *node})
 		if err != nil {
 			return err
 		}
-		return s.Message(res, func() {
+		return s.things(fields, res, "locks", func() {
 			var rows [][]string
 			for _, l := range res.GetLocks() {
 				rows = append(rows, []string{cmp.Or(l.GetNodeName(), l.GetNode()), l.GetHolder(), l.GetPurpose(), ago(l.GetSince()), view.TokenText(l.GetToken()), fmt.Sprint(l.GetQueued())})
@@ -196,7 +211,12 @@ func (a *app) lock() *cobra.Command {
 func (a *app) port() *cobra.Command {
 	list := &cobra.Command{Use: "list", Short: "List ports", Args: exactly(0)}
 	node := list.Flags().String("node", "", "only of this machine")
+	pick := choose(list, (*farrierv1.Port)(nil), "address,node_name")
 	list.RunE = a.run(func(s *session, _ []string) error {
+		fields, err := pick()
+		if err != nil {
+			return err
+		}
 		all := &farrierv1.ListPortsResponse{}
 		for token := ""; ; {
 			res, err := s.Ports.ListPorts(s.ctx, &farrierv1.ListPortsRequest{Node: *node, PageSize: 500, PageToken: token})
@@ -208,7 +228,7 @@ func (a *app) port() *cobra.Command {
 				break
 			}
 		}
-		return s.Message(all, func() {
+		return s.things(fields, all, "ports", func() {
 			var rows [][]string
 			for _, p := range all.GetPorts() {
 				rows = append(rows, []string{p.GetAddress(), p.GetIp(), fmt.Sprint(p.GetPxeEnabled()), p.GetName(), cmp.Or(p.GetNodeName(), p.GetNode()), p.GetId()})

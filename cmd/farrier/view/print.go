@@ -48,15 +48,15 @@ func (p Printer) Message(m proto.Message, table func()) error {
 		table()
 		return nil
 	}
-	raw, err := marshal(m)
+	v, err := Plain(m)
 	if err != nil {
-		return fault.Wrap("write answer", err)
+		return err
 	}
-	// protojson varies its white space on purpose; decode and write again for stable output.
-	var v any
-	if err := json.Unmarshal(raw, &v); err != nil {
-		return fault.Wrap("write answer", err)
-	}
+	return p.Value(v)
+}
+
+// Value writes what JSON has a form for: as YAML if that is the format, else as JSON.
+func (p Printer) Value(v any) error {
 	if p.Format == YAML {
 		enc := yaml.NewEncoder(p.Out)
 		enc.SetIndent(2)
@@ -71,21 +71,25 @@ func (p Printer) Message(m proto.Message, table func()) error {
 	return fault.Wrap("write answer", enc.Encode(v))
 }
 
-// marshal writes every field that has a value by itself, so that a program finds an empty list, a zero and a false where
-// it looks for them. A message that is absent is left out.
-func marshal(m proto.Message) ([]byte, error) {
-	return protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)
+// Plain is a message as JSON has it. Every field is there that has a value by itself, so that a program finds an empty list, a
+// zero and a false where it looks for them. A message that is absent is left out.
+func Plain(m proto.Message) (any, error) {
+	raw, err := protojson.MarshalOptions{UseProtoNames: true, EmitDefaultValues: true}.Marshal(m)
+	if err != nil {
+		return nil, fault.Wrap("write answer", err)
+	}
+	var v any // protojson varies its white space on purpose: it is decoded, to be written again
+	if err := json.Unmarshal(raw, &v); err != nil {
+		return nil, fault.Wrap("write answer", err)
+	}
+	return v, nil
 }
 
 // Line writes one JSON object on one line, whatever the format but Table: for streams.
 func (p Printer) Line(m proto.Message) error {
-	raw, err := marshal(m)
+	v, err := Plain(m)
 	if err != nil {
-		return fault.Wrap("write answer", err)
-	}
-	var v any
-	if err := json.Unmarshal(raw, &v); err != nil {
-		return fault.Wrap("write answer", err)
+		return err
 	}
 	if p.Format == YAML {
 		out, err := yaml.Marshal(v)
