@@ -59,7 +59,7 @@ func (t JoinToken) Encode() string {
 func ParseJoinToken(text string) (JoinToken, error) {
 	bad := func(why string) (JoinToken, error) {
 		return JoinToken{}, fault.New(fault.Invalid, "read join token", "%s", why).
-			WithHelp("paste the whole token as `farrier coordinator token` or `farrier agent token` printed it")
+			WithHelp("paste the whole token as `farrier operator token`, `farrier agent token` or `farrier coordinator token` printed it")
 	}
 	raw, ok := strings.CutPrefix(strings.TrimSpace(text), tokenPrefix)
 	if !ok || len(raw) > 4096 {

@@ -51,6 +51,7 @@ var everyCommand = []typed{ // read-only
 	{"setting set max_concurrent_deploy=5x", outcome.ExitUsage, []string{"5x", "→"}},
 	{"setting set max_concurrent_deploy=40", 0, []string{"40"}},
 
+	{"node list --server 127.0.0.1:1 --timeout 2s", outcome.ExitUnavailable, []string{"127.0.0.1:1", "→"}},
 	{"node list -o json", 0, []string{`"nodes": []`}},
 	{"node create --name m1 --driver fake-hardware --group rack1 --mac 52:54:00:77:08:01", 0, []string{"m1 enrolled", "farrier node manage m1"}},
 	{"node create --name m2 --driver fake-hardware --group rack1 --mac 52:54:00:77:08:02", 0, nil},
@@ -59,7 +60,7 @@ var everyCommand = []typed{ // read-only
 	{"node trait remove m1 CUSTOM_GPU", 0, []string{"m1: traits CUSTOM_SHELF"}},
 	{"node trait remove m1 CUSTOM_GPU", outcome.ExitNotFound, []string{"CUSTOM_GPU", "→ it has: CUSTOM_SHELF"}},
 	{"node trait add m1 gpu", outcome.ExitUsage, []string{"gpu", "→"}},
-	{"node trait add m1", outcome.ExitUsage, []string{"at least one trait", "usage: farrier node trait add NODE TRAIT..."}},
+	{"node trait add m1", outcome.ExitUsage, []string{"TRAIT is missing", "usage: farrier node trait add NODE TRAIT..."}},
 	{"node trait list m1", 0, []string{"TRAIT", "CUSTOM_SHELF"}},
 	{"node trait remove m1 CUSTOM_SHELF", 0, []string{"m1: traits none"}},
 	{"node trait list m1 -o json", 0, []string{`"traits": []`}},

@@ -5,9 +5,11 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 	"golang.org/x/term"
 	"google.golang.org/protobuf/types/known/durationpb"
 
@@ -46,9 +48,7 @@ func New(version string, in io.Reader, out, errOut io.Writer) *cobra.Command {
 	root.SetIn(in)
 	root.SetOut(out)
 	root.SetErr(errOut)
-	root.SetFlagErrorFunc(func(c *cobra.Command, err error) error {
-		return fault.New(fault.Invalid, c.CommandPath(), "%w", err).WithHelp("see `%s --help`", c.CommandPath())
-	})
+	root.SetFlagErrorFunc(wrongFlag)
 	f := root.PersistentFlags()
 	f.StringVar(&a.config, "config", "", "configuration directory (certificate and server list)")
 	f.StringSliceVar(&a.servers, "server", nil, "addresses of coordinators, instead of the configured ones")
@@ -82,25 +82,56 @@ func noArguments(c *cobra.Command, args []string) error {
 	if len(like) > 0 {
 		advice = fmt.Sprintf("did you mean `%s %s`? %s", c.CommandPath(), like[0], advice)
 	}
-	return fault.New(fault.Invalid, c.CommandPath(), "there is no command %q", args[0]).WithHelp("%s", advice)
+	return wrongly(c, "there is no command %q", args[0]).WithHelp("%s", advice)
 }
 
 // exactly is cobra.ExactArgs with an error that says what to type.
 func exactly(n int) cobra.PositionalArgs {
 	return func(c *cobra.Command, args []string) error {
-		if len(args) == n {
-			return nil
+		if len(args) > n {
+			return wrongly(c, "%q is an argument too many", args[n]).WithHelp("usage: %s", c.UseLine())
 		}
-		return fault.New(fault.Invalid, c.CommandPath(), "%d arguments instead of %d", len(args), n).WithHelp("usage: %s", c.UseLine())
+		return enough(c, args)
 	}
 }
 
 // some asks for one argument or more.
-func some(c *cobra.Command, args []string) error {
-	if len(args) > 0 {
-		return nil
+func some(c *cobra.Command, args []string) error { return enough(c, args) }
+
+// enough refuses a line without one of the arguments that the usage line of c begins with.
+func enough(c *cobra.Command, args []string) error {
+	for i, name := range strings.Fields(c.Use)[1:] {
+		if strings.HasPrefix(name, "-") || strings.HasPrefix(name, "[") {
+			break
+		}
+		if i >= len(args) {
+			return wrongly(c, "%s is missing", strings.TrimSuffix(name, "...")).WithHelp("usage: %s", c.UseLine())
+		}
 	}
-	return fault.New(fault.Invalid, c.CommandPath(), "an argument is missing").WithHelp("usage: %s", c.UseLine())
+	return nil
+}
+
+// wrongly is an error in how c was typed.
+func wrongly(c *cobra.Command, format string, args ...any) *fault.Error {
+	_, words, _ := strings.Cut(c.CommandPath(), " ")
+	return fault.New(fault.Invalid, words, format, args...)
+}
+
+// wrongFlag is an error in a flag, with the flags of c that look like one that it does not have.
+func wrongFlag(c *cobra.Command, err error) error {
+	advice := fmt.Sprintf("see `%s --help`", c.CommandPath())
+	if name, ok := strings.CutPrefix(err.Error(), "unknown flag: --"); ok {
+		var like []string
+		c.Flags().VisitAll(func(f *pflag.Flag) {
+			if strings.HasPrefix(f.Name, name) || strings.HasPrefix(name, f.Name) {
+				like = append(like, "--"+f.Name)
+			}
+		})
+		if len(like) > 0 {
+			advice = fmt.Sprintf("did you mean %s? %s", strings.Join(like, " or "), advice)
+		}
+	}
+	return wrongly(c, "%w", err).WithHelp("%s", advice)
 }
 
 func (a *app) configDir() string {
@@ -135,18 +166,27 @@ func exists(path string) bool {
 	return err == nil
 }
 
+// connect makes a client from the configuration directory. One that is not there, or not whole, is no machine that is not found.
 func (a *app) connect() (*client.Client, error) {
 	dir := a.configDir()
-	if !exists(dir) {
-		return nil, fault.New(fault.NotFound, "find configuration", "%s %w", dir, outcome.ErrNoConfig).
-			WithHelp("set FARRIER_CONFIG to the operator directory that `farrier-coordinator init` wrote (or that `farrier demo` printed)")
+	cl, err := a.open(dir)
+	if fault.KindOf(err) != fault.NotFound {
+		return cl, err
 	}
+	f := fault.New(fault.NotFound, "find configuration", "%s %w: %w", dir, outcome.ErrNoConfig, err)
+	if _, gone := identity.OpenStore(dir); gone == nil { // only its list of servers is not there
+		return nil, f.WithHelp("%s", client.Fault(err).Help)
+	}
+	return nil, f.WithHelp("with a token: `farrier operator join TOKEN`; else set FARRIER_CONFIG to the operator directory that `farrier-coordinator init` wrote, or that `farrier demo` printed")
+}
+
+func (a *app) open(dir string) (*client.Client, error) {
 	if len(a.servers) == 0 {
 		return client.Open(dir)
 	}
 	store, err := identity.OpenStore(dir)
 	if err != nil {
-		return nil, fault.Wrap("open "+dir, err)
+		return nil, err
 	}
 	return client.New(client.Config{Identity: store, Addresses: a.servers})
 }

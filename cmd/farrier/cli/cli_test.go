@@ -134,6 +134,29 @@ func run(t *testing.T, in string, args ...string) error {
 	return root.ExecuteContext(t.Context())
 }
 
+// TestWhatWasTypedWrong: an error says which word is missing, is too many, or is not known, and what to type.
+func TestWhatWasTypedWrong(t *testing.T) {
+	for line, want := range map[string]string{
+		"node show":                    "node show: NODE is missing → usage: farrier node show NODE [flags]",
+		"node manage":                  "node manage: NODE is missing → usage: farrier node manage NODE... [flags]",
+		"node trait add m1":            "node trait add: TRAIT is missing → usage: farrier node trait add NODE TRAIT... [flags]",
+		"port create m1":               "port create: MAC is missing → usage: farrier port create NODE MAC [flags]",
+		"node list m1":                 `node list: "m1" is an argument too many → usage: farrier node list [flags]`,
+		"nod list":                     "there is no command \"nod\" → did you mean `farrier node`? see `farrier --help`",
+		"node lst":                     "node: there is no command \"lst\" → did you mean `farrier node list`? see `farrier node --help`",
+		"node list --stat active":      "node list: unknown flag: --stat → did you mean --state? see `farrier node list --help`",
+		"node list --states active":    "node list: unknown flag: --states → did you mean --state? see `farrier node list --help`",
+		"node list --colour red":       "node list: unknown flag: --colour → see `farrier node list --help`",
+		"node create --driver x m1":    `node create: "m1" is an argument too many → usage: farrier node create --name NAME --driver redfish --mac MAC --driver-info redfish_address=https://… [flags]`,
+		"coordinator snapshot restore": "coordinator snapshot restore: FILE is missing → usage: farrier coordinator snapshot restore FILE --yes [flags]",
+	} {
+		err := run(t, "", strings.Fields(line)...)
+		if f, ok := err.(*fault.Error); !ok || f.Kind != fault.Invalid || f.Error()+" → "+f.Help != want {
+			t.Errorf("farrier %s:\n%v → %s\nwant %s", line, err, f.Help, want)
+		}
+	}
+}
+
 // TestValuesWereHalfRead: what does not fit whole is refused.
 func TestValuesWereHalfRead(t *testing.T) {
 	for _, arg := range []string{"max_concurrent_deploy=5x", "step_tries=1e3", "step_tries=-1", "step_tries", "step_tries=", "automated_clean=yes", "session_ttl=2", "nosuch=1"} {
@@ -185,6 +208,11 @@ func TestAMissingConfigurationLookedLikeAMissingMachine(t *testing.T) {
 	err := root.ExecuteContext(t.Context())
 	if got := outcome.ExitCode(err); got != outcome.ExitNoConfig {
 		t.Errorf("status %d for %v, want %d", got, err, outcome.ExitNoConfig)
+	}
+	for _, args := range [][]string{{"node", "show", "n1"}, {"node", "show", "n1", "--server", "127.0.0.1:1"}} { // in a directory without a certificate
+		if err := run(t, "", args...); outcome.ExitCode(err) != outcome.ExitNoConfig || !strings.Contains(err.(*fault.Error).Help, "farrier operator join TOKEN") {
+			t.Errorf("status %d for %v in an empty directory, want %d", outcome.ExitCode(err), err, outcome.ExitNoConfig)
+		}
 	}
 	if got := outcome.ExitCode(fault.New(fault.NotFound, "", "no node n1")); got != outcome.ExitNotFound {
 		t.Errorf("status %d for a missing machine, want %d", got, outcome.ExitNotFound)

@@ -26,7 +26,7 @@ func (a *app) event() *cobra.Command {
 		}
 		return s.events(req)
 	})
-	return noun("event", "What happened", c, a.eventList())
+	return noun("event", "What happened, and what happens now", c, a.eventList())
 }
 
 func (a *app) eventList() *cobra.Command {

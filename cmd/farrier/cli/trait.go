@@ -48,7 +48,7 @@ func (a *app) nodeTrait() *cobra.Command {
 
 // traitChange is a command that changes the traits that a machine has.
 func (a *app) traitChange(use, short string, change func(has, named []string) ([]string, error)) *cobra.Command {
-	c := &cobra.Command{Use: use + " NODE TRAIT...", Short: short, Args: nodeAndSome}
+	c := &cobra.Command{Use: use + " NODE TRAIT...", Short: short, Args: some}
 	wait := lockWait(c)
 	c.RunE = a.run(func(s *session, args []string) error {
 		read := func() (*farrierv1.Node, error) {
@@ -67,14 +67,6 @@ func (a *app) traitChange(use, short string, change func(has, named []string) ([
 		return s.Message(n, func() { s.say("%s: traits %s", view.Title(n), orNone(strings.Join(n.GetTraits(), ", "))) })
 	})
 	return c
-}
-
-// nodeAndSome asks for a node and one thing or more.
-func nodeAndSome(c *cobra.Command, args []string) error {
-	if len(args) > 1 {
-		return nil
-	}
-	return fault.New(fault.Invalid, c.CommandPath(), "a node and at least one trait are needed").WithHelp("usage: %s", c.UseLine())
 }
 
 // changeTraits writes only over the version that it read, and reads again when somebody else was faster: of two who add a

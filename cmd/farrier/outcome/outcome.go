@@ -26,12 +26,12 @@ const (
 	ExitUnavailable = 5 // no quorum, no answer, a deadline passed, no live agent, a limit reached
 	ExitDenied      = 6 // no certificate, or not allowed with it
 	ExitWorkFailed  = 7 // --wait: the work ended in failure
-	ExitNoConfig    = 8 // the configuration directory does not exist: no coordinator was asked
+	ExitNoConfig    = 8 // the configuration directory is not there, or not whole: no coordinator was asked
 	ExitInterrupted = 130
 )
 
 // ErrNoConfig tells a missing configuration directory from a thing that the coordinators do not find.
-var ErrNoConfig = errors.New("does not exist")
+var ErrNoConfig = errors.New("is no configuration directory")
 
 // Of makes an error of a command one that Report and ExitCode read. ctx is the command's.
 func Of(ctx context.Context, err error) error {
