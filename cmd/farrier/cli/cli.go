@@ -57,6 +57,15 @@ func New(version string, in io.Reader, out, errOut io.Writer) *cobra.Command {
 	_ = root.RegisterFlagCompletionFunc("output", cobra.FixedCompletions([]string{"table", "json", "yaml"}, cobra.ShellCompDirectiveNoFileComp))
 	root.AddCommand(a.node(), a.port(), a.lock(), a.ring(), a.agent(), a.event(), a.coordinator(), a.setting(), a.operator())
 	root.InitDefaultCompletionCmd() // cobra's, which would come only when the line is read
+	for _, c := range root.Commands() {
+		if c.Name() == "completion" {
+			c.Short = "What a shell reads to complete a line of farrier"
+			c.Args, c.RunE = noArguments, func(c *cobra.Command, _ []string) error { return c.Help() }
+			for _, shell := range c.Commands() {
+				shell.Args = exactly(0)
+			}
+		}
+	}
 	a.complete(root)
 	return root
 }

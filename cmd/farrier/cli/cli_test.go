@@ -148,6 +148,8 @@ func TestWhatWasTypedWrong(t *testing.T) {
 		"node list --states active":    "node list: unknown flag: --states → did you mean --state? see `farrier node list --help`",
 		"node list --colour red":       "node list: unknown flag: --colour → see `farrier node list --help`",
 		"node create --driver x m1":    `node create: "m1" is an argument too many → usage: farrier node create --name NAME --driver redfish --mac MAC --driver-info redfish_address=https://… [flags]`,
+		"completion bsh":               "completion: there is no command \"bsh\" → did you mean `farrier completion bash`? see `farrier completion --help`",
+		"completion zsh x":             `completion zsh: "x" is an argument too many → usage: farrier completion zsh [flags]`,
 		"coordinator snapshot restore": "coordinator snapshot restore: FILE is missing → usage: farrier coordinator snapshot restore FILE --yes [flags]",
 	} {
 		err := run(t, "", strings.Fields(line)...)
