@@ -114,8 +114,9 @@ func (k *certificate) renewLocked(ctx context.Context) error {
 	return fault.Wrap(op, k.store.Put(res.GetChainDer(), res.GetCaDer()))
 }
 
-// learn takes over from an answer which coordinators are believed no more, and the members' addresses, and writes them where Open read them, so that the next program
-// finds a coordinator when the ones of before are gone. A file without the owner's right to write is left as it is.
+// learn takes over from an answer which coordinators are believed no more, and the members' addresses. These it writes where Open
+// read them, so that the next program finds a coordinator when the ones of before are gone. A file without the owner's right to
+// write is left as it is.
 func (c *Client) learn(from string, h http.Header) {
 	if text := h.Get(headerRevoked); text != "" {
 		_ = c.cert.store.Revoke(keys(text)...) // the directory may be read-only: this client knows them now

@@ -18,24 +18,27 @@ const maxRevoked = 4096
 
 // Revoke remembers keys, by the hash that Pin makes, that the cluster does not believe any more: no certificate of one passes in
 // TLS from now on, however long it would be good, and also when the store is opened again. What is revoked stays so. An error
-// means that it is not on the disk; it counts all the same.
+// means that it is not on the disk; it counts all the same, and is written with the next call.
 func (s *Store) Revoke(keys ...[32]byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	next := maps.Clone(s.revoked)
-	if next == nil {
-		next = map[[32]byte]bool{}
+	if s.written && !slices.ContainsFunc(keys, func(k [32]byte) bool { return !s.revoked[k] }) { // as with most answers
+		return nil
 	}
+	next := map[[32]byte]bool{}
+	maps.Copy(next, s.revoked)
 	for _, k := range keys {
 		if len(next) < maxRevoked {
 			next[k] = true
 		}
 	}
-	if len(next) == len(s.revoked) {
+	if s.written && len(next) == len(s.revoked) {
 		return nil
 	}
 	s.revoked = next
-	return fault.Wrap("remember revoked keys", s.writeRevoked())
+	err := s.writeRevoked()
+	s.written = err == nil
+	return fault.Wrap("remember revoked keys", err)
 }
 
 // Revoked tells whether a key is one that Revoke was told of.
@@ -75,6 +78,6 @@ func (s *Store) readRevoked() error {
 		}
 		revoked[k] = true
 	}
-	s.revoked = revoked
+	s.revoked, s.written = revoked, true
 	return nil
 }

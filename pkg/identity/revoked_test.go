@@ -52,6 +52,31 @@ func TestRemovedCoordinatorPassedForOne(t *testing.T) {
 	}
 }
 
+// TestRevokedKeyWasNotWrittenAgain: where the disk took it not at first, it was forgotten with the process.
+func TestRevokedKeyWasNotWrittenAgain(t *testing.T) {
+	ca, err := NewCA("c")
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := newStore(t, ca, Peer{Cluster: "c", Role: RoleOperator, Name: "alice"})
+	key, away := [32]byte{1}, s.Dir()+"-away"
+	if err := os.Rename(s.Dir(), away); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Revoke(key); err == nil || !s.Revoked(key) {
+		t.Fatalf("without its directory: %v, revoked %v", err, s.Revoked(key))
+	}
+	if err := os.Rename(away, s.Dir()); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Revoke(key); err != nil {
+		t.Fatal(err)
+	}
+	if again, err := OpenStore(s.Dir()); err != nil || !again.Revoked(key) {
+		t.Errorf("opened again it is believed: %v", err)
+	}
+}
+
 func TestRevokedKeysAreBounded(t *testing.T) {
 	ca, err := NewCA("c")
 	if err != nil {

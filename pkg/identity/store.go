@@ -38,7 +38,8 @@ type Store struct {
 	pool *x509.CertPool
 	peer Peer
 
-	revoked map[[32]byte]bool // by the hash that Pin makes; replaced, never written
+	revoked map[[32]byte]bool // by the hash that Pin makes
+	written bool              // revoked is on the disk
 }
 
 // NewStore makes dir with a fresh key and no certificate; Put gives it one. An existing key is kept, so that a join
