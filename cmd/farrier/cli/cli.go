@@ -104,10 +104,7 @@ func exactly(n int) cobra.PositionalArgs {
 	}
 }
 
-// some asks for one argument or more.
-func some(c *cobra.Command, args []string) error { return enough(c, args) }
-
-// enough refuses a line without one of the arguments that the usage line of c begins with.
+// enough refuses a line without one of the arguments that the usage line of c begins with; more of the last are welcome.
 func enough(c *cobra.Command, args []string) error {
 	for i, name := range strings.Fields(c.Use)[1:] {
 		if strings.HasPrefix(name, "-") || strings.HasPrefix(name, "[") {

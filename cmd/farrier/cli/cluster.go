@@ -202,7 +202,7 @@ func (a *app) setting() *cobra.Command {
 		}
 		return s.thing(fields, res.GetSettings(), func() { s.Pairs(settingPairs(res.GetSettings())) })
 	})
-	set := &cobra.Command{Use: "set NAME=VALUE...", Short: "Change timeouts and limits", Args: some}
+	set := &cobra.Command{Use: "set NAME=VALUE...", Short: "Change timeouts and limits", Args: enough}
 	set.RunE = a.run(func(s *session, args []string) error {
 		settings, paths, err := parseSettings(args)
 		if err != nil {

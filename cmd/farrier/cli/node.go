@@ -398,7 +398,7 @@ func (a *app) nodeSet() *cobra.Command {
 }
 
 func (a *app) nodeDelete() *cobra.Command {
-	c := &cobra.Command{Use: "delete NODE...", Short: "Forget a machine", Args: some}
+	c := &cobra.Command{Use: "delete NODE...", Short: "Forget a machine", Args: enough}
 	wait := lockWait(c)
 	c.RunE = a.run(func(s *session, args []string) error {
 		return s.each(args, func(node string) error {
@@ -413,7 +413,7 @@ func (a *app) nodeDelete() *cobra.Command {
 }
 
 func (a *app) nodeValidate() *cobra.Command {
-	c := &cobra.Command{Use: "validate NODE...", Short: "Show what stands in the way of work on machines; their BMCs are not called", Args: some}
+	c := &cobra.Command{Use: "validate NODE...", Short: "Show what stands in the way of work on machines; their BMCs are not called", Args: enough}
 	c.RunE = a.run(func(s *session, args []string) error {
 		return s.each(args, func(node string) error {
 			res, err := s.Nodes.ValidateNode(s.ctx, &farrierv1.ValidateNodeRequest{Node: node})

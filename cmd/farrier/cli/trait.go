@@ -48,7 +48,7 @@ func (a *app) nodeTrait() *cobra.Command {
 
 // traitChange is a command that changes the traits that a machine has.
 func (a *app) traitChange(use, short string, change func(has, named []string) ([]string, error)) *cobra.Command {
-	c := &cobra.Command{Use: use + " NODE TRAIT...", Short: short, Args: some}
+	c := &cobra.Command{Use: use + " NODE TRAIT...", Short: short, Args: enough}
 	wait := lockWait(c)
 	c.RunE = a.run(func(s *session, args []string) error {
 		read := func() (*farrierv1.Node, error) {

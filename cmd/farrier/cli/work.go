@@ -16,7 +16,7 @@ import (
 
 // nodeVerb is a command for one provision verb without arguments.
 func (a *app) nodeVerb(use, verb, short string) *cobra.Command {
-	c := &cobra.Command{Use: use + " NODE...", Short: short, Args: some}
+	c := &cobra.Command{Use: use + " NODE...", Short: short, Args: enough}
 	follow := c.Flags().Bool("wait", false, "follow the work to its end")
 	wait := lockWait(c)
 	c.RunE = a.run(func(s *session, args []string) error {
@@ -167,7 +167,7 @@ func (a *app) nodeClean() *cobra.Command {
 
 func (a *app) nodePower() *cobra.Command {
 	verb := func(use, target, short string) *cobra.Command {
-		c := &cobra.Command{Use: use + " NODE...", Short: short, Args: some}
+		c := &cobra.Command{Use: use + " NODE...", Short: short, Args: enough}
 		follow := c.Flags().Bool("wait", false, "follow the work to its end")
 		wait := lockWait(c)
 		c.RunE = a.run(func(s *session, args []string) error {
@@ -186,10 +186,10 @@ func (a *app) nodePower() *cobra.Command {
 }
 
 func (a *app) nodeMaintenance() *cobra.Command {
-	set := &cobra.Command{Use: "set NODE...", Short: "Take a machine out of service: running work pauses at the end of its step", Args: some}
+	set := &cobra.Command{Use: "set NODE...", Short: "Take a machine out of service: running work pauses at the end of its step", Args: enough}
 	reason := set.Flags().String("reason", "", "why")
 	set.RunE = a.run(func(s *session, args []string) error { return s.maintenance(args, true, *reason) })
-	unset := &cobra.Command{Use: "unset NODE...", Short: "End maintenance: paused work goes on", Args: some}
+	unset := &cobra.Command{Use: "unset NODE...", Short: "End maintenance: paused work goes on", Args: enough}
 	unset.RunE = a.run(func(s *session, args []string) error { return s.maintenance(args, false, "") })
 	return noun("maintenance", "Maintenance mode", set, unset)
 }
