@@ -19,7 +19,7 @@ import (
 // version is set by the linker.
 var version = "unknown"
 
-// heapHuge is how much of a coordinator's heap lies in huge pages, in bytes: that of some 300,000 nodes at work.
+// heapHuge is how much of a coordinator's heap lies in huge pages, in bytes: more than 100,000 nodes take. Beyond, pages are small.
 const heapHuge = 1 << 30
 
 func main() {
