@@ -57,8 +57,7 @@ func TestOperator(t *testing.T) {
 // office brings up the site.
 func office(t *testing.T) *kit {
 	t.Helper()
-	dir := t.TempDir()
-	s, err := site.Start(t.Context(), site.Config{Dir: dir, Bin: binaries, Machines: 3, Machine: func(i int, cfg *machine.Config) {
+	k := startSite(t, site.Config{Machines: 3, Machine: func(i int, cfg *machine.Config) {
 		cfg.DiskBytes = diskBytes
 		cfg.Disk = ramdisk.Disk{WriteLog: filepath.Join(cfg.Dir, "writes.log")}
 		switch i {
@@ -68,16 +67,6 @@ func office(t *testing.T) *kit {
 			cfg.DiskBytes = smallDisk
 		}
 	}})
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := &kit{Site: s, t: t, dir: dir}
-	t.Cleanup(func() {
-		if t.Failed() {
-			k.logs()
-		}
-		s.Close()
-	})
 	return k
 }
 

@@ -148,22 +148,11 @@ var everyCommand = []typed{ // read-only
 
 // TestEveryCommand types the commands to a small site.
 func TestEveryCommand(t *testing.T) {
-	dir := t.TempDir()
-	s, err := site.Start(t.Context(), site.Config{Dir: dir, Bin: binaries, Coordinators: 1, Machines: -1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := &kit{Site: s, t: t, dir: dir}
-	t.Cleanup(func() {
-		if t.Failed() {
-			k.logs()
-		}
-		s.Close()
-	})
+	k := startSite(t, site.Config{Coordinators: 1, Machines: -1})
 	var last answer
 	for _, c := range everyCommand {
 		said := strings.TrimSpace(last.out)
-		words := strings.NewReplacer("DIR", dir, "ANSWER", said, "TOKEN", said[strings.LastIndex(said, " ")+1:], "SHA", strings.Repeat("ab", 32))
+		words := strings.NewReplacer("DIR", k.dir, "ANSWER", said, "TOKEN", said[strings.LastIndex(said, " ")+1:], "SHA", strings.Repeat("ab", 32))
 		var args []string
 		for _, word := range strings.Fields(c.line) {
 			args = append(args, words.Replace(word))

@@ -51,24 +51,31 @@ type kit struct {
 	dir string
 }
 
-// start brings up three coordinators, two agents of one group and machines with slow disks.
-func start(t *testing.T, machines int) *kit {
+// startSite brings up a site in a directory of its own, which ends with the test, and leaves its logs if that fails.
+func startSite(t *testing.T, cfg site.Config) *kit {
 	t.Helper()
-	dir := t.TempDir()
-	s, err := site.Start(t.Context(), site.Config{Dir: dir, Bin: binaries, Machines: machines, Machine: func(_ int, cfg *machine.Config) {
-		cfg.DiskBytes = diskBytes
-		cfg.Disk = ramdisk.Disk{Discard: ramdisk.DiscardRefuse, WriteRate: diskRate, WriteLog: filepath.Join(cfg.Dir, "writes.log"), WriteGate: filepath.Join(cfg.Dir, "gate")}
-	}})
+	cfg.Dir, cfg.Bin = t.TempDir(), binaries
+	s, err := site.Start(t.Context(), cfg)
 	if err != nil {
 		t.Fatal(err)
 	}
-	k := &kit{Site: s, t: t, dir: dir}
+	k := &kit{Site: s, t: t, dir: cfg.Dir}
 	t.Cleanup(func() {
 		if t.Failed() {
 			k.logs()
 		}
 		s.Close()
 	})
+	return k
+}
+
+// start brings up three coordinators, two agents of one group and machines with slow disks.
+func start(t *testing.T, machines int) *kit {
+	t.Helper()
+	k := startSite(t, site.Config{Machines: machines, Machine: func(_ int, cfg *machine.Config) {
+		cfg.DiskBytes = diskBytes
+		cfg.Disk = ramdisk.Disk{Discard: ramdisk.DiscardRefuse, WriteRate: diskRate, WriteLog: filepath.Join(cfg.Dir, "writes.log"), WriteGate: filepath.Join(cfg.Dir, "gate")}
+	}})
 	k.settings("ramdisk_heartbeat", &farrierv1.Settings{RamdiskHeartbeat: seconds(1)})
 	k.settings("ramdisk_silence", &farrierv1.Settings{RamdiskSilence: seconds(6)})
 	k.settings("bmc_change_deadline", &farrierv1.Settings{BmcChangeDeadline: seconds(3)})

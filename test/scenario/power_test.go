@@ -13,22 +13,11 @@ import (
 // TestPowerThatNobodyOrdered: what is done to machines and their BMCs behind Farrier's back is seen, told and adopted, and never
 // undone.
 func TestPowerThatNobodyOrdered(t *testing.T) {
-	dir := t.TempDir()
-	s, err := site.Start(t.Context(), site.Config{
-		Dir: dir, Bin: binaries, Coordinators: 1, Agents: 1, Machines: 2, AgentSettings: "power_sync: {interval: 200ms, recovery: 200ms}\n",
+	k := startSite(t, site.Config{
+		Coordinators: 1, Agents: 1, Machines: 2, AgentSettings: "power_sync: {interval: 200ms, recovery: 200ms}\n",
 	})
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := &kit{Site: s, t: t, dir: dir}
-	t.Cleanup(func() {
-		if t.Failed() {
-			k.logs()
-		}
-		s.Close()
-	})
-	m, other := s.Machines[0], s.Machines[1]
-	for _, x := range s.Machines {
+	m, other := k.Machines[0], k.Machines[1]
+	for _, x := range k.Machines {
 		k.enrol(x)
 		k.verb(x.Name, "manage")
 		k.reach(x.Name, "manageable", nil)

@@ -34,18 +34,7 @@ const (
 )
 
 func newRingKit(t *testing.T) *ringKit {
-	dir := t.TempDir()
-	s, err := site.Start(t.Context(), site.Config{Dir: dir, Bin: binaries, Machines: 3, Machine: func(_ int, cfg *machine.Config) { cfg.Helpers = nil }})
-	if err != nil {
-		t.Fatal(err)
-	}
-	k := &ringKit{kit: &kit{Site: s, t: t, dir: dir}}
-	t.Cleanup(func() {
-		if t.Failed() {
-			k.logs()
-		}
-		s.Close()
-	})
+	k := &ringKit{kit: startSite(t, site.Config{Machines: 3, Machine: func(_ int, cfg *machine.Config) { cfg.Helpers = nil }})}
 	k.settings("bmc_change_deadline", &farrierv1.Settings{BmcChangeDeadline: seconds(2)})
 	return k
 }

@@ -30,13 +30,7 @@ const transcriptHead = `# One machine's life, told by the events of its node: ea
 
 // TestDeployTranscript compares a whole life of a machine with deploy.txt.
 func TestDeployTranscript(t *testing.T) {
-	dir := t.TempDir()
-	s, err := site.Start(t.Context(), site.Config{Dir: dir, Bin: binaries, Coordinators: 1, Agents: 1, Machines: 1})
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(s.Close)
-	k := &kit{Site: s, t: t, dir: dir}
+	k := startSite(t, site.Config{Coordinators: 1, Agents: 1, Machines: 1})
 	k.settings("session_ttl", &farrierv1.Settings{SessionTtl: seconds(60)}) // a busy computer's pauses are no part of the story
 	events := k.happenings()
 	m := k.Machines[0]
